@@ -1,0 +1,26 @@
+/* family.h: a group of nodes becomes tile programs. The families know shapes, axes and index maps; what the elementwise
+   cones around them compute comes from the graph. */
+#ifndef SN_FAMILY_H
+#define SN_FAMILY_H
+#include "codegen/tile.h"
+#include "passes/fuse.h"
+
+typedef struct GroupTile { Tile *tile; VEC(NodeId) args; } GroupTile;    /* args[i]: the node behind tile param i */
+typedef struct GroupTiles { VEC(GroupTile) v; } GroupTiles;              /* usually one; concat parts of several shapes give several */
+GroupTiles snK_group_tiles(const Graph *g, const Group *grp, const Target *t, Arena *a);
+
+/* -- program.c: a whole graph set to a program ------------------------------------------------------- */
+struct SnProgram;
+typedef struct BuildOptions {
+    const char *target;              /* "host" */
+    bool train;                      /* make the train graph's backward and optimizer (train, accum, apply) */
+    const char *fuse;                /* "all", "none" */
+    const char *sched;               /* overrides, may be NULL */
+    int threads;                     /* of the compiler; 0 = all cores */
+    bool verbose;                    /* one line per kernel on stderr */
+} BuildOptions;
+typedef struct BuildStats { double passes_s, plan_s, lower_s, compile_s; int nodes, groups, kernels, unique_kernels; int64_t arena_bytes, live_peak; } BuildStats;
+/* Runs the pipeline on every graph of the module ("train" becomes train or accum + apply) and compiles. NULL on failure (sn_ctx holds the message). */
+struct SnProgram *snK_build(Module *m, const BuildOptions *o, BuildStats *stats);
+
+#endif

@@ -1,0 +1,636 @@
+/* fuse.c: which nodes become one kernel.
+
+   In: a graph of primitives. Out: the same graph with node.group set; nodes without a group are virtual (constants, index
+   arithmetic, views) and are computed inside whoever reads them.
+
+   Every node starts as a group of its own and is merged with the groups it reads from, when both run over one domain and
+   nothing between them would have to run in the middle. What a merged value saves is its trip through memory, so merging
+   never costs bytes; there is no other cost model. A node has one of three places in its group's domain [rows, cols]:
+
+     FULL   an element per point          x * r, exp(s - m), matmul
+     STAT   an element per row            sum(x * x, -1), rsqrt(...), and whatever is computed from them
+     COL    an element per column         sum over rows
+
+     ss: f32[2048, 1] = sum(sq, axis=1)      @group 3      x * rsqrt(mean(x * x)) * gain
+     r:  f32[2048, 1] = rsqrt(ss.2)          @group 3      is one group: two passes over a row in L1
+     y:  f32[2048, 192] = mul(xr, gain.b)    @group 3 */
+#include "passes/fuse.h"
+#include "passes/index.h"
+#include "passes/pass.h"
+
+enum { FULL = 1, STAT, COL };
+enum { MOST_NODES = 256, MOST_INPUTS = 48 };
+
+typedef struct Set {                 /* one group while it grows; set.up chains to the one it was merged into */
+    GroupKind kind;
+    Dom dom;
+    int64_t cols, axis[3];           /* red: row length. col: [before, n, after] of the summed axis */
+    bool red, col, solo;
+    int up, n, reads;                /* nodes in it; memory operands, an upper bound */
+    uint64_t *after;                 /* bit h: depends on set h, directly or not */
+    VEC(NodeId) apart;               /* read at another element than the one computed: never in the same kernel */
+} Set;
+
+typedef struct Fuse {
+    const Graph *g;
+    Arena a;
+    bool none;
+    uint8_t *stored, *place, *cheap; /* per node: a view that must be stored; FULL, STAT, COL; index arithmetic without memory */
+    int *set;                        /* per node: its first set, -1 = virtual or leaf */
+    VEC(Set) sets;
+    uint32_t *uses, *user;           /* users in CSR form: user[uses[id] .. uses[id + 1]) */
+    int words;
+} Fuse;
+
+bool snP_is_view(const Graph *g, NodeId id) {
+    unsigned op = snG_node(g, id)->op;
+    return op == OP_reshape || op == OP_permute || op == OP_expand || op == OP_slice;
+}
+
+static bool is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
+
+static int root(const Fuse *f, int s) {
+    while (f->sets.v[s].up >= 0) s = f->sets.v[s].up;
+    return s;
+}
+
+/* -- Which nodes are virtual ------------------------------------------------------------------------ */
+
+static bool transcendental(unsigned op) {
+    return op == OP_exp || op == OP_log || op == OP_sin || op == OP_cos || op == OP_tanh || op == OP_erf ||
+           op == OP_pow || op == OP_sigmoid || op == OP_fence;
+}
+
+static void find_cheap(Fuse *f) {
+    for (NodeId id = 1; id < f->g->nodes.n; id++) {
+        const Node *n = snG_node(f->g, id);
+        bool ewise = snG_op(f->g->ctx, n->op)->cls == C_EWISE && !f->none && !transcendental(n->op);
+        bool ok = n->op == OP_const || n->op == OP_iota || ewise || snP_is_view(f->g, id);
+        for (unsigned i = 0; i < n->nin && ok; i++) ok = f->cheap[snG_in(f->g, id, i)];
+        f->cheap[id] = ok;
+    }
+}
+
+static bool is_virtual(const Fuse *f, NodeId id) {
+    return !f->stored[id] && (f->cheap[id] || snP_is_view(f->g, id));
+}
+
+static int norm_axis(const Graph *g, NodeId id, unsigned attr) {
+    const AttrVal *v = snG_attr(g, id, attr);
+    int rank = snG_type(g, snG_in(g, id, 0))->rank;
+    return (int)(v->i[0] < 0 ? v->i[0] + rank : v->i[0]);
+}
+
+typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user);
+
+/* Calls fn for every stored value that `id`, read at coordinates at[], comes from; false where a view is not affine, and then
+   *bad is that view. */
+static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, void *user, NodeId *bad) {
+    const Graph *g = f->g;
+    if (f->cheap[id] && !f->stored[id]) {                       /* only its reshapes must be affine */
+        if (snG_node(g, id)->nin == 0) return true;
+    } else if (!is_virtual(f, id)) {
+        if (fn) fn(f, id, dom, at, user);
+        return true;
+    }
+    Lin to[MAX_RANK];
+    if (snP_is_view(g, id)) {
+        if (!snP_through(g, id, dom, at, to)) { *bad = id; return false; }
+        return walk(f, snG_in(g, id, 0), dom, to, fn, user, bad);
+    }
+    for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
+        NodeId in = snG_in(g, id, i);
+        if (!walk(f, in, dom, at, fn, user, bad)) return false;
+    }
+    return true;
+}
+
+static bool walk_matmul(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) {
+    const Graph *g = f->g;
+    const Type *t = snG_type(g, id);
+    int b = t->rank - 2;
+    Dom dom = { .n = t->rank + 1 };
+    for (int i = 0; i < t->rank; i++) dom.ext[i] = t->dim[i];
+    for (int o = 0; o < 2; o++) {
+        const Type *x = snG_type(g, snG_in(g, id, (unsigned)o));
+        int k_axis = b + (snG_attr_int(g, id, (unsigned)o) != (o == 0)), free_axis = 2 * b + 1 - k_axis;
+        Lin at[MAX_RANK];
+        dom.ext[t->rank] = x->dim[k_axis];
+        for (int i = 0; i < b; i++) at[i] = snP_dim(i);
+        at[free_axis] = snP_dim(b + o);
+        at[k_axis] = snP_dim(t->rank);
+        if (!walk(f, snG_in(g, id, (unsigned)o), &dom, at, fn, user, bad)) return false;
+    }
+    return true;
+}
+
+/* An operand over a domain of its own: parts of a concat, the base of a scatter. */
+static bool walk_part(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
+    Lin at[MAX_RANK];
+    Dom dom = snP_part_dom(f->g, in);
+    if (!snP_coords(&dom, snP_whole(&dom), snG_type(f->g, in), at)) SN_ASSERT(false, "part domain");
+    return walk(f, in, &dom, at, fn, user, bad);
+}
+
+/* A table is addressed by an index from memory, so it must be in memory itself. */
+static bool walk_table(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
+    static const Lin anywhere[MAX_RANK] = { { .c = -1 } };
+    static const Dom none = { 0 };
+    if (is_virtual(f, in)) { *bad = in; return false; }
+    if (fn) fn(f, in, &none, anywhere, user);
+    return true;
+}
+
+/* The operands of a node with the coordinates it reads them at. */
+static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad, Dom *out_dom) {
+    const Graph *g = f->g;
+    if (snG_node(g, id)->op == OP_part) id = snG_in(g, id, 0);
+    const Node *n = snG_node(g, id);
+    const Type *t = snG_type(g, id);
+    Dom dom = snP_node_dom(g, id);
+    if (out_dom) *out_dom = dom;
+    if (n->op == OP_matmul) return walk_matmul(f, id, fn, user, bad);
+    OpClass cls = snG_op(g->ctx, n->op)->cls;
+    const Type *over = cls == C_REDUCE || cls == C_SCAN ? snG_type(g, snG_in(g, id, 0)) : t;
+    if (n->op == OP_scatter_add) over = snG_type(g, snG_in(g, id, 2));
+    Lin at[MAX_RANK], to[MAX_RANK];
+    if (!snP_coords(&dom, snP_whole(&dom), over, at)) SN_ASSERT(false, "domain of %s", snG_node_name(g, id));
+    if (snP_is_view(g, id)) {
+        if (!snP_through(g, id, &dom, at, to)) { *bad = id; return false; }
+        return walk(f, snG_in(g, id, 0), &dom, to, fn, user, bad);
+    }
+    for (unsigned i = 0; i < n->nin; i++) {
+        NodeId in = snG_in(g, id, i);
+        bool ok;
+        if (n->op == OP_concat || n->op == OP_pad || (n->op == OP_scatter_add && i == 0)) ok = walk_part(f, in, fn, user, bad);
+        else if (n->op == OP_gather && i == 0) ok = walk_table(f, in, fn, user, bad);
+        else ok = walk(f, in, &dom, at, fn, user, bad);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* A view that some reader could not index by affine coordinates is stored. Repeats until nothing changes. */
+static void find_stored(Fuse *f) {
+    for (NodeId id = 1; id < f->g->nodes.n; id++) {
+        if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
+        NodeId bad = 0;
+        while (!walk_operands(f, id, NULL, NULL, &bad, NULL)) {
+            SN_ASSERT(bad && bad != id && !f->stored[bad], "view %s cannot be read", snG_node_name(f->g, bad));
+            f->stored[bad] = 1;
+            NodeId inner = 0;
+            while (!walk_operands(f, bad, NULL, NULL, &inner, NULL)) {
+                SN_ASSERT(inner && inner != bad, "view %s cannot be stored", snG_node_name(f->g, bad));
+                f->stored[inner] = 1;
+                inner = 0;
+            }
+            bad = 0;
+        }
+    }
+}
+
+/* -- Merging --------------------------------------------------------------------------------------------- */
+
+static bool bit(const uint64_t *w, int i) { return w[i >> 6] >> (i & 63) & 1; }
+static void set_bit(uint64_t *w, int i) { w[i >> 6] |= 1ull << (i & 63); }
+
+/* May a and b run as one kernel? Not when something outside needs one of them and is needed by the other. */
+static bool acyclic(Fuse *f, int a, int b) {
+    for (int k = 0; k < (int)f->sets.n; k++) {
+        const Set *s = &f->sets.v[k];
+        if (s->up >= 0 || k == a || k == b) continue;
+        if (bit(s->after, a) && bit(f->sets.v[b].after, k)) return false;
+        if (bit(s->after, b) && bit(f->sets.v[a].after, k)) return false;
+    }
+    return true;
+}
+
+static void depend(Fuse *f, int s, int on) {
+    if (s == on || bit(f->sets.v[s].after, on)) return;
+    uint64_t *w = f->sets.v[s].after;
+    for (int i = 0; i < f->words; i++) w[i] |= f->sets.v[on].after[i];
+    set_bit(w, on);
+}
+
+static void merge(Fuse *f, int into, int from) {
+    Set *a = &f->sets.v[into], *b = &f->sets.v[from];
+    for (int i = 0; i < f->words; i++) a->after[i] |= b->after[i];
+    a->after[into >> 6] &= ~(1ull << (into & 63));
+    a->after[from >> 6] &= ~(1ull << (from & 63));
+    a->n += b->n;
+    a->reads += b->reads;
+    b->up = into;
+    for (int k = 0; k < (int)f->sets.n; k++) {
+        Set *s = &f->sets.v[k];
+        if (s->up >= 0 || k == into || !(bit(s->after, into) || bit(s->after, from))) continue;
+        for (int i = 0; i < f->words; i++) s->after[i] |= a->after[i];
+        set_bit(s->after, into);
+    }
+}
+
+static bool refine_dom(Dom *a, const Dom *b) {
+    Type t = { .rank = 0 };
+    if (b->n > MAX_RANK) return false;
+    for (int i = 0; i < b->n; i++) t.dim[t.rank++] = b->ext[i];
+    return snP_refine(a, &t);
+}
+
+/* Is the last dim (or run of dims) of d exactly cols long? */
+static bool ends_with(const Dom *d, int64_t cols) {
+    return cols == 1 || (d->n && d->ext[d->n - 1] == cols);
+}
+
+typedef struct Edge { NodeId n; int set; } Edge;
+typedef enum { APART, SAME, STATS, SPREAD } Fit;
+
+/* How a node of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
+   (STATS), as a row value for a whole row (SPREAD), or at another place. */
+static Fit fit(const Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *at) {
+    if (at[0].c == -1 || f->place[p] == COL || A->kind == G_CONCAT || A->solo) return APART;
+    int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom);
+    Lin e = snP_linear(snG_type(f->g, p), at), id = snP_whole(dom);
+    bool same = snP_same_lin(&e, &id);
+    if (f->place[p] == FULL) return same && full == mine ? SAME : APART;
+    if (!A->red || B->col) return APART;
+    if (same && mine * A->cols == full && !B->red) return STATS;
+    if (same && mine == full && B->red && B->cols == A->cols) return APART;
+    if (mine != full || (B->red && B->cols != A->cols) || !ends_with(dom, A->cols)) return APART;
+    if (A->cols > 1) {
+        id.k[dom->n - 1] = 0;
+        for (int i = 0; i < dom->n - 1; i++) id.k[i] /= A->cols;
+    }
+    return snP_same_lin(&id, &e) ? SPREAD : APART;
+}
+
+/* The merged set's domain and kind; false when the two cannot share a kernel. */
+static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
+    bool gemm = A->kind == G_GEMM || B->kind == G_GEMM;
+    *m = *A;
+    if (A->kind == G_CONCAT || B->kind == G_CONCAT || A->solo || B->solo) return false;
+    if (A->kind == G_GEMM && B->kind == G_GEMM) return false;
+    if (gemm && (A->red || B->red || A->col || B->col)) return false;
+    if (how == STATS) return true;
+    if (A->red && B->red && A->cols != B->cols) return false;
+    if ((A->red || B->red) && (A->col || B->col)) return false;
+    if (A->col && B->col && memcmp(A->axis, B->axis, sizeof A->axis)) return false;
+    Dom d = A->dom;
+    if (!refine_dom(&d, &B->dom)) return false;
+    m->dom = d;
+    if (gemm) m->kind = G_GEMM, m->dom = A->kind == G_GEMM ? A->dom : B->dom;
+    m->red = A->red || B->red;
+    m->cols = A->red ? A->cols : B->cols;
+    m->col = A->col || B->col;
+    if (B->col) memcpy(m->axis, B->axis, sizeof m->axis);
+    return !m->red || ends_with(&d, m->cols);
+}
+
+static bool kept_apart(const Fuse *f, const Set *s, int q) {
+    for (uint32_t i = 0; i < s->apart.n; i++) if (root(f, f->set[s->apart.v[i]]) == q) return true;
+    return false;
+}
+
+static void note_apart(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+    Edge *e = user;
+    if (f->set[p] < 0) return;
+    Set *B = &f->sets.v[root(f, e->set)], *A = &f->sets.v[root(f, f->set[p])];
+    if (A != B && fit(f, A, B, p, dom, at) == APART) PUSH(&f->a, B->apart, p);
+}
+
+/* One edge: a node of set s reads p of set q. Merges the two sets when they fit. */
+static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+    Edge *e = user;
+    if (f->set[p] < 0) return;
+    int s = root(f, e->set), q = root(f, f->set[p]);
+    if (s == q) return;
+    Set *B = &f->sets.v[s], *A = &f->sets.v[q], m;
+    if (A->n + B->n > MOST_NODES || A->reads + B->reads > MOST_INPUTS) return;
+    if (snG_node(f->g, e->n)->op == OP_matmul) return;          /* no prologues */
+    Fit how = fit(f, A, B, p, dom, at);
+    if (how == APART || !combine(A, B, how, &m)) return;
+    if (kept_apart(f, A, s) || kept_apart(f, B, q) || !acyclic(f, s, q)) return;
+    if (how == STATS)
+        for (NodeId i = 1; i <= e->n; i++)
+            if (f->set[i] >= 0 && root(f, f->set[i]) == s) f->place[i] = STAT;
+    A->dom = m.dom, A->red = m.red, A->cols = m.cols, A->col = m.col, A->kind = m.kind;
+    memcpy(A->axis, m.axis, sizeof A->axis);
+    for (uint32_t i = 0; i < B->apart.n; i++) PUSH(&f->a, A->apart, B->apart.v[i]);
+    merge(f, q, s);
+}
+
+static void add_dependency(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+    (void)dom, (void)at;
+    Edge *e = user;
+    if (f->set[p] < 0) return;
+    depend(f, root(f, e->set), root(f, f->set[p]));
+    f->sets.v[root(f, e->set)].reads++;
+}
+
+/* The set a node starts as. */
+static void new_set(Fuse *f, NodeId id) {
+    const Graph *g = f->g;
+    unsigned op = snG_node(g, id)->op;
+    OpClass cls = snG_op(g->ctx, op)->cls;
+    Set s = { .kind = G_ROWS, .up = -1, .n = 1, .solo = f->none };
+    s.after = NEWN(&f->a, uint64_t, f->words);
+    NodeId bad = 0;
+    if (!walk_operands(f, id, NULL, NULL, &bad, &s.dom)) SN_ASSERT(false, "unreadable operand");
+    f->place[id] = FULL;
+    if (op == OP_matmul) s.kind = G_GEMM;
+    else if (op == OP_concat || op == OP_pad) s.kind = G_CONCAT;
+    else if (op == OP_scatter_add) s.kind = G_SCATTER, s.solo = true;
+    else if (cls == C_SCAN || op == OP_part) s.solo = true;
+    else if (cls == C_REDUCE) {
+        const Type *x = snG_type(g, snG_in(g, id, 0));
+        int axis = norm_axis(g, id, 0);
+        int64_t before = 1, after = 1;
+        for (int i = 0; i < x->rank; i++) *(i < axis ? &before : &after) *= i == axis ? 1 : x->dim[i];
+        if (after == 1) s.red = true, s.cols = x->dim[axis], f->place[id] = STAT;
+        else if (op == OP_sum) s.col = true, s.axis[0] = before, s.axis[1] = x->dim[axis], s.axis[2] = after, f->place[id] = COL;
+        else s.solo = true;
+        if (s.red && !ends_with(&s.dom, s.cols)) s.solo = true;
+    }
+    f->set[id] = (int)f->sets.n;
+    PUSH(&f->a, f->sets, s);
+}
+
+/* A concat or pad takes in the groups that feed nothing but it: their stores go straight to its parts. */
+static void absorb_parts(Fuse *f, NodeId id) {
+    const Graph *g = f->g;
+    int s = f->set[id];
+    for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
+        NodeId p = snG_in(g, id, i);
+        if (f->set[p] < 0) continue;
+        int q = root(f, f->set[p]);
+        const Set *A = &f->sets.v[q];
+        if (q == s || A->kind != G_ROWS || A->red || A->col || A->solo || snP_is_view(g, p)) continue;
+        bool only = true;
+        for (NodeId k = 1; k < id && only; k++) {
+            if (f->set[k] < 0 || root(f, f->set[k]) != q) continue;
+            for (uint32_t u = f->uses[k]; u < f->uses[k + 1] && only; u++) {
+                NodeId v = f->user[u];
+                only = v && (v == id || (f->set[v] >= 0 && root(f, f->set[v]) == q));
+            }
+        }
+        if (only && acyclic(f, s, q)) merge(f, s, q);
+    }
+}
+
+/* A stored view of a value that one group computes in full is one more output of that group, stored at another place. */
+static void absorb_view(Fuse *f, NodeId id) {
+    const Graph *g = f->g;
+    NodeId x = id, chain[64];
+    int n = 0;
+    for (; snP_is_view(g, x); x = snG_in(g, x, 0)) {
+        unsigned op = snG_node(g, x)->op;
+        if ((op != OP_reshape && op != OP_permute) || n == 64 || (n && f->stored[x])) return;
+        chain[n++] = x;
+    }
+    if (f->set[x] < 0 || f->place[x] != FULL) return;
+    int s = f->set[id], q = root(f, f->set[x]);
+    Set *A = &f->sets.v[q];
+    if (A->solo || A->col || A->n >= MOST_NODES) return;
+    Lin at[MAX_RANK], to[MAX_RANK];
+    Dom dom = A->kind == G_CONCAT ? snP_dom(snG_type(g, x)) : A->dom;
+    if (A->kind == G_CONCAT) for (int i = n - 1; i >= 0; i--) {
+        Dom d = dom;
+        if (snP_refine(&d, snG_type(g, chain[i])) && d.n <= MAX_RANK) dom = d; else break;
+    }
+    if (!snP_coords(&dom, snP_whole(&dom), snG_type(g, x), at)) return;
+    for (int i = n - 1; i >= 0; i--) {
+        if (!snP_onto(g, chain[i], &dom, at, to)) return;
+        memcpy(at, to, sizeof at);
+    }
+    if (!acyclic(f, s, q)) return;
+    f->place[id] = FULL;
+    merge(f, q, s);
+}
+
+static void group_all(Fuse *f) {
+    for (NodeId id = 1; id < f->g->nodes.n; id++) {
+        if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
+        new_set(f, id);
+        Edge e = { id, f->set[id] };
+        NodeId bad = 0;
+        walk_operands(f, id, add_dependency, &e, &bad, NULL);
+        if (f->none) continue;
+        if (snP_is_view(f->g, id)) absorb_view(f, id);
+        else if (f->sets.v[f->set[id]].kind == G_CONCAT) absorb_parts(f, id);
+        else {
+            walk_operands(f, id, note_apart, &e, &bad, NULL);
+            walk_operands(f, id, try_merge, &e, &bad, NULL);
+        }
+    }
+}
+
+/* -- Order and result ---------------------------------------------------------------------------------------- */
+
+/* Groups in an order where each comes after those it depends on, earliest first node first. */
+static void number(Fuse *f, Graph *out) {
+    int n = (int)f->sets.n, *id = NEWN(&f->a, int, n), left = 0, next = 0;
+    int *need = NEWN(&f->a, int, n);
+    for (int s = 0; s < n; s++) {
+        if (f->sets.v[s].up >= 0) { id[s] = -1; continue; }
+        left++;
+        for (int k = 0; k < n; k++) if (k != s && f->sets.v[k].up < 0 && bit(f->sets.v[s].after, k)) need[s]++;
+    }
+    while (left) {
+        bool moved = false;
+        for (int s = 0; s < n; s++) {
+            if (id[s] || need[s]) continue;
+            id[s] = ++next, left--, moved = true;
+            for (int k = 0; k < n; k++) if (f->sets.v[k].up < 0 && !id[k] && bit(f->sets.v[k].after, s)) need[k]--;
+        }
+        SN_ASSERT(moved, "fusion made a cycle");
+    }
+    for (NodeId i = 1; i < out->nodes.n; i++)
+        out->nodes.v[i].group = f->set[i] >= 0 ? (uint32_t)id[root(f, f->set[i])] : 0;
+}
+
+static void count_users(Fuse *f) {
+    const Graph *g = f->g;
+    f->uses = NEWN(&f->a, uint32_t, g->nodes.n + 2);
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t *at = NEWN(&f->a, uint32_t, g->nodes.n + 2);
+        if (pass) {
+            for (NodeId i = 1; i <= g->nodes.n; i++) f->uses[i] += f->uses[i - 1];
+            f->user = NEWN(&f->a, uint32_t, f->uses[g->nodes.n] + 1);
+        }
+#define USE(p, by) (pass ? (void)(f->user[f->uses[p] + at[p]++] = (by)) : (void)f->uses[(p) + 1]++)
+        for (NodeId i = 1; i < g->nodes.n; i++)
+            for (unsigned k = 0; k < snG_node(g, i)->nin; k++) USE(snG_in(g, i, k), i);
+        for (uint32_t i = 0; i < g->outputs.n; i++) USE(g->outputs.v[i].node, 0u);
+        for (uint32_t i = 0; i < g->updates.n; i++) USE(g->updates.v[i].value, 0u);
+#undef USE
+    }
+}
+
+/* -- Before grouping: one axis a sum, and a node of its own for every output and update ----------------------- */
+
+static NodeId with_shape(Graph *g, Here at, NodeId x, const int64_t *dim, int rank) {
+    Attrs a = { 0 };
+    a.v[0].kind = A_LIST, a.v[0].n = (uint8_t)rank;
+    memcpy(a.v[0].i, dim, sizeof(int64_t) * (size_t)rank);
+    return snG_add(g, at, OP_reshape, &x, 1, &a);
+}
+
+/* sum over any axes = sums over one run of neighbouring axes at a time, each as the middle of [before, n, after]. */
+static NodeId split_sum(Rebuild *r, NodeId id) {
+    const Graph *g = r->old;
+    const Type *x = snG_type(g, snG_in(g, id, 0)), *y = snG_type(g, id);
+    const AttrVal *v = snG_attr(g, id, 0);
+    const Node *n = snG_node(g, id);
+    Here at = { n->loc, n->path };
+    bool over[MAX_RANK] = { 0 };
+    for (int i = 0; i < v->n; i++) over[v->i[i] < 0 ? v->i[i] + x->rank : v->i[i]] = true;
+    for (int i = 0; i < x->rank; i++) over[i] = over[i] || v->n == 0;
+    int64_t dim[MAX_RANK];
+    memcpy(dim, x->dim, sizeof dim);
+    NodeId s = r->map[snG_in(g, id, 0)];
+    for (int hi = x->rank - 1; hi >= 0; hi--) {
+        if (!over[hi] || dim[hi] == 1) continue;
+        int lo = hi;
+        while (lo > 0 && (over[lo - 1] || dim[lo - 1] == 1)) lo--;
+        int64_t three[3] = { 1, 1, 1 };
+        for (int i = 0; i < x->rank; i++) three[i < lo ? 0 : i <= hi ? 1 : 2] *= dim[i];
+        bool last = three[2] == 1;
+        s = with_shape(r->g, at, s, three, last ? 2 : 3);
+        Attrs a = { 0 };
+        a.v[0] = (AttrVal){ .kind = A_LIST, .n = 1, .i = { 1 } };
+        s = snG_add(r->g, at, OP_sum, &s, 1, &a);
+        for (int i = lo; i <= hi; i++) dim[i] = 1;
+        hi = lo;
+    }
+    return with_shape(r->g, at, s, y->dim, y->rank);
+}
+
+static bool one_axis(const Graph *g, NodeId id) {
+    const Type *x = snG_type(g, snG_in(g, id, 0));
+    if (snG_attr(g, id, 0)->n != 1) return false;
+    int axis = norm_axis(g, id, 0);
+    int64_t after = 1;
+    for (int i = axis + 1; i < x->rank; i++) after *= x->dim[i];
+    return (after == 1 && axis == x->rank - 1) || x->rank == 3;
+}
+
+static NodeId own_node(Graph *g, NodeId v) {
+    const Node *n = snG_node(g, v);
+    return is_leaf(g, v) || n->op == OP_const ? snG_add(g, (Here){ n->loc, n->path }, OP_stop_gradient, &v, 1, NULL) : v;
+}
+
+static Graph *normalise(const Graph *g) {
+    Rebuild r = snG_rebuild(g);
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        const Node *n = snG_node(g, id);
+        r.map[id] = n->op == OP_sum && !one_axis(g, id) ? split_sum(&r, id) : snG_copy_node(&r, id);
+        if (n->name && snG_node(r.g, r.map[id])->name == 0) snG_rename(r.g, r.map[id], n->name);
+    }
+    Graph *out = snG_finish(&r);
+    for (uint32_t i = 0; i < out->outputs.n; i++) out->outputs.v[i].node = own_node(out, out->outputs.v[i].node);
+    for (uint32_t i = 0; i < out->updates.n; i++) {
+        NodeId v = out->updates.v[i].value;
+        if (snG_node(out, v)->op == OP_const) out->updates.v[i].value = own_node(out, v);
+    }
+    return out;
+}
+
+Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
+    Graph *g = normalise(old);
+    Fuse f = { .g = g, .none = o && o->none };
+    uint32_t n = g->nodes.n + 1;
+    f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n);
+    f.set = NEWN(&f.a, int, n);
+    for (uint32_t i = 0; i < n; i++) f.set[i] = -1;
+    f.words = (int)(n + 63) / 64;
+    find_cheap(&f);
+    for (uint32_t i = 0; i < g->outputs.n; i++) if (!is_leaf(g, g->outputs.v[i].node)) f.stored[g->outputs.v[i].node] = 1;
+    for (uint32_t i = 0; i < g->updates.n; i++) if (!is_leaf(g, g->updates.v[i].value)) f.stored[g->updates.v[i].value] = 1;
+    find_stored(&f);
+    int sets = 0;
+    for (NodeId id = 1; id < g->nodes.n; id++) sets += !is_leaf(g, id) && !is_virtual(&f, id);
+    f.words = sets / 64 + 1;
+    count_users(&f);
+    group_all(&f);
+    number(&f, g);
+    snU_free_arena(&f.a);
+    return g;
+}
+
+/* -- Reading the groups back -------------------------------------------------------------------------------- */
+
+typedef struct Gather { Groups *all; Group *group; Arena *a; NodeId node; bool plain; } Gather;
+
+static void add_once(Arena *a, Group *g, int list, NodeId id) {
+    NodeId *v = list ? g->inputs.v : g->outputs.v;
+    uint32_t n = list ? g->inputs.n : g->outputs.n;
+    for (uint32_t i = 0; i < n; i++) if (v[i] == id) return;
+    if (list) PUSH(a, g->inputs, id); else PUSH(a, g->outputs, id);
+}
+
+static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+    Gather *w = user;
+    uint32_t pg = snG_node(f->g, p)->group;
+    if (pg == snG_node(f->g, w->node)->group) return;
+    add_once(w->a, w->group, 1, p);
+    if (pg) add_once(w->a, &w->all->group.v[pg - 1], 0, p);
+    const Type *t = snG_type(f->g, p);
+    Lin e, id = snP_whole(dom);
+    bool same = w->plain && at[0].c != -1 && snG_count(t) == snP_points(dom);
+    if (same) e = snP_linear(t, at), same = snP_same_lin(&e, &id);
+    f->place[p] |= same ? 1 : 2;                                /* 1: read in place; 2: read elsewhere */
+}
+
+/* Nothing in the group looks at other elements than its own. */
+static bool is_plain(const Graph *g, const Group *grp) {
+    for (uint32_t i = 0; i < grp->nodes.n; i++) {
+        OpClass c = snG_op(g->ctx, snG_node(g, grp->nodes.v[i])->op)->cls;
+        if (c != C_EWISE && c != C_GEN) return false;
+    }
+    return true;
+}
+
+Groups snP_groups(const Graph *g, Arena *a) {
+    Fuse f = { .g = g };
+    Groups all = { 0 };
+    uint32_t n = g->nodes.n + 1, count = 0;
+    f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n);
+    find_cheap(&f);
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        uint32_t grp = snG_node(g, id)->group;
+        f.stored[id] = grp != 0;
+        if (grp > count) count = grp;
+    }
+    for (uint32_t i = 0; i < count; i++) PUSH(a, all.group, (Group){ 0 });
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        if (!snG_node(g, id)->group) continue;
+        Group *grp = &all.group.v[snG_node(g, id)->group - 1];
+        unsigned op = snG_node(g, id)->op;
+        GroupKind k = op == OP_matmul ? G_GEMM : op == OP_concat || op == OP_pad ? G_CONCAT : op == OP_scatter_add ? G_SCATTER : G_ROWS;
+        if (k != G_ROWS || !grp->anchor) grp->anchor = k != G_ROWS || !grp->nodes.n ? id : grp->anchor;
+        if (k != G_ROWS) grp->kind = k;
+        PUSH(a, grp->nodes, id);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        Group *grp = &all.group.v[i];
+        Gather w = { &all, grp, a, 0, is_plain(g, grp) };
+        for (uint32_t k = 0; k < grp->nodes.n; k++) {
+            NodeId bad;
+            w.node = grp->nodes.v[k];
+            walk_operands(&f, w.node, input_edge, &w, &bad, NULL);
+        }
+        for (uint32_t k = 0; k < grp->inputs.n; k++) {
+            NodeId p = grp->inputs.v[k];
+            if (f.place[p] == 1) PUSH(a, grp->same, p);
+            f.place[p] = 0;
+        }
+    }
+    for (uint32_t i = 0; i < g->outputs.n + g->updates.n; i++) {
+        NodeId v = i < g->outputs.n ? g->outputs.v[i].node : g->updates.v[i - g->outputs.n].value;
+        if (snG_node(g, v)->group) add_once(a, &all.group.v[snG_node(g, v)->group - 1], 0, v);
+    }
+    snU_free_arena(&f.a);
+    return all;
+}
+
+Graph *snP_fuse_pass(const Graph *g, const PassOptions *opt) {
+    return snP_fuse(g, &(FuseOptions){ .none = opt->fuse && !strcmp(opt->fuse, "none") });
+}

@@ -1,0 +1,80 @@
+/* pass.h: graph -> graph. A pass reads a const graph and returns a new one; each result prints as valid input.
+
+   A row of PASSES is a pass: its name is its dump name, its `-p` name and its tests' name. Adding a pass is adding
+   a row and a function; pipeline.c shows the orders in which they run. */
+#ifndef SN_PASS_H
+#define SN_PASS_H
+#include "graph/graph.h"
+
+/* What a caller may choose; zero is the default everywhere. */
+typedef struct PassOptions {
+    const char *fuse;                /* "all" (default), "none", or a comma list of fusions */
+    const char *loss;                /* output to differentiate; default "loss" */
+    bool grad_inputs;                /* grad: also d loss / d float inputs, as outputs grad.<input> (tests) */
+    const char *keep;                /* expand: comma list of composites that a kernel family implements, left alone */
+    bool stats;                      /* print hits per rule to stderr */
+    struct FuseOptions *fuse_options;   /* the fuser's and planner's own; NULL = defaults */
+} PassOptions;
+
+typedef Graph *(*PassFn)(const Graph *g, const PassOptions *opt);   /* opt is never NULL inside a pass */
+typedef struct Pass { const char *name; PassFn run; const char *doc; } Pass;
+
+#define PASSES(PASS)                                                                                     \
+    PASS(canon,     snP_canon,     "one form for equal meanings: the rules canon.* of rules.sn")         \
+    PASS(recognise, snP_recognise, "hand-written softmax, norms, swiglu ... become the ops of std.sn")   \
+    PASS(grad,      snP_grad,      "reverse mode: outputs grad.<weight> for the output `loss`")          \
+    PASS(optim,     snP_optim,     "loss graph -> one AdamW step: forward, backward, update")            \
+    PASS(accum,     snP_accum,     "loss graph -> forward, backward, gradients added to accum.<weight>") \
+    PASS(apply,     snP_apply,     "loss graph -> AdamW from accum.<weight>, which it zeroes")           \
+    PASS(expand,    snP_expand,    "composite ops replaced by their bodies")                             \
+    PASS(split,     snP_split,     "long sums over leading axes in two stages of fixed order")           \
+    SNP_MORE_PASSES(PASS)
+
+/* Passes of other files in this folder (fuse.c, plan.c) are listed here. */
+#ifndef SNP_MORE_PASSES
+#define SNP_MORE_PASSES(PASS)                                                                            \
+    PASS(fuse,      snP_fuse_pass, "partition into kernels, printed as @group")
+#endif
+
+#define PASS(name, fn, doc) Graph *fn(const Graph *, const PassOptions *);
+PASSES(PASS)
+#undef PASS
+
+/* -- pipeline.c ------------------------------------------------------------------------------------------- */
+
+/* The orders. TRAIN replaces `optim` by accum / apply when gradients are accumulated over micro-steps. */
+#define SNP_ORDER_INFER "canon,recognise,expand,canon,split"
+#define SNP_ORDER_TRAIN "canon,recognise,optim,canon,expand,canon,split"
+#define SNP_ORDER_ACCUM "canon,recognise,accum,canon,expand,canon,split"
+#define SNP_ORDER_APPLY "canon,recognise,apply,canon,expand,canon,split"
+
+/* Runs a comma list of passes; the caller frees the result (g itself is left alone). Fails through ctx on an unknown name.
+   SN_DUMP=a,b|all prints after those passes, SN_DUMP_DIR writes NN-pass.sn, SN_CHECK=1 verifies, =2 also prints, parses, compares. */
+Graph *snP_run(sn_ctx *c, const Graph *g, const PassOptions *opt, const char *list);
+const Pass *snP_find(const char *name, size_t n);
+void snP_list(StrBuf *b);                                   /* name and doc, a line each */
+
+/* -- check.c ---------------------------------------------------------------------------------------------- */
+
+/* Seeded values for every input without a default (and, on request, for every weight and every f32 input): floats N(0, 1),
+   booleans coin flips, integers inside the range their uses allow (table rows of a gather, extent of a compared iota). */
+enum { SEED_WEIGHTS = 1, SEED_DEFAULTED = 2, SEED_STATES = 4 };
+void snP_seed_inputs(const Graph *g, uint64_t seed, unsigned flags, Arena *a, EvalEnv *env);
+
+/* Runs the list, evaluating outputs and updates (f64, same inputs) after every pass. 0: nothing moved by more than 1e-9
+   relative; else the number of passes that moved something; one line per pass in `report`. */
+int snP_check(sn_ctx *c, const Graph *g, const PassOptions *opt, const char *list, uint64_t seed, StrBuf *report);
+
+/* -- shared by the passes ---------------------------------------------------------------------------------- */
+
+/* Calls want(op, user) per composite and inlines those it accepts, bodies included, until none is left (expand.c). */
+typedef bool (*WantFn)(const OpInfo *op, const void *user);
+Graph *snP_inline(const Graph *g, WantFn want, const void *user);
+
+/* Differentiates inside g: gradients of the scalar `loss` (seeded with `seed`, 0 = 1.0) into d[leaf index], one per g->leaves
+   entry, 0 where the loss does not depend on it; only leaves with want[leaf index] are asked for (grad.c). */
+void snP_backward(Graph *g, NodeId loss, NodeId seed, const bool *want, NodeId *d);
+
+void snP_rule_stats(const sn_ctx *c, StrBuf *b);            /* "hits  name" per rule (rewrite.c) */
+
+#endif

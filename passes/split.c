@@ -1,0 +1,70 @@
+/* split.c: long sums over leading axes (column sums, full sums) in two stages.
+
+   In:  any graph. Out: the same, where a sum that folds many rows into few results, which one worker would have to do alone,
+   is a sum of partial sums. The number of chunks depends on the shape only, never on the number of threads or on the device,
+   so that the result has the same bits everywhere.
+
+     y: f32[1, 512] = sum(x, axis=[0])              # x: f32[4096, 512]
+   becomes
+     a: f32[64, 64, 512] = reshape(x, [64, 64, 512])
+     b: f32[64, 1, 512]  = sum(a, axis=[1])
+     c: f32[1, 1, 512]   = sum(b, axis=[0])
+     y: f32[1, 512]      = reshape(c, [1, 512]) */
+#include "passes/pass.h"
+
+enum { MIN_ELEMENTS = 1 << 15, MIN_ROWS = 256, MAX_CHUNKS = 64, MIN_CHUNK = 16 };
+
+/* Rows to be summed when the sum runs over the leading axes only, else 0. *cols: what is kept. */
+static int64_t leading_rows(const Graph *g, NodeId id, int64_t *cols) {
+    const Type *t = snG_type(g, snG_in(g, id, 0));
+    const AttrVal *axis = snG_attr(g, id, 0);
+    bool summed[MAX_RANK] = {0};
+    for (unsigned i = 0; i < axis->n; i++) summed[axis->i[i] < 0 ? axis->i[i] + t->rank : axis->i[i]] = true;
+    int64_t rows = 1;
+    int k = 0;
+    *cols = 1;
+    for (; k < t->rank && (!axis->n || summed[k] || t->dim[k] == 1); k++) rows *= t->dim[k];
+    for (; k < t->rank; k++) {
+        if (summed[k] && t->dim[k] > 1) return 0;
+        *cols *= t->dim[k];
+    }
+    return rows;
+}
+
+/* The largest divisor of rows up to MAX_CHUNKS that leaves MIN_CHUNK rows a chunk; 1 = leave it. */
+static int64_t chunks_for(int64_t rows) {
+    for (int64_t s = MAX_CHUNKS; s > 1; s--)
+        if (rows % s == 0 && rows / s >= MIN_CHUNK) return s;
+    return 1;
+}
+
+static NodeId list_op(Graph *g, Here at, unsigned op, NodeId x, const int64_t *list, int n) {
+    Attrs a = { .v[0] = { .kind = A_LIST, .n = (uint8_t)n } };
+    for (int i = 0; i < n; i++) a.v[0].i[i] = list[i];
+    return snG_add(g, at, op, &x, 1, &a);
+}
+
+static NodeId split_sum(Rebuild *r, NodeId id) {
+    int64_t cols, rows = leading_rows(r->old, id, &cols), s = chunks_for(rows);
+    if (rows < MIN_ROWS || rows * cols < MIN_ELEMENTS || s == 1) return 0;
+    const Node *n = snG_node(r->old, id);
+    const Type *t = snG_type(r->old, id);
+    Here at = { n->loc, n->path };
+    NodeId x = list_op(r->g, at, OP_reshape, r->map[snG_in(r->old, id, 0)], (int64_t[]){ s, rows / s, cols }, 3);
+    x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 1 }, 1);
+    x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 0 }, 1);
+    x = list_op(r->g, at, OP_reshape, x, t->dim, t->rank);
+    if (n->name) snG_rename(r->g, x, n->name);
+    return x;
+}
+
+/* needs: nothing.  gives: two-stage sums.  keeps: everything else. */
+Graph *snP_split(const Graph *old, const PassOptions *opt) {
+    (void)opt;
+    Rebuild r = snG_rebuild(old);
+    for (NodeId id = 1; id < old->nodes.n; id++) {
+        if (snG_node(old, id)->op == OP_sum) r.map[id] = split_sum(&r, id);
+        if (!r.map[id]) r.map[id] = snG_copy_node(&r, id);
+    }
+    return snG_finish(&r);
+}

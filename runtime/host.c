@@ -1,0 +1,207 @@
+/* host.c: the CPU as a device: loads the code object of a program and runs launch lists on the worker pool.
+
+   In: a program whose code is an ELF shared object in memory (trusted: it is native code). It is written to a
+   memory file, opened with dlopen, and every kernel's symbol is resolved once. Out: snR_host_run, which runs the
+   launches of a graph one after the other, each spread over the pool, each worker with scratch of its own.
+   Machines that forbid running memory files get a temporary file instead. */
+#define _GNU_SOURCE
+#include "runtime/rt.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ALIGN = 64, PAGE = 4096, HUGE_PAGE = 2 << 20 };
+
+struct Host {
+    const SnProgram *program;
+    Pool *pool;
+    void *library;
+    int fd;                              /* the memory file; open as long as the library: dlopen knows it by name */
+    SnHostKernel *kernel;
+    char *scratch;                       /* one stretch of scratch_bytes per worker */
+    size_t scratch_bytes;
+};
+
+double snR_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void *snR_alloc(size_t bytes)
+{
+    void *p = NULL;
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGN;
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    bytes = (bytes + 2 * ALIGN - 1) / ALIGN * ALIGN;     /* a vector read at the end stays inside */
+    if (posix_memalign(&p, align, bytes))
+        return NULL;
+    if (align == HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+/* -- Code ------------------------------------------------------------------------------------------- */
+
+static void open_memory_file(Host *h, const SnProgram *p)
+{
+    char path[64];
+    h->fd = memfd_create("sinter-kernels", MFD_CLOEXEC);
+    if (h->fd < 0 || !snR_write_all(h->fd, p->code, p->code_bytes))
+        return;
+    /* A library that could not be unloaded may still hold this name; dlopen would then return that one. */
+    for (int tries = 0; tries < 64; tries++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", h->fd);
+        void *taken = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+        if (!taken) {
+            h->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+            return;
+        }
+        dlclose(taken);
+        int other = fcntl(h->fd, F_DUPFD_CLOEXEC, h->fd + 1);
+        if (other < 0)
+            return;
+        close(h->fd);
+        h->fd = other;
+    }
+}
+
+static void open_temporary_file(Host *h, const SnProgram *p)
+{
+    const char *folder = getenv("TMPDIR");
+    char path[1024];
+    snprintf(path, sizeof path, "%s/sinter-XXXXXX", folder && *folder ? folder : "/tmp");
+    int fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0)
+        return;
+    bool written = snR_write_all(fd, p->code, p->code_bytes);
+    close(fd);
+    if (written)
+        h->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    unlink(path);
+}
+
+static int load_code(Host *h, char err[ERR_TEXT])
+{
+    const SnProgram *p = h->program;
+    if (!p->code && p->resolve)
+        return 0;
+    if (!p->code || p->code_bytes < 64 || memcmp(p->code, "\177ELF", 4))
+        return snR_fail(err, ERR_PROGRAM, "the program for '%s' holds no host code", p->target);
+    open_memory_file(h, p);
+    if (!h->library)
+        open_temporary_file(h, p);
+    if (!h->library) {
+        const char *why = dlerror();
+        return snR_fail(err, ERR_DEVICE, "cannot load the program's code: %s", why ? why : strerror(errno));
+    }
+    return 0;
+}
+
+static int resolve_kernels(Host *h, char err[ERR_TEXT])
+{
+    const SnProgram *p = h->program;
+    h->kernel = calloc((size_t)p->nkernels + 1, sizeof *h->kernel);
+    if (!h->kernel)
+        return snR_fail(err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < p->nkernels; i++) {
+        const char *symbol = p->kernels[i].symbol;
+        if (h->library)
+            *(void **)&h->kernel[i] = dlsym(h->library, symbol);
+        else
+            h->kernel[i] = p->resolve(symbol);
+        if (!h->kernel[i])
+            return snR_fail(err, ERR_PROGRAM, "kernel '%s' is missing in the program's code", symbol);
+    }
+    return 0;
+}
+
+/* -- Running ----------------------------------------------------------------------------------------- */
+
+typedef struct Launch {
+    const Host *host;
+    SnHostKernel kernel;
+    void *const *bufs;
+    const SnLaunchArgs *args;
+} Launch;
+
+static void run_part(void *arg, int worker, int64_t begin, int64_t end)
+{
+    const Launch *l = arg;
+    l->kernel(l->bufs, l->args, begin, end, l->host->scratch + (size_t)worker * l->host->scratch_bytes);
+}
+
+void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaunchArgs *la, double *seconds)
+{
+    double before = seconds ? snR_now() : 0;
+    for (int i = 0; i < g->nlaunches; i++) {
+        int k = g->launches[i].kernel;
+        Launch l = { h, h->kernel[k], bufs, la };
+        snR_pool_run(h->pool, h->program->kernels[k].grid, run_part, &l);
+        bufs += g->launches[i].nargs;
+        if (seconds) {
+            double after = snR_now();
+            seconds[i] += after - before;
+            before = after;
+        }
+    }
+}
+
+/* -- Life ---------------------------------------------------------------------------------------------- */
+
+Pool *snR_host_pool(Host *h) { return h->pool; }
+
+Host *snR_host_open(const SnProgram *p, int threads, char err[ERR_TEXT])
+{
+    Host *h = calloc(1, sizeof *h);
+    if (!h) {
+        snR_fail(err, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    h->program = p;
+    h->fd = -1;
+    if (load_code(h, err) || resolve_kernels(h, err))
+        goto fail;
+    h->pool = snR_pool_new(threads);
+    if (!h->pool) {
+        snR_fail(err, ERR_NOMEM, "cannot start %d worker threads", threads);
+        goto fail;
+    }
+    for (int i = 0; i < p->nkernels; i++)
+        if ((size_t)p->kernels[i].scratch_bytes > h->scratch_bytes)
+            h->scratch_bytes = (size_t)p->kernels[i].scratch_bytes;
+    h->scratch_bytes = (h->scratch_bytes / PAGE + 1) * PAGE;
+    h->scratch = snR_alloc(h->scratch_bytes * (size_t)snR_pool_threads(h->pool));
+    if (!h->scratch) {
+        snR_fail(err, ERR_NOMEM, "out of memory: %zu bytes of scratch for each of %d threads",
+                 h->scratch_bytes, snR_pool_threads(h->pool));
+        goto fail;
+    }
+    return h;
+fail:
+    snR_host_close(h);
+    return NULL;
+}
+
+void snR_host_close(Host *h)
+{
+    if (!h)
+        return;
+    snR_pool_free(h->pool);
+    if (h->library)
+        dlclose(h->library);
+    if (h->fd >= 0)
+        close(h->fd);
+    free(h->kernel);
+    free(h->scratch);
+    free(h);
+}

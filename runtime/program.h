@@ -1,0 +1,76 @@
+/* program.h: a compiled program, as plain data: what codegen produces, what a bundle will store, what the
+   runtime runs. Pointers only to memory that the program owns (one malloc'ed arena); no compiler types.
+
+   A program holds several graphs (train, eval, ...) over one table of kernels and one table of storage
+   (weights and states, by name, shared between graphs). A graph is a list of launches over buffers;
+   buffers live in the graph's arena at fixed offsets, in storage, or are inputs. Nothing is decided at run time. */
+#ifndef SN_PROGRAM_H
+#define SN_PROGRAM_H
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SN_MAX_RANK = 6 };
+
+/* What every kernel may read besides its buffers: the random key and counters. */
+typedef struct SnLaunchArgs { uint32_t seed[2], step, micro; } SnLaunchArgs;
+
+/* Host kernel: runs programs begin..end-1 of its grid on the calling worker; scratch is the worker's own,
+   64-byte aligned. Buffers are 64-byte aligned, base pointers, in the order of the launch's args. */
+typedef void (*SnHostKernel)(void *const *bufs, const SnLaunchArgs *la, int64_t begin, int64_t end, void *scratch);
+
+typedef enum { SN_BUF_ARENA, SN_BUF_INPUT, SN_BUF_STORAGE } SnBufKind;
+
+typedef struct SnTensorDesc {
+    const char *name;                /* graph name of the value; "" for anonymous arena buffers */
+    uint8_t dtype, rank;             /* Dtype of graph.h: f32 1, bf16 2, f16 3, i32 4, u32 5, bool 6 */
+    int64_t dim[SN_MAX_RANK];
+} SnTensorDesc;
+
+typedef struct SnStorage {           /* a weight or state */
+    SnTensorDesc t;
+    uint8_t is_state, init;          /* init: InitKind of graph.h: zeros 1, ones 2, full 3, normal 4, uniform 5 */
+    double a, b;                     /* normal: std a; uniform [a, b); full: a */
+} SnStorage;
+
+typedef struct SnBuffer {
+    uint8_t kind;                    /* SnBufKind */
+    SnTensorDesc t;
+    int64_t bytes, offset;           /* ARENA: offset in the graph's arena, a multiple of 64 */
+    int32_t storage;                 /* STORAGE: index into program->storage */
+    uint8_t has_default; double dflt;/* INPUT of rank 0 with a default value */
+} SnBuffer;
+
+typedef struct SnKernelDesc {
+    const char *symbol;              /* in the code object */
+    const char *family, *label;      /* "gemm", "rows", ...; label: a readable name for profiles */
+    int64_t grid;                    /* number of programs */
+    int64_t scratch_bytes;           /* per worker */
+    double flops, bytes;             /* model's count for one launch: floating-point operations, bytes moved at least */
+    int32_t nargs;
+} SnKernelDesc;
+
+typedef struct SnLaunch { int32_t kernel; int32_t nargs; const int32_t *args; /* buffer ids */ } SnLaunch;
+typedef struct SnOutput { const char *name; int32_t buffer; } SnOutput;
+
+typedef struct SnGraphPlan {
+    const char *name;
+    int32_t nbuffers, nlaunches, noutputs;
+    SnBuffer *buffers; SnLaunch *launches; SnOutput *outputs;
+    int64_t arena_bytes, live_peak;  /* live_peak: the largest live set, a lower bound for arena_bytes */
+} SnGraphPlan;
+
+typedef struct SnParam { const char *name, *value; } SnParam;
+
+typedef struct SnProgram {
+    const char *target;              /* "host" */
+    int32_t nkernels, nstorage, ngraphs, nparams;
+    SnKernelDesc *kernels; SnStorage *storage; SnGraphPlan *graphs; SnParam *params;
+    const void *code; size_t code_bytes;   /* host: an ELF shared object */
+    uint64_t hash;                   /* XXH3 of everything above: two equal builds give the same */
+    void *memory;                    /* what snR_program_free releases; the program itself lies in it */
+    SnHostKernel (*resolve)(const char *symbol);   /* host, code == NULL: kernels of this process (tests) */
+} SnProgram;
+
+void snR_program_free(SnProgram *p);
+
+#endif

@@ -1,0 +1,385 @@
+/* session.c: a program at work: its weights and states, its inputs, one arena per graph, and the public calls on them.
+
+   In: a checked program. Out: values, by name. Storage is shared by all graphs; every graph has buffers for its
+   own inputs and an arena that is allocated when it first runs. A launch's base pointers are laid out once, so that
+   sn_run is a walk over the launch list. */
+#include "runtime/rt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct GraphState {
+    const SnGraphPlan *plan;
+    char *arena;                         /* NULL until the first run */
+    void **buf;                          /* base pointer of every buffer; arena ones only once there is an arena */
+    void **args;                         /* the launches' pointers, one launch after the other */
+    bool *bound;                         /* inputs: a value is there */
+    double *seconds;                     /* per launch, summed; profile only */
+    int64_t runs;
+    bool has_run;
+} GraphState;
+
+struct sn_session {
+    const SnProgram *program;
+    Host *host;
+    void **storage;
+    GraphState *graph;
+    SnLaunchArgs launch;
+    uint64_t seed;
+    bool profile, poison;
+    char err[ERR_TEXT];
+};
+
+const char *sn_session_error(const sn_session *s) { return s->err; }
+
+/* -- Look-up ------------------------------------------------------------------------------------------- */
+
+static GraphState *find_graph(sn_session *s, const char *name)
+{
+    for (int i = 0; i < s->program->ngraphs; i++)
+        if (name && !strcmp(s->program->graphs[i].name, name))
+            return &s->graph[i];
+    snR_fail(s->err, ERR_UNKNOWN, "the program has no graph '%s'", name ? name : "");
+    return NULL;
+}
+
+static int find_storage(const sn_session *s, const char *name)
+{
+    for (int i = 0; i < s->program->nstorage; i++)
+        if (!strcmp(s->program->storage[i].t.name, name))
+            return i;
+    return -1;
+}
+
+static int find_input(const SnGraphPlan *g, const char *name)
+{
+    for (int i = 0; i < g->nbuffers; i++)
+        if (g->buffers[i].kind == SN_BUF_INPUT && !strcmp(g->buffers[i].t.name, name))
+            return i;
+    return -1;
+}
+
+static size_t tensor_bytes(const SnTensorDesc *t) { return (size_t)snR_tensor_bytes(t->dtype, t->rank, t->dim); }
+
+static int wrong_size(sn_session *s, const SnTensorDesc *t, size_t bytes)
+{
+    return snR_fail(s->err, ERR_SHAPE, "'%s' has %zu bytes (%s), got %zu", t->name, tensor_bytes(t),
+                    snR_dtype_name(t->dtype), bytes);
+}
+
+/* -- Life ------------------------------------------------------------------------------------------------ */
+
+static int set_up_graph(sn_session *s, GraphState *g, const SnGraphPlan *plan)
+{
+    size_t nargs = 1;
+    for (int i = 0; i < plan->nlaunches; i++)
+        nargs += (size_t)plan->launches[i].nargs;
+    g->plan = plan;
+    g->buf = calloc((size_t)plan->nbuffers + 1, sizeof *g->buf);
+    g->bound = calloc((size_t)plan->nbuffers + 1, sizeof *g->bound);
+    g->seconds = calloc((size_t)plan->nlaunches + 1, sizeof *g->seconds);
+    g->args = calloc(nargs, sizeof *g->args);
+    if (!g->buf || !g->bound || !g->seconds || !g->args)
+        return snR_fail(s->err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < plan->nbuffers; i++) {
+        const SnBuffer *b = &plan->buffers[i];
+        if (b->kind == SN_BUF_STORAGE)
+            g->buf[i] = s->storage[b->storage];
+        if (b->kind != SN_BUF_INPUT)
+            continue;
+        if (!(g->buf[i] = snR_alloc((size_t)b->bytes)))
+            return snR_fail(s->err, ERR_NOMEM, "out of memory for input '%s' of graph '%s'", b->t.name, plan->name);
+        if (b->has_default && b->t.rank == 0) {
+            snR_store(b->t.dtype, g->buf[i], b->dflt);
+            g->bound[i] = true;
+        }
+    }
+    return 0;
+}
+
+static int set_up(sn_session *s, const sn_session_desc *d)
+{
+    const SnProgram *p = s->program;
+    int rc = snR_program_check(p, s->err);
+    if (rc)
+        return rc;
+    if (d->device && strcmp(d->device, "host"))
+        return snR_fail(s->err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host", d->device);
+    if (!p->target || strcmp(p->target, "host"))
+        return snR_fail(s->err, ERR_UNSUPPORTED, "the program was compiled for '%s', not for the device 'host'",
+                        p->target ? p->target : "");
+    s->host = snR_host_open(p, d->threads, s->err);
+    if (!s->host)
+        return ERR_DEVICE;
+    s->storage = calloc((size_t)p->nstorage + 1, sizeof *s->storage);
+    s->graph = calloc((size_t)p->ngraphs + 1, sizeof *s->graph);
+    if (!s->storage || !s->graph)
+        return snR_fail(s->err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < p->nstorage; i++)
+        if (!(s->storage[i] = snR_alloc(tensor_bytes(&p->storage[i].t))))
+            return snR_fail(s->err, ERR_NOMEM, "out of memory for weight '%s' (%zu bytes)", p->storage[i].t.name,
+                            tensor_bytes(&p->storage[i].t));
+    for (int i = 0; i < p->ngraphs && !rc; i++)
+        rc = set_up_graph(s, &s->graph[i], &p->graphs[i]);
+    return rc ? rc : sn_init(s);
+}
+
+sn_session *sn_session_new(const sn_program *p, const sn_session_desc *d)
+{
+    static const sn_session_desc defaults;
+    sn_session *s = calloc(1, sizeof *s);
+    if (!s) {
+        snR_fail(snR_last_error(), ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    d = d ? d : &defaults;
+    s->program = p;
+    s->seed = d->seed;
+    s->profile = d->profile;
+    s->poison = d->poison;
+    s->launch = (SnLaunchArgs){ .seed = { (uint32_t)d->seed, (uint32_t)(d->seed >> 32) } };
+    if (set_up(s, d)) {
+        memcpy(snR_last_error(), s->err, ERR_TEXT);
+        sn_session_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+static void free_graph(GraphState *g)
+{
+    for (int i = 0; g->plan && g->buf && i < g->plan->nbuffers; i++)
+        if (g->plan->buffers[i].kind == SN_BUF_INPUT)
+            free(g->buf[i]);
+    free(g->arena);
+    free(g->buf);
+    free(g->args);
+    free(g->bound);
+    free(g->seconds);
+}
+
+void sn_session_free(sn_session *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; s->graph && i < s->program->ngraphs; i++)
+        free_graph(&s->graph[i]);
+    for (int i = 0; s->storage && i < s->program->nstorage; i++)
+        free(s->storage[i]);
+    snR_host_close(s->host);
+    free(s->graph);
+    free(s->storage);
+    free(s);
+}
+
+int sn_init(sn_session *s)
+{
+    for (int i = 0; i < s->program->nstorage; i++)
+        snR_init_storage(snR_host_pool(s->host), &s->program->storage[i], s->seed, s->storage[i]);
+    return 0;
+}
+
+/* -- Values in ------------------------------------------------------------------------------------------- */
+
+int sn_bind(sn_session *s, const char *graph, const char *input, const void *data, size_t bytes)
+{
+    GraphState *g = find_graph(s, graph);
+    if (!g)
+        return ERR_UNKNOWN;
+    int i = find_input(g->plan, input);
+    if (i < 0)
+        return snR_fail(s->err, ERR_UNKNOWN, "graph '%s' has no input '%s'", graph, input);
+    if (bytes != tensor_bytes(&g->plan->buffers[i].t))
+        return wrong_size(s, &g->plan->buffers[i].t, bytes);
+    memcpy(g->buf[i], data, bytes);
+    g->bound[i] = true;
+    return 0;
+}
+
+int sn_set(sn_session *s, const char *input, double v)
+{
+    int found = 0;
+    for (int k = 0; k < s->program->ngraphs; k++) {
+        GraphState *g = &s->graph[k];
+        int i = find_input(g->plan, input);
+        if (i < 0 || g->plan->buffers[i].t.rank != 0)
+            continue;
+        snR_store(g->plan->buffers[i].t.dtype, g->buf[i], v);
+        g->bound[i] = true;
+        found++;
+    }
+    return found ? 0 : snR_fail(s->err, ERR_UNKNOWN, "no graph has a scalar input '%s'", input);
+}
+
+int sn_step(sn_session *s, uint32_t step, uint32_t micro)
+{
+    s->launch.step = step;
+    s->launch.micro = micro;
+    return 0;
+}
+
+int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes)
+{
+    int i = find_storage(s, storage);
+    if (i < 0)
+        return snR_fail(s->err, ERR_UNKNOWN, "the program has no weight or state '%s'", storage);
+    if (bytes != tensor_bytes(&s->program->storage[i].t))
+        return wrong_size(s, &s->program->storage[i].t, bytes);
+    memcpy(s->storage[i], data, bytes);
+    return 0;
+}
+
+/* -- Run ------------------------------------------------------------------------------------------------- */
+
+static int make_arena(sn_session *s, GraphState *g)
+{
+    const SnGraphPlan *plan = g->plan;
+    g->arena = snR_alloc((size_t)plan->arena_bytes);
+    if (!g->arena)
+        return snR_fail(s->err, ERR_NOMEM, "out of memory: graph '%s' needs %lld bytes of arena", plan->name,
+                        (long long)plan->arena_bytes);
+    for (int i = 0; i < plan->nbuffers; i++)
+        if (plan->buffers[i].kind == SN_BUF_ARENA)
+            g->buf[i] = g->arena + plan->buffers[i].offset;
+    void **at = g->args;
+    for (int i = 0; i < plan->nlaunches; i++)
+        for (int k = 0; k < plan->launches[i].nargs; k++)
+            *at++ = g->buf[plan->launches[i].args[k]];
+    return 0;
+}
+
+int sn_run(sn_session *s, const char *graph)
+{
+    GraphState *g = find_graph(s, graph);
+    if (!g)
+        return ERR_UNKNOWN;
+    for (int i = 0; i < g->plan->nbuffers; i++)
+        if (g->plan->buffers[i].kind == SN_BUF_INPUT && !g->bound[i])
+            return snR_fail(s->err, ERR_USAGE, "input '%s' of graph '%s' has no value: bind it first",
+                            g->plan->buffers[i].t.name, graph);
+    int rc = g->arena ? 0 : make_arena(s, g);
+    if (rc)
+        return rc;
+    if (s->poison)
+        memset(g->arena, 0xff, (size_t)g->plan->arena_bytes);
+    snR_host_run(s->host, g->plan, g->args, &s->launch, s->profile ? g->seconds : NULL);
+    g->has_run = true;
+    g->runs++;
+    return 0;
+}
+
+/* -- Values out ------------------------------------------------------------------------------------------- */
+
+static int read_tensor(sn_session *s, const SnTensorDesc *t, const void *from, void *out, size_t bytes)
+{
+    if (bytes != tensor_bytes(t))
+        return wrong_size(s, t, bytes);
+    memcpy(out, from, bytes);
+    return 0;
+}
+
+int sn_read(sn_session *s, const char *graph, const char *output, void *out, size_t bytes)
+{
+    GraphState *g = graph ? find_graph(s, graph) : NULL;
+    if (graph && !g)
+        return ERR_UNKNOWN;
+    for (int i = 0; g && i < g->plan->noutputs; i++) {
+        const SnOutput *o = &g->plan->outputs[i];
+        if (strcmp(o->name, output))
+            continue;
+        if (!g->has_run)
+            return snR_fail(s->err, ERR_USAGE, "output '%s': graph '%s' has not run", output, graph);
+        return read_tensor(s, &g->plan->buffers[o->buffer].t, g->buf[o->buffer], out, bytes);
+    }
+    int i = find_storage(s, output);
+    if (i < 0)
+        return snR_fail(s->err, ERR_UNKNOWN, "no output, weight or state is named '%s'", output);
+    return read_tensor(s, &s->program->storage[i].t, s->storage[i], out, bytes);
+}
+
+int sn_profile(sn_session *s, const char *graph, sn_kernel_time *out, int cap)
+{
+    GraphState *g = find_graph(s, graph);
+    if (!g)
+        return ERR_UNKNOWN;
+    for (int i = 0; i < g->plan->nlaunches && i < cap; i++) {
+        const SnKernelDesc *k = &s->program->kernels[g->plan->launches[i].kernel];
+        out[i] = (sn_kernel_time){ k->label ? k->label : k->symbol, k->family ? k->family : "", g->seconds[i],
+                                   k->flops * (double)g->runs, k->bytes * (double)g->runs, g->runs };
+    }
+    return g->plan->nlaunches;
+}
+
+void sn_profile_reset(sn_session *s)
+{
+    for (int i = 0; i < s->program->ngraphs; i++) {
+        GraphState *g = &s->graph[i];
+        memset(g->seconds, 0, sizeof *g->seconds * (size_t)g->plan->nlaunches);
+        g->runs = 0;
+    }
+}
+
+/* -- Checkpoints -------------------------------------------------------------------------------------------- */
+
+int sn_save(sn_session *s, const char *path, const char *meta)
+{
+    const SnProgram *p = s->program;
+    const char *pairs[] = { "sinter", meta ? meta : "{}", NULL };
+    sn_tensor *t = calloc((size_t)p->nstorage + 1, sizeof *t);
+    if (!t)
+        return snR_fail(s->err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < p->nstorage; i++) {
+        const SnTensorDesc *d = &p->storage[i].t;
+        t[i] = (sn_tensor){ .name = d->name, .dtype = d->dtype, .rank = d->rank, .data = s->storage[i],
+                            .bytes = tensor_bytes(d) };
+        memcpy(t[i].dim, d->dim, sizeof t[i].dim);
+    }
+    int rc = sn_file_write(path, t, p->nstorage, pairs, s->err);
+    free(t);
+    return rc;
+}
+
+static bool same_tensor(const sn_tensor *t, const SnTensorDesc *d)
+{
+    return t->dtype == d->dtype && t->rank == d->rank && !memcmp(t->dim, d->dim, sizeof *d->dim * d->rank);
+}
+
+/* Nothing is changed unless everything fits. */
+static int check_checkpoint(sn_session *s, const sn_file *f, const char *path, bool allow_missing)
+{
+    for (int i = 0; i < s->program->nstorage; i++) {
+        const SnTensorDesc *d = &s->program->storage[i].t;
+        const sn_tensor *t = sn_file_find(f, d->name);
+        if (!t && !allow_missing)
+            return snR_fail(s->err, ERR_UNKNOWN, "%s: has no tensor '%s'", path, d->name);
+        if (t && !same_tensor(t, d))
+            return snR_fail(s->err, ERR_SHAPE, "%s: tensor '%s' is %s with %zu bytes, the program has %s with %zu",
+                            path, d->name, snR_dtype_name(t->dtype), t->bytes, snR_dtype_name(d->dtype),
+                            tensor_bytes(d));
+    }
+    return 0;
+}
+
+int sn_load(sn_session *s, const char *path, char **meta, bool allow_missing)
+{
+    sn_file *f = sn_file_open(path, s->err);
+    if (meta)
+        *meta = NULL;
+    if (!f)
+        return ERR_IO;
+    int rc = check_checkpoint(s, f, path, allow_missing);
+    const char *text = sn_file_meta(f, "sinter");
+    if (!rc && meta && text && !(*meta = strdup(text)))
+        rc = snR_fail(s->err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < s->program->nstorage && !rc; i++) {
+        const sn_tensor *t = sn_file_find(f, s->program->storage[i].t.name);
+        if (!t)
+            continue;
+        uint8_t *to = s->storage[i];
+        memcpy(to, t->data, t->bytes);
+        for (size_t k = 0; t->dtype == DT_BOOL && k < t->bytes; k++)
+            to[k] = to[k] != 0;
+    }
+    sn_file_close(f);
+    return rc;
+}

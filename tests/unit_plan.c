@@ -1,0 +1,242 @@
+/* unit_plan.c: the memory plan. In: nothing; out: `N passed, N failed`.
+
+   1. Packing alone, over random lifetimes and over the shape of a training step: no two live boxes overlap, offsets are
+      aligned, the arena holds the live set; the ratio of the two is reported.
+   2. Whole plans of small graphs and of files given as arguments: the launches are played on a memory whose bytes remember which
+      value they hold, and every read must find the value that it means, updates that commit together included. */
+#include "passes/fuse.h"
+#include "passes/pass.h"
+
+static int passed, failed;
+
+static void expect(bool ok, const char *what) {
+    if (ok) passed++;
+    else failed++, printf("FAILED %s\n", what);
+}
+
+/* -- Packing ----------------------------------------------------------------------------------------------- */
+
+static uint64_t rng_state = 42;
+static uint32_t rnd(uint32_t n) {
+    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(rng_state >> 33) % n;
+}
+
+static bool packing_valid(const PlanBox *box, const int64_t *at, int n, int64_t total) {
+    for (int i = 0; i < n; i++) {
+        if (at[i] < 0 || at[i] % 64 || at[i] + box[i].bytes > total) return false;
+        for (int k = 0; k < i; k++) {
+            bool meet = box[i].first <= box[k].last && box[k].first <= box[i].last;
+            if (meet && at[i] < at[k] + box[k].bytes && at[k] < at[i] + box[i].bytes) return false;
+        }
+    }
+    return true;
+}
+
+static double pack_and_check(const PlanBox *box, int n, const char *what, double most, double *ms) {
+    Arena a = {0};
+    int64_t *at = NEWN(&a, int64_t, n), peak = snP_live_peak(box, n, &a);
+    double t0 = snU_now();
+    int64_t total = snP_pack(box, n, &a, at);
+    *ms = (snU_now() - t0) * 1e3;
+    double ratio = peak ? (double)total / (double)peak : 1;
+    expect(packing_valid(box, at, n, total), what);
+    expect(total >= peak && ratio <= most, what);
+    snU_free_arena(&a);
+    return ratio;
+}
+
+static void test_random_boxes(void) {
+    double worst = 1, mean = 0, ms;
+    enum { ROUNDS = 300 };
+    for (int r = 0; r < ROUNDS; r++) {
+        int n = 1 + (int)rnd(r % 10 ? 60 : 400), times = 1 + (int)rnd(80);
+        PlanBox box[400];
+        for (int i = 0; i < n; i++) {
+            int first = (int)rnd((uint32_t)times), life = rnd(4) ? (int)rnd(6) : (int)rnd((uint32_t)times);
+            int64_t bytes = 1 + (int64_t)rnd(1u << (4 + rnd(16)));
+            box[i] = (PlanBox){ bytes, first, first + life };
+        }
+        double ratio = pack_and_check(box, n, "random boxes", 1.15, &ms);
+        mean += ratio / ROUNDS;
+        if (ratio > worst) worst = ratio;
+    }
+    printf("random boxes: arena over largest live set: mean %.4f, worst %.4f\n", mean, worst);
+}
+
+/* Forward: saved activations and short-lived temporaries; backward frees them in reverse. */
+static void test_training_boxes(int layers) {
+    static const int64_t unit[] = { 1, 3, 1, 1, 4, 4, 1, 2 };
+    enum { PER = 20, SAVED = 8 };
+    PlanBox box[64 * 40];
+    int n = 0, end = 2 * layers * PER;
+    for (int l = 0; l < layers; l++)
+        for (int i = 0; i < PER; i++) {
+            int t = l * PER + i;
+            int64_t bytes = 393216 * unit[i % 8];
+            box[n++] = (PlanBox){ bytes, t, i < SAVED ? end - 1 - t : t + 1 + i % 3 };
+            box[n++] = (PlanBox){ bytes / 3 * (1 + i % 4), end - 1 - t, end - 1 - t + 1 + i % 2 };
+        }
+    double ms, ratio = pack_and_check(box, n, "training boxes", 1.05, &ms);
+    printf("training, %d layers: %d buffers, arena %.4f of the largest live set, %.1f ms\n", layers, n, ratio, ms);
+}
+
+/* -- Whole plans ----------------------------------------------------------------------------------------------- */
+
+/* What lies in memory: for every value its own stretch; a write ends the life of all values it touches. */
+typedef struct Memory { const Graph *g; const Plan *plan; bool *valid; NodeId *held; int64_t temp_bytes; } Memory;
+
+static bool overlap(int64_t a, int64_t na, int64_t b, int64_t nb) { return a < b + nb && b < a + na; }
+
+static void clobber(Memory *m, int64_t at, int64_t bytes) {
+    for (NodeId id = 1; id < m->g->nodes.n; id++) {
+        const Place *p = &m->plan->place[id];
+        if (p->kind == P_ARENA && overlap(at, bytes, p->offset, p->bytes)) m->valid[id] = false;
+    }
+}
+
+static void write_value(Memory *m, NodeId v) {
+    const Place *p = &m->plan->place[v];
+    if (p->kind == P_STORAGE) m->held[p->leaf] = v;
+    else clobber(m, p->offset, p->bytes), m->valid[v] = true;
+}
+
+static bool can_read(const Memory *m, NodeId v) {
+    const Place *p = &m->plan->place[v];
+    if (p->kind == P_INPUT) return true;
+    if (p->kind == P_STORAGE) return m->held[p->leaf] == v;
+    return p->kind == P_ARENA && m->valid[v];
+}
+
+static const char *play_copies(Memory *m) {
+    NodeId temp[64] = {0};
+    for (uint32_t i = 0; i < m->plan->copies.n; i++) {
+        Copy c = m->plan->copies.v[i];
+        int64_t slot = c.temp ? (c.temp - 1) / 64 % 64 : 0;
+        if (c.temp && c.from) {
+            if (!can_read(m, c.from)) return "a saved value was gone";
+            clobber(m, c.temp - 1, m->plan->place[c.from].bytes);
+            temp[slot] = c.from;
+            continue;
+        }
+        NodeId v = c.temp ? temp[slot] : c.from;
+        if (!c.temp && !can_read(m, v)) return "a copy's source was gone";
+        m->held[c.to_leaf] = v;
+    }
+    return NULL;
+}
+
+static const char *play(const Graph *g, const Groups *groups, const Plan *plan, Arena *a) {
+    Memory m = { g, plan, NEWN(a, bool, g->nodes.n), NEWN(a, NodeId, g->nodes.n), 0 };
+    for (uint32_t i = 0; i < g->leaves.n; i++) m.held[g->leaves.v[i].node] = g->leaves.v[i].node;
+    for (uint32_t t = 0; t < groups->group.n; t++) {
+        const Group *grp = &groups->group.v[t];
+        for (uint32_t i = 0; i < grp->inputs.n; i++)
+            if (!can_read(&m, grp->inputs.v[i])) return "an input of a group was gone";
+        for (uint32_t i = 0; i < grp->outputs.n; i++) {
+            const Place *o = &plan->place[grp->outputs.v[i]];
+            for (uint32_t k = 0; k < grp->inputs.n; k++) {
+                const Place *in = &plan->place[grp->inputs.v[k]];
+                bool both = o->kind == P_ARENA && in->kind == P_ARENA && overlap(o->offset, o->bytes, in->offset, in->bytes);
+                bool same = false;
+                for (uint32_t s = 0; s < grp->same.n; s++) same |= grp->same.v[s] == grp->inputs.v[k];
+                if (both && !(same && o->offset == in->offset && o->bytes == in->bytes)) return "output over an input";
+            }
+        }
+        for (uint32_t i = 0; i < grp->outputs.n; i++) write_value(&m, grp->outputs.v[i]);
+        for (uint32_t i = 0; i < grp->outputs.n; i++)
+            if (!can_read(&m, grp->outputs.v[i])) return "two outputs of a group overlap";
+    }
+    const char *wrong = play_copies(&m);
+    if (wrong) return wrong;
+    for (uint32_t i = 0; i < g->updates.n; i++)
+        if (m.held[g->updates.v[i].target] != g->updates.v[i].value) return "an update was lost";
+    for (uint32_t i = 0; i < g->outputs.n; i++)
+        if (!can_read(&m, g->outputs.v[i].node)) {
+            NodeId v = g->outputs.v[i].node;
+            if (plan->place[v].kind != P_STORAGE || m.held[plan->place[v].leaf] != v) return "an output was gone";
+        }
+    return NULL;
+}
+
+static void check_graph(sn_ctx *c, const Graph *source, const char *order, const char *fuse, int copies, const char *what) {
+    Arena a = {0};
+    PassOptions po = { .fuse = fuse };
+    FuseOptions fo = { !strcmp(fuse, "none") };
+    Graph *g = snP_run(c, source, &po, order), *f = snP_fuse(g, &fo);
+    Groups groups = snP_groups(f, &a);
+    double t0 = snU_now();
+    Plan plan = snP_plan(f, &groups, &a);
+    double ms = (snU_now() - t0) * 1e3;
+    const char *wrong = play(f, &groups, &plan, &a);
+    char text[256];
+    snprintf(text, sizeof text, "%s (fuse %s): %s", what, fuse, wrong ? wrong : "");
+    expect(!wrong, text);
+    if (copies >= 0) {
+        snprintf(text, sizeof text, "%s (fuse %s): %u copies, not %d", what, fuse, plan.copies.n, copies);
+        expect((int)plan.copies.n == copies, text);
+    } else {
+        double ratio = plan.live_peak ? (double)plan.arena_bytes / (double)plan.live_peak : 1;
+        printf("%s (fuse %s): %u groups, arena %.2f MB, %.4f of the largest live set, %u copies, %.1f ms\n", what, fuse,
+               groups.group.n, (double)plan.arena_bytes * 1e-6, ratio, plan.copies.n, ms);
+        expect(ratio <= 1.05, what);
+    }
+    snG_free(f);
+    snG_free(g);
+    snU_free_arena(&a);
+}
+
+#define DECL "state a: f32[64, 8] = zeros()\nstate b: f32[64, 8] = zeros()\nstate c: f32[64, 8] = zeros()\n"
+static const struct { const char *what, *body; int copies; } cases[] = {
+    { "in place", DECL "update a = a + 1.0\noutput y = sum(b)", 0 },
+    { "swap of leaves", DECL "update a = b\nupdate b = a", 3 },
+    { "rotation of leaves", DECL "update a = b\nupdate b = c\nupdate c = a", 4 },
+    { "chain of leaves", DECL "update a = b\nupdate b = c", 2 },
+    { "old value is an output", DECL "update a = a * 2.0\noutput y = a + b", -2 },
+    { "crossed", DECL "update a = b * 2.0\nupdate b = a * 3.0", -2 },
+    { "one value, two targets", DECL "x = a * b\nupdate a = x\nupdate b = x\noutput y = x", -2 },
+    { "leaf and computed", DECL "update a = b\nupdate b = sum(a, axis=[0]) + b", -2 },
+    { "transposed reader", DECL "update a = reshape(permute(a, [1, 0]), [64, 8])\noutput y = sum(a)", -2 },
+};
+
+static void test_cases(void) {
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sn_ctx *c = sn_ctx_new();
+        StrBuf text = {0};
+        snU_putf(&text, "graph g {\n%s\n}\n", cases[i].body);
+        Module *m = snG_parse(c, cases[i].what, text.s, text.n, NULL, 0);
+        if (!m) {
+            expect(false, snU_fmt(&c->arena, "%s: %s", cases[i].what, c->message));
+        } else {
+            for (int none = 0; none < 2; none++)
+                check_graph(c, m->graphs.v[0], SNP_ORDER_INFER, none ? "none" : "all", cases[i].copies, cases[i].what);
+            snG_free_module(m);
+        }
+        snU_free_buf(&text);
+        sn_ctx_free(c);
+    }
+}
+
+static void test_file(const char *path) {
+    sn_ctx *c = sn_ctx_new();
+    Module *m = snG_load(c, path, NULL, 0);
+    expect(m != NULL, path);
+    for (uint32_t i = 0; m && i < m->graphs.n; i++) {
+        bool train = !strcmp(snU_str(c, m->graphs.v[i]->name), "train");
+        for (int none = 0; none < 2; none++)
+            check_graph(c, m->graphs.v[i], train ? SNP_ORDER_TRAIN : SNP_ORDER_INFER, none ? "none" : "all", -1,
+                        snU_fmt(&c->arena, "%s %s", path, snU_str(c, m->graphs.v[i]->name)));
+    }
+    if (m) snG_free_module(m);
+    sn_ctx_free(c);
+}
+
+int main(int argc, char **argv) {
+    test_random_boxes();
+    test_training_boxes(12);
+    test_training_boxes(48);
+    test_cases();
+    for (int i = 1; i < argc; i++) test_file(argv[i]);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
