@@ -108,6 +108,7 @@ typedef struct Target {              /* what a lowering may know */
     int vregs;                       /* architectural vector registers: 16 or 32 */
     bool fma, bf16_dot;
     int64_t l1_bytes, l2_bytes, l3_bytes;
+    char sched[256];                 /* overrides of schedules: snK_sched_override */
 } Target;
 int snK_target(sn_ctx *c, const char *name, Target *out);     /* host: asks the machine (cpuid, sysfs); 0 or fails */
 

@@ -85,7 +85,8 @@ typedef struct GemmSched { int bm, bn, kc; } GemmSched;   /* program tile and K 
 typedef struct RowsSched { int rows, cols; } RowsSched;   /* rows of a tile; columns of a tile when no reduction needs whole rows */
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d);
 RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads, bool whole_rows);
-void snK_sched_override(sn_ctx *c, const char *text);     /* "gemm:bm=128,bn=256" */
+void snK_sched_override(sn_ctx *c, Target *t, const char *text);   /* "gemm:bm=128,bn=256", kept in t->sched */
+enum { SN_KEEP_BYTES = 4 << 20 };    /* packed panels that outlive a program take at most this much of a worker's scratch */
 
 /* A plain gemm without graph, for `sinter bench gemm` and tests: c[m,n] = op(a) op(b) (+ epilogue by the caller through `epi`, may be NULL).
    The family proper, with prologue and epilogue cones, is in family_gemm.c and calls the same core. */

@@ -137,6 +137,7 @@ typedef struct Graph {
     VEC(Update) updates;
     VEC(DimName) dims;
     HashMap cons;                    /* structural hash -> node */
+    Sym *shown; uint32_t nshown;     /* cache of snG_node_name (print.c) */
 } Graph;
 
 Graph *snG_new(sn_ctx *c, Sym name);
@@ -150,6 +151,13 @@ const AttrVal *snG_attr_named(const Graph *g, NodeId id, const char *name);
 static inline int64_t snG_attr_int(const Graph *g, NodeId id, unsigned i) { return snG_attr(g, id, i)->i[0]; }
 bool snG_is_const(const Graph *g, NodeId id, double *v);                  /* a `const` node, or an expand/reshape of one */
 const Leaf *snG_leaf(const Graph *g, NodeId id);                          /* of an input/weight/state node */
+
+/* Tables of a context: sn_open calls snG_init_ops once; composites are appended by the parser. */
+void snG_init_ops(sn_ctx *c);                                             /* ops.c: fills ctx->ops from ops.def */
+unsigned snG_add_op(sn_ctx *c, const OpInfo *op);                         /* ops.c: appends a row, returns its id */
+TypeId snG_intern_type(sn_ctx *c, const Type *t);                         /* graph.c */
+AttrId snG_intern_attrs(sn_ctx *c, const Attrs *a);                       /* graph.c */
+const Attrs *snG_attrs(const sn_ctx *c, AttrId id);                       /* graph.c */
 
 /* Where the next nodes come from; the parser and autodiff set these, snG_add copies them. */
 typedef struct Here { Loc loc; Sym path; } Here;

@@ -127,7 +127,12 @@ struct sn_ctx {
     struct AttrTable *attrs;
     struct RuleSet *rules;      /* text rules of passes/rules.sn and of user files */
     struct Source *sources;     /* files read, for imports */
+    struct Front *front;        /* parse.h: blocks of std.sn, cached bodies and expression tokens */
 };
+
+sn_ctx *sn_ctx_new(void);                                       /* primitives and std.sn loaded */
+void sn_ctx_free(sn_ctx *c);
+void sn_clear(sn_ctx *c);                                       /* forgets the error */
 
 char *snU_read_file(sn_ctx *c, const char *path, size_t *n);    /* malloc'ed, 0-terminated; NULL and errno when not readable */
 double snU_now(void);                                           /* seconds, monotonic */

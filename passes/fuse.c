@@ -34,7 +34,7 @@ typedef struct Set {                 /* one group while it grows; set.up chains 
 typedef struct Fuse {
     const Graph *g;
     Arena a;
-    bool none;
+    bool none, want_iota;            /* want_iota: walks also report index nodes */
     uint8_t *stored, *place, *cheap; /* per node: a view that must be stored; FULL, STAT, COL; index arithmetic without memory */
     int *set;                        /* per node: its first set, -1 = virtual or leaf */
     VEC(Set) sets;
@@ -88,6 +88,7 @@ typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *u
 static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, void *user, NodeId *bad) {
     const Graph *g = f->g;
     if (f->cheap[id] && !f->stored[id]) {                       /* only its reshapes must be affine */
+        if (f->want_iota && snG_node(g, id)->op == OP_iota) fn(f, id, dom, at, user);
         if (snG_node(g, id)->nin == 0) return true;
     } else if (!is_virtual(f, id)) {
         if (fn) fn(f, id, dom, at, user);
@@ -132,10 +133,12 @@ static bool walk_part(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
     return walk(f, in, &dom, at, fn, user, bad);
 }
 
-/* A table is addressed by an index from memory, so it must be in memory itself. */
+/* A table is addressed by an index from memory, so it must be in memory itself, or one constant. */
 static bool walk_table(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
     static const Lin anywhere[MAX_RANK] = { { .c = -1 } };
     static const Dom none = { 0 };
+    double v;
+    if (is_virtual(f, in) && snG_is_const(f->g, in, &v)) return true;
     if (is_virtual(f, in)) { *bad = in; return false; }
     if (fn) fn(f, in, &none, anywhere, user);
     return true;
@@ -146,15 +149,11 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     const Graph *g = f->g;
     if (snG_node(g, id)->op == OP_part) id = snG_in(g, id, 0);
     const Node *n = snG_node(g, id);
-    const Type *t = snG_type(g, id);
     Dom dom = snP_node_dom(g, id);
     if (out_dom) *out_dom = dom;
     if (n->op == OP_matmul) return walk_matmul(f, id, fn, user, bad);
-    OpClass cls = snG_op(g->ctx, n->op)->cls;
-    const Type *over = cls == C_REDUCE || cls == C_SCAN ? snG_type(g, snG_in(g, id, 0)) : t;
-    if (n->op == OP_scatter_add) over = snG_type(g, snG_in(g, id, 2));
     Lin at[MAX_RANK], to[MAX_RANK];
-    if (!snP_coords(&dom, snP_whole(&dom), over, at)) SN_ASSERT(false, "domain of %s", snG_node_name(g, id));
+    snP_node_at(g, id, &dom, at);
     if (snP_is_view(g, id)) {
         if (!snP_through(g, id, &dom, at, to)) { *bad = id; return false; }
         return walk(f, snG_in(g, id, 0), &dom, to, fn, user, bad);
@@ -162,8 +161,8 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     for (unsigned i = 0; i < n->nin; i++) {
         NodeId in = snG_in(g, id, i);
         bool ok;
-        if (n->op == OP_concat || n->op == OP_pad || (n->op == OP_scatter_add && i == 0)) ok = walk_part(f, in, fn, user, bad);
-        else if (n->op == OP_gather && i == 0) ok = walk_table(f, in, fn, user, bad);
+        if (n->op == OP_concat || n->op == OP_pad) ok = walk_part(f, in, fn, user, bad);
+        else if ((n->op == OP_gather && i == 0) || n->op == OP_scatter_add) ok = walk_table(f, in, fn, user, bad);
         else ok = walk(f, in, &dom, at, fn, user, bad);
         if (!ok) return false;
     }
@@ -296,6 +295,43 @@ static void note_apart(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *u
     if (A != B && fit(f, A, B, p, dom, at) == APART) PUSH(&f->a, B->apart, p);
 }
 
+/* A matmul's program walks rows and columns of its result: what an epilogue reads must step evenly along each, also where
+   the epilogue's own shape cuts them finer. */
+typedef struct Even { const Dom *gemm; bool ok; } Even;
+
+static void check_even(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+    Even *e = user;
+    Lin l = at[0];
+    if (l.c == -1) { e->ok = false; return; }
+    if (snG_node(f->g, p)->op == OP_iota) {
+        const Type *t = snG_type(f->g, p);
+        l = at[(snG_attr_int(f->g, p, 1) + t->rank) % t->rank];
+    } else l = snP_linear(snG_type(f->g, p), at);
+    int64_t edge = 1, inner = 1;                           /* edge: end of the gemm dim that dim i belongs to */
+    int d = e->gemm->n - 1;
+    for (int i = dom->n - 1; i >= 0; i--) {
+        while (edge <= inner && d >= 0) edge *= e->gemm->ext[d--];
+        inner *= dom->ext[i];
+        if (i > 0 && inner < edge) e->ok = e->ok && l.k[i - 1] == l.k[i] * dom->ext[i];
+    }
+}
+
+static bool even(Fuse *f, const Dom *gemm, NodeId id) {
+    Even e = { gemm, true };
+    NodeId bad;
+    f->want_iota = true;
+    walk_operands(f, id, check_even, &e, &bad, NULL);
+    f->want_iota = false;
+    return e.ok;
+}
+
+/* All nodes of set s. */
+static bool all_even(Fuse *f, const Dom *gemm, int s, NodeId last) {
+    for (NodeId i = 1; i <= last; i++)
+        if (f->set[i] >= 0 && root(f, f->set[i]) == s && !even(f, gemm, i)) return false;
+    return true;
+}
+
 /* One edge: a node of set s reads p of set q. Merges the two sets when they fit. */
 static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
     Edge *e = user;
@@ -308,6 +344,8 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     Fit how = fit(f, A, B, p, dom, at);
     if (how == APART || !combine(A, B, how, &m)) return;
     if (kept_apart(f, A, s) || kept_apart(f, B, q) || !acyclic(f, s, q)) return;
+    if (A->kind == G_GEMM && !all_even(f, &A->dom, s, e->n)) return;
+    if (B->kind == G_GEMM && !all_even(f, &B->dom, q, e->n)) return;
     if (how == STATS)
         for (NodeId i = 1; i <= e->n; i++)
             if (f->set[i] >= 0 && root(f, f->set[i]) == s) f->place[i] = STAT;
@@ -391,10 +429,6 @@ static void absorb_view(Fuse *f, NodeId id) {
     if (A->solo || A->col || A->n >= MOST_NODES) return;
     Lin at[MAX_RANK], to[MAX_RANK];
     Dom dom = A->kind == G_CONCAT ? snP_dom(snG_type(g, x)) : A->dom;
-    if (A->kind == G_CONCAT) for (int i = n - 1; i >= 0; i--) {
-        Dom d = dom;
-        if (snP_refine(&d, snG_type(g, chain[i])) && d.n <= MAX_RANK) dom = d; else break;
-    }
     if (!snP_coords(&dom, snP_whole(&dom), snG_type(g, x), at)) return;
     for (int i = n - 1; i >= 0; i--) {
         if (!snP_onto(g, chain[i], &dom, at, to)) return;

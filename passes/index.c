@@ -144,6 +144,32 @@ static void refine_reshapes(const Graph *g, NodeId id, Dom *dom) {
     }
 }
 
+bool snP_moved_axis(const Graph *g, NodeId id, int *axis) {
+    const Node *n = snG_node(g, id);
+    if (n->op != OP_amax && n->op != OP_amin && n->op != OP_argmax && n->op != OP_argmin && n->op != OP_cumsum) return false;
+    const Type *x = snG_type(g, snG_in(g, id, 0));
+    int64_t after = 1, a = snG_attr_int(g, id, 0);
+    *axis = (int)(a < 0 ? a + x->rank : a);
+    for (int i = *axis + 1; i < x->rank; i++) after *= x->dim[i];
+    return after > 1;
+}
+
+static const Type *elements(const Graph *g, NodeId id) {
+    OpClass cls = snG_op(g->ctx, snG_node(g, id)->op)->cls;
+    if (snG_node(g, id)->op == OP_scatter_add) return snG_type(g, snG_in(g, id, 2));
+    return snG_type(g, cls == C_REDUCE || cls == C_SCAN ? snG_in(g, id, 0) : id);
+}
+
+void snP_node_at(const Graph *g, NodeId id, const Dom *dom, Lin *at) {
+    const Type *t = elements(g, id);
+    int axis;
+    if (!snP_moved_axis(g, id, &axis)) {
+        if (!snP_coords(dom, snP_whole(dom), t, at)) SN_ASSERT(false, "domain of %s", snG_node_name(g, id));
+        return;
+    }
+    for (int i = 0, d = 0; i < t->rank; i++) at[i] = snP_dim(i == axis ? dom->n - 1 : d++);
+}
+
 Dom snP_node_dom(const Graph *g, NodeId id) {
     const Node *n = snG_node(g, id);
     const Type *t = snG_type(g, id);
@@ -153,9 +179,14 @@ Dom snP_node_dom(const Graph *g, NodeId id) {
         for (int i = 0; i < t->rank; i++) d.ext[i] = t->dim[i];
         return d;
     }
-    if (cls == C_REDUCE || cls == C_SCAN) t = snG_type(g, snG_in(g, id, 0));
-    if (n->op == OP_scatter_add) t = snG_type(g, snG_in(g, id, 2));
-    Dom d = snP_dom(t);
+    int axis;
+    if (snP_moved_axis(g, id, &axis)) {
+        Dom d = { .n = t->rank };
+        t = elements(g, id);
+        for (int i = 0, k = 0; i < t->rank; i++) d.ext[i == axis ? t->rank - 1 : k++] = t->dim[i];
+        return d;
+    }
+    Dom d = snP_dom(elements(g, id));
     refine_reshapes(g, id, &d);
     if (cls != C_MOVE) for (unsigned i = 0; i < n->nin; i++) refine_reshapes(g, snG_in(g, id, i), &d);
     return d;

@@ -31,6 +31,9 @@ Dom snP_dom(const Type *t);
 /* The domain a node is computed over: its own elements (a reduction's or scan's: its operand's; a scatter's: the rows added), fine
    enough for the reshapes through which it reads. For a matmul the axes of its result, sizes of 1 included. */
 Dom snP_node_dom(const Graph *g, NodeId id);
+/* Coordinates of those elements. An extremum or scan along an inner axis runs over dims with that axis last. */
+void snP_node_at(const Graph *g, NodeId id, const Dom *dom, Lin *at);
+bool snP_moved_axis(const Graph *g, NodeId id, int *axis);
 Dom snP_part_dom(const Graph *g, NodeId part);           /* of an operand of a concat, copied element by element */
 Lin snP_whole(const Dom *dom);                           /* row-major number of a point */
 int64_t snP_points(const Dom *dom);

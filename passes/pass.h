@@ -13,7 +13,6 @@ typedef struct PassOptions {
     bool grad_inputs;                /* grad: also d loss / d float inputs, as outputs grad.<input> (tests) */
     const char *keep;                /* expand: comma list of composites that a kernel family implements, left alone */
     bool stats;                      /* print hits per rule to stderr */
-    struct FuseOptions *fuse_options;   /* the fuser's and planner's own; NULL = defaults */
 } PassOptions;
 
 typedef Graph *(*PassFn)(const Graph *g, const PassOptions *opt);   /* opt is never NULL inside a pass */
@@ -28,13 +27,7 @@ typedef struct Pass { const char *name; PassFn run; const char *doc; } Pass;
     PASS(apply,     snP_apply,     "loss graph -> AdamW from accum.<weight>, which it zeroes")           \
     PASS(expand,    snP_expand,    "composite ops replaced by their bodies")                             \
     PASS(split,     snP_split,     "long sums over leading axes in two stages of fixed order")           \
-    SNP_MORE_PASSES(PASS)
-
-/* Passes of other files in this folder (fuse.c, plan.c) are listed here. */
-#ifndef SNP_MORE_PASSES
-#define SNP_MORE_PASSES(PASS)                                                                            \
-    PASS(fuse,      snP_fuse_pass, "partition into kernels, printed as @group")
-#endif
+    PASS(fuse,      snP_fuse_pass, "groups: what becomes one kernel")
 
 #define PASS(name, fn, doc) Graph *fn(const Graph *, const PassOptions *);
 PASSES(PASS)

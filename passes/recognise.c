@@ -59,8 +59,7 @@ static void add_known(sn_ctx *c, Bodies *b, unsigned op, const Graph *body) {
 static const Graph *sample_body(sn_ctx *c, unsigned op, const Type *const *types, unsigned nin) {
     Graph *volatile tmp = snG_new(c, snU_symz(c, "sample"));
     SN_ENTER(c, {
-        c->code = 0;
-        c->message = NULL;
+        sn_clear(c);
         snG_free(tmp);
         return NULL;
     });
@@ -159,8 +158,7 @@ static bool loose(Guess *s, NodeId b, NodeId x) {
 static NodeId prove(Graph *g, Bodies *b, Guess *s, unsigned op, NodeId id, Here at) {
     sn_ctx *c = g->ctx;
     SN_ENTER(c, {
-        c->code = 0;
-        c->message = NULL;
+        sn_clear(c);
         return 0;
     });
     NodeId out = snG_add(g, at, op, s->args, s->op->nin, s->op->nattr ? &s->attrs : NULL);

@@ -1,22 +1,25 @@
 /* data.c: windows of tokens from a shard.
 
-   In: a safetensors file with a tensor "tokens" and a description (window T, budget of unique tokens U, seed, order).
-   Out: window number i as a pure function of the description and i.
+   In: a safetensors file with a tensor "tokens" and a description (window T, budget of unique
+   tokens U, seed, order). Out: window number i as a pure function of the description and i.
 
-   Shuffled: an epoch trains on every token once. The U tokens are a ring, cut into W = floor(U / T) windows from a
-   fresh offset in [0, T) each epoch; place k covers tokens offset + kT ... offset + (k + 1)T - 1 (mod U), so when T
-   divides U every token is in exactly one window, else U mod T of them, others each time, are left out. The places are
-   visited in the order of a Fisher-Yates shuffle. Draws: philox(key = seed, counter = {i, epoch, 0, TAG}), i = 0 for the offset,
-   i = place for the swaps. The sample id, epoch * W + place, names the text and not its turn, so that masks
+   Shuffled: an epoch trains on every token once. The U tokens are a ring, cut into W = floor(U / T)
+   windows from a fresh offset in [0, T) each epoch; place k covers tokens offset + kT ... offset +
+   (k + 1)T - 1 (mod U), so when T divides U every token is in exactly one window, else U mod T of
+   them, others each time, are left out. The places are visited in the order of a Fisher-Yates
+   shuffle. Draws: philox(key = seed, counter = {i, epoch, 0, TAG}), i = 0 for the offset, i = place
+   for the swaps. The sample id, epoch * W + place, names the text and not its turn, so that masks
    drawn from it do not depend on the order.
 
-   In order (evaluation): offset 0, places 0 .. W-1, the U mod T tokens of a last partial window are dropped. */
+   In order (evaluation): offset 0, places 0 .. W-1, the U mod T tokens of a last partial window are
+   dropped. */
 #include "runtime/rt.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const uint32_t TAG = 0xfffffffeu;         /* the stream of orders; initial values have ~0 as their second word */
+/* The stream of orders; initial values have ~0 as their second word and a stream below 2^31. */
+static const uint32_t TAG = 0xfffffffeu;
 
 struct sn_data {
     sn_file *file;
@@ -54,7 +57,7 @@ static void start_epoch(sn_data *d, int64_t epoch)
     }
 }
 
-/* -- Reading tokens ------------------------------------------------------------------------------------- */
+/* -- Reading tokens ---------------------------------------------------------------------------- */
 
 static inline uint32_t token_at(const sn_data *d, int64_t i)
 {
@@ -94,7 +97,8 @@ static int open_tokens(sn_data *d, const sn_data_desc *desc, char err[ERR_TEXT])
         return snR_fail(err, ERR_UNKNOWN, "%s: has no tensor 'tokens'", path);
     if (t->rank != 1 || (t->dtype != SN_FILE_U8 && t->dtype != SN_FILE_U16 && t->dtype != DT_I32 &&
                          t->dtype != DT_U32))
-        return snR_fail(err, ERR_TYPE, "%s: 'tokens' must have one axis and be U8, U16, I32 or U32", path);
+        return snR_fail(err, ERR_TYPE, "%s: 'tokens' must have one axis and be U8, U16, I32 or U32",
+                        path);
     d->token = t->data;
     d->dtype = t->dtype;
     d->width = snR_dtype_size(t->dtype);
@@ -103,8 +107,8 @@ static int open_tokens(sn_data *d, const sn_data_desc *desc, char err[ERR_TEXT])
         return snR_fail(err, ERR_USAGE, "%s: %lld unique tokens wanted, the file has %lld", path,
                         (long long)desc->unique, (long long)t->dim[0]);
     if (desc->window < 1 || desc->window > d->unique)
-        return snR_fail(err, ERR_USAGE, "%s: no window of %lld tokens fits into %lld", path, (long long)desc->window,
-                        (long long)d->unique);
+        return snR_fail(err, ERR_USAGE, "%s: no window of %lld tokens fits into %lld", path,
+                        (long long)desc->window, (long long)d->unique);
     d->window = desc->window;
     d->windows = d->unique / d->window;
     if (d->windows > INT32_MAX)

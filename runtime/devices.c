@@ -1,8 +1,9 @@
 /* devices.c: what this machine has, and what it reaches: the f32 FMA peak and the memory bandwidth.
 
-   The peak is what kernels are measured against, in the same run: a loop of independent fused multiply-adds that live in
-   registers, on so many pinned threads at once, with the widest vectors of the CPU; the best of several short trials,
-   because a neighbour can only make a trial slower. The bandwidth is a triad, a[i] = b[i] + s * c[i], 3 x 4 bytes per element. */
+   The peak is what kernels are measured against, in the same run: a loop of independent fused
+   multiply-adds that live in registers, on so many pinned threads at once, with the widest vectors
+   of the CPU; the best of several short trials, because a neighbour can only make a trial slower.
+   The bandwidth is a triad, a[i] = b[i] + s * c[i], 3 x 4 bytes per element. */
 #define _GNU_SOURCE
 #include "runtime/rt.h"
 
@@ -21,7 +22,7 @@
 
 enum { TRIALS = 9, MAX_THREADS = 1024, LANES_OF_TRIAD = 32 << 20 };
 
-/* -- FMA loops: `n` rounds of 14 independent chains; the result keeps the compiler from dropping them ---------------- */
+/* -- FMA loops: n rounds of 14 chains; the result keeps the compiler from dropping them -------- */
 
 #define CHAINS 14
 #define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
@@ -44,11 +45,13 @@ typedef float (*FmaLoop)(int64_t n, float x);
 #define DECLARE_loop_avx512(k) __m512 a##k = _mm512_set1_ps(k);
 #define STEP_loop_avx512(k) a##k = _mm512_fmadd_ps(a##k, m, c);
 #define ADD_loop_avx512(k) sum = _mm512_fmadd_ps(a##k, m, sum);
-FMA_LOOP(loop_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_cvtss_f32)
+FMA_LOOP(loop_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps,
+         _mm512_cvtss_f32)
 #define DECLARE_loop_avx2(k) __m256 a##k = _mm256_set1_ps(k);
 #define STEP_loop_avx2(k) a##k = _mm256_fmadd_ps(a##k, m, c);
 #define ADD_loop_avx2(k) sum = _mm256_fmadd_ps(a##k, m, sum);
-FMA_LOOP(loop_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_cvtss_f32)
+FMA_LOOP(loop_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, _mm256_fmadd_ps,
+         _mm256_cvtss_f32)
 #elif defined(__aarch64__)
 #define NEON_FIRST(v) vgetq_lane_f32(v, 0)
 #define DECLARE_loop_neon(k) float32x4_t a##k = vdupq_n_f32(k);
@@ -89,7 +92,7 @@ static FmaLoop best_loop(int *lanes, const char **name)
     return loop_plain;
 }
 
-/* -- Trials: the same work on all threads at once -------------------------------------------------------------- */
+/* -- Trials: the same work on all threads at once ---------------------------------------------- */
 
 typedef struct Trial {
     void (*work)(struct Trial *t, int id);
@@ -98,7 +101,7 @@ typedef struct Trial {
     int64_t n;
     FmaLoop loop;
     float *a, *b, *c;
-    _Atomic int sink;
+    _Atomic int go, sink;                        /* go: 1 start, -1 give up */
 } Trial;
 typedef struct TrialThread { Trial *trial; int id; pthread_t thread; } TrialThread;
 
@@ -137,7 +140,9 @@ static void *trial_thread(void *arg)
 {
     TrialThread *me = arg;
     pin(me->id);
-    for (int i = 0; i < TRIALS; i++) {
+    while (!atomic_load(&me->trial->go))
+        sched_yield();
+    for (int i = 0; i < TRIALS && atomic_load(&me->trial->go) > 0; i++) {
         pthread_barrier_wait(&me->trial->start);
         me->trial->work(me->trial, me->id);
         pthread_barrier_wait(&me->trial->stop);
@@ -154,21 +159,15 @@ static double run_trials(Trial *t)
         return 0;
     for (int i = 0; i < t->threads; i++)
         th[i] = (TrialThread){ .trial = t, .id = i };
-    /* A thread that starts late would leave the others at the barrier: count first, then set it up. */
     pthread_barrier_init(&t->start, NULL, (unsigned)t->threads + 1);
     pthread_barrier_init(&t->stop, NULL, (unsigned)t->threads + 1);
     int started = 0;
-    while (started < t->threads && !pthread_create(&th[started].thread, NULL, trial_thread, &th[started]))
+    while (started < t->threads &&
+           !pthread_create(&th[started].thread, NULL, trial_thread, &th[started]))
         started++;
-    if (started < t->threads) {
-        for (int i = 0; i < started; i++) {
-            pthread_cancel(th[i].thread);
-            pthread_join(th[i].thread, NULL);
-        }
-        free(th);
-        return 0;
-    }
-    for (int i = 0; i < TRIALS; i++) {
+    bool all = started == t->threads;
+    atomic_store(&t->go, all ? 1 : -1);
+    for (int i = 0; i < TRIALS && all; i++) {
         pthread_barrier_wait(&t->start);
         double before = snR_now();
         pthread_barrier_wait(&t->stop);
@@ -194,7 +193,9 @@ double sn_measure_fma_peak(int threads)
 {
     int lanes;
     const char *name;
-    Trial t = { .work = fma_work, .threads = clamp_threads(threads), .loop = best_loop(&lanes, &name) };
+    Trial t = { .work = fma_work,
+                .threads = clamp_threads(threads),
+                .loop = best_loop(&lanes, &name) };
     t.n = 1 << 16;
     double before = snR_now();
     volatile float warm = t.loop(t.n, 0.5f);     /* wakes the wide units */
@@ -226,7 +227,7 @@ static double measure_bandwidth(int threads)
     return s > 0 ? 3.0 * (double)bytes / s * 1e-9 : 0;
 }
 
-/* -- The list ------------------------------------------------------------------------------------------------- */
+/* -- The list ---------------------------------------------------------------------------------- */
 
 static void cpu_name(char *out, size_t cap)
 {

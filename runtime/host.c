@@ -1,9 +1,11 @@
-/* host.c: the CPU as a device: loads the code object of a program and runs launch lists on the worker pool.
+/* host.c: the CPU as a device: loads the code object of a program and runs launch lists on the
+   worker pool.
 
-   In: a program whose code is an ELF shared object in memory (trusted: it is native code). It is written to a
-   memory file, opened with dlopen, and every kernel's symbol is resolved once. Out: snR_host_run, which runs the
-   launches of a graph one after the other, each spread over the pool, each worker with scratch of its own.
-   Machines that forbid running memory files get a temporary file instead. */
+   In: a program whose code is an ELF shared object in memory (trusted: it is native code). It is
+   written to a memory file, opened with dlopen, and every kernel's symbol is resolved once. Out:
+   snR_host_run, which runs the launches of a graph one after the other, each spread over the pool,
+   each worker with scratch of its own. Machines that forbid running memory files get a temporary
+   file instead. */
 #define _GNU_SOURCE
 #include "runtime/rt.h"
 
@@ -23,7 +25,7 @@ struct Host {
     const SnProgram *program;
     Pool *pool;
     void *library;
-    int fd;                              /* the memory file; open as long as the library: dlopen knows it by name */
+    int fd;                      /* the memory file; open as long as the library: it is its name */
     SnHostKernel *kernel;
     char *scratch;                       /* one stretch of scratch_bytes per worker */
     size_t scratch_bytes;
@@ -50,7 +52,7 @@ void *snR_alloc(size_t bytes)
     return p;
 }
 
-/* -- Code ------------------------------------------------------------------------------------------- */
+/* -- Code -------------------------------------------------------------------------------------- */
 
 static void open_memory_file(Host *h, const SnProgram *p)
 {
@@ -58,7 +60,7 @@ static void open_memory_file(Host *h, const SnProgram *p)
     h->fd = memfd_create("sinter-kernels", MFD_CLOEXEC);
     if (h->fd < 0 || !snR_write_all(h->fd, p->code, p->code_bytes))
         return;
-    /* A library that could not be unloaded may still hold this name; dlopen would then return that one. */
+    /* A library that could not be unloaded may still hold this name; dlopen would return that. */
     for (int tries = 0; tries < 64; tries++) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", h->fd);
         void *taken = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
@@ -102,7 +104,8 @@ static int load_code(Host *h, char err[ERR_TEXT])
         open_temporary_file(h, p);
     if (!h->library) {
         const char *why = dlerror();
-        return snR_fail(err, ERR_DEVICE, "cannot load the program's code: %s", why ? why : strerror(errno));
+        return snR_fail(err, ERR_DEVICE, "cannot load the program's code: %s",
+                        why ? why : strerror(errno));
     }
     return 0;
 }
@@ -120,12 +123,13 @@ static int resolve_kernels(Host *h, char err[ERR_TEXT])
         else
             h->kernel[i] = p->resolve(symbol);
         if (!h->kernel[i])
-            return snR_fail(err, ERR_PROGRAM, "kernel '%s' is missing in the program's code", symbol);
+            return snR_fail(err, ERR_PROGRAM, "kernel '%s' is missing in the program's code",
+                            symbol);
     }
     return 0;
 }
 
-/* -- Running ----------------------------------------------------------------------------------------- */
+/* -- Running ----------------------------------------------------------------------------------- */
 
 typedef struct Launch {
     const Host *host;
@@ -137,10 +141,12 @@ typedef struct Launch {
 static void run_part(void *arg, int worker, int64_t begin, int64_t end)
 {
     const Launch *l = arg;
-    l->kernel(l->bufs, l->args, begin, end, l->host->scratch + (size_t)worker * l->host->scratch_bytes);
+    l->kernel(l->bufs, l->args, begin, end,
+              l->host->scratch + (size_t)worker * l->host->scratch_bytes);
 }
 
-void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaunchArgs *la, double *seconds)
+void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaunchArgs *la,
+                  double *seconds)
 {
     double before = seconds ? snR_now() : 0;
     for (int i = 0; i < g->nlaunches; i++) {
@@ -156,7 +162,7 @@ void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaun
     }
 }
 
-/* -- Life ---------------------------------------------------------------------------------------------- */
+/* -- Life -------------------------------------------------------------------------------------- */
 
 Pool *snR_host_pool(Host *h) { return h->pool; }
 

@@ -1,11 +1,15 @@
 /* init.c: initial values of weights and states, and the Philox generator.
 
-   A value depends on (seed, name of the leaf, element index) alone, so any worker may write any part, and equal names in
-   two programs start equal. With key = the seed's two words and stream = snR_stream(name):
-     normal(std), pair i = e >> 1:  w = philox(key, {i, ~0, 0, stream}), u1 = ((w0 >> 8) + 0.5) * 2^-24, u2 from w1 alike,
-         e even: std * sqrt(-2 ln u1) * cos(2 pi u2);  e odd: the same with sin
-     uniform(a, b):  w = philox(key, {e >> 2, ~0, 0, stream}),  a + (b - a) * (w[e & 3] >> 8) * 2^-24
-   all in double, then rounded to the dtype. graph/eval.c has the same formulas; a test compares the two. */
+   A value depends on (seed, name of the leaf, element index) alone, so any worker may write any
+   part, and equal names in two programs start equal. With key = the seed's two words and stream =
+   snR_stream(name), element e:
+     normal(std)     w = philox(key, {e >> 1, ~0, 0, stream})
+                     u1 = ((w0 >> 8) + 0.5) * 2^-24,  u2 = ((w1 >> 8) + 0.5) * 2^-24
+                     std * sqrt(-2 ln u1) * cos(2 pi u2);  sin for odd e
+     uniform(a, b)   w = philox(key, {e >> 2, ~0, 0, stream})
+                     a + (b - a) * (w[e & 3] >> 8) * 2^-24
+   all in double, then rounded to the dtype. graph/eval.c has the same formulas; a test compares the
+   two. */
 #include "runtime/rt.h"
 
 #include <math.h>
@@ -37,7 +41,10 @@ void sn_philox(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4])
     out[3] = c3;
 }
 
-uint32_t snR_stream(const char *name) { return (uint32_t)XXH3_64bits(name, strlen(name)) & 0x7fffffffu; }
+uint32_t snR_stream(const char *name)
+{
+    return (uint32_t)XXH3_64bits(name, strlen(name)) & 0x7fffffffu;
+}
 
 typedef struct Fill {
     const SnStorage *st;
@@ -95,7 +102,9 @@ static void fill_blocks(void *arg, int worker, int64_t begin, int64_t end)
 
 void snR_init_storage(Pool *pool, const SnStorage *st, uint64_t seed, void *out)
 {
-    Fill f = { .st = st, .key = { (uint32_t)seed, (uint32_t)(seed >> 32) }, .stream = snR_stream(st->t.name) };
+    Fill f = { .st = st,
+               .key = { (uint32_t)seed, (uint32_t)(seed >> 32) },
+               .stream = snR_stream(st->t.name) };
     f.size = snR_dtype_size(st->t.dtype);
     f.count = snR_tensor_bytes(st->t.dtype, st->t.rank, st->t.dim) / f.size;
     f.out = out;

@@ -1,13 +1,15 @@
 /* pool.c: persistent worker threads that run a launch of n programs.
 
-   In: a function over a range of program indices. Out: every index has been run once when snR_pool_run
-   returns. A launch starts as one contiguous range per worker. Its owner takes a quarter of what is left at a
-   time from the front, because consecutive programs share packed panels; who has nothing left steals the back half of
-   the largest range. A range is one 64-bit word (begin, end), changed only by compare-and-swap.
+   In: a function over a range of program indices. Out: every index has been run once when
+   snR_pool_run returns. A launch starts as one contiguous range per worker. Its owner takes a
+   quarter of what is left at a time from the front, because consecutive programs share packed
+   panels; who has nothing left steals the back half of the largest range. A range is one 64-bit
+   word (begin, end), changed only by compare-and-swap.
 
    A launch never waits for a sleeping worker: `seq` is odd while one is open, workers that come in
-   raise `active` and look at `seq` again, and the caller closes the launch when `left` is 0 and then waits until the
-   few that are still looking for work have left. Waiting is a short spin, then a condition variable. */
+   raise `active` and look at `seq` again, and the caller closes the launch when `left` is 0 and
+   then waits until the few that are still looking for work have left. Waiting is a short spin, then
+   a condition variable. */
 #define _GNU_SOURCE
 #include "runtime/rt.h"
 
@@ -21,7 +23,7 @@
 #include <unistd.h>
 
 enum { MAX_THREADS = 1024, LINE = 64, SPIN_NS = 30000 };
-static const int64_t SLAB = INT32_MAX;           /* programs of one open launch: both ends fit into a word */
+static const int64_t SLAB = INT32_MAX; /* programs of one open launch: both ends fit into a word */
 
 typedef struct Slot { _Alignas(LINE) _Atomic uint64_t range; } Slot;   /* begin << 32 | end */
 typedef struct Worker { Pool *pool; int id; pthread_t thread; } Worker;
@@ -32,7 +34,7 @@ struct Pool {
     int threads, started;
     PoolFn fn;
     void *arg;
-    int64_t base;                                /* of the slab: what program index 0 of the slots stands for */
+    int64_t base; /* of the slab: what program index 0 of the slots stands for */
     _Alignas(LINE) _Atomic uint32_t seq;         /* odd: a launch is open */
     _Atomic int quit, sleepers;
     _Alignas(LINE) _Atomic int active;           /* workers inside the launch */
@@ -58,11 +60,14 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static inline uint64_t pack(int64_t begin, int64_t end) { return (uint64_t)begin << 32 | (uint64_t)end; }
+static inline uint64_t pack(int64_t begin, int64_t end)
+{
+    return (uint64_t)begin << 32 | (uint64_t)end;
+}
 static inline int64_t begin_of(uint64_t r) { return (int64_t)(r >> 32); }
 static inline int64_t end_of(uint64_t r) { return (int64_t)(r & 0xffffffff); }
 
-/* -- Claiming and stealing --------------------------------------------------------------------------- */
+/* -- Claiming and stealing --------------------------------------------------------------------- */
 
 /* The next run of worker w's own range; false when it is empty. */
 static bool claim(Pool *p, int w, int64_t *begin, int64_t *end)
@@ -127,7 +132,7 @@ static void work(Pool *p, int w)
     } while (steal(p, w));
 }
 
-/* -- Workers ------------------------------------------------------------------------------------------- */
+/* -- Workers ----------------------------------------------------------------------------------- */
 
 static bool news(Pool *p, uint32_t last)
 {
@@ -186,7 +191,7 @@ static void wake_workers(Pool *p, int64_t wanted)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* -- A launch --------------------------------------------------------------------------------------------- */
+/* -- A launch ---------------------------------------------------------------------------------- */
 
 static void wait_for_last(Pool *p)
 {
@@ -241,7 +246,7 @@ void snR_pool_run(Pool *p, int64_t n, PoolFn fn, void *arg)
         run_slab(p, base, n - base < SLAB ? n - base : SLAB, fn, arg);
 }
 
-/* -- Life --------------------------------------------------------------------------------------------------- */
+/* -- Life -------------------------------------------------------------------------------------- */
 
 /* Cores of the cgroup's CPU quota (version 2), rounded up; a large number when there is none. */
 static int quota_cores(void)

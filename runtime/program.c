@@ -1,7 +1,8 @@
-/* program.c: small things that every file of the runtime needs: errors, full writes, dtypes, rounding, and the check of a program.
+/* program.c: small things that every file of the runtime needs: errors, full writes, dtypes,
+   rounding, and the check of a program.
 
-   A program comes from codegen or from a bundle. snR_program_check looks at every index, size and offset once, so that
-   the code that runs it does not have to. */
+   A program comes from codegen or from a bundle. snR_program_check looks at every index, size and
+   offset once, so that the code that runs it does not have to. */
 #include "runtime/rt.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* -- Errors ------------------------------------------------------------------------------------------- */
+/* -- Errors ------------------------------------------------------------------------------------ */
 
 static _Thread_local char last_error[ERR_TEXT];
 
@@ -31,7 +32,7 @@ int snR_fail(char err[ERR_TEXT], int code, const char *fmt, ...)
     return code;
 }
 
-/* -- Files ------------------------------------------------------------------------------------------- */
+/* -- Files ------------------------------------------------------------------------------------- */
 
 bool snR_write_all(int fd, const void *data, size_t n)
 {
@@ -51,14 +52,15 @@ bool snR_write_all(int fd, const void *data, size_t n)
     return true;
 }
 
-/* -- Dtypes ------------------------------------------------------------------------------------------- */
+/* -- Dtypes ------------------------------------------------------------------------------------ */
 
 static const struct { const char *name; int size; } dtypes[] = {
     [DT_F32] = { "f32", 4 }, [DT_BF16] = { "bf16", 2 }, [DT_F16] = { "f16", 2 },
     [DT_I32] = { "i32", 4 }, [DT_U32] = { "u32", 4 }, [DT_BOOL] = { "bool", 1 },
     [SN_FILE_F64] = { "f64", 8 }, [SN_FILE_U8] = { "u8", 1 }, [SN_FILE_I8] = { "i8", 1 },
     [SN_FILE_U16] = { "u16", 2 }, [SN_FILE_I16] = { "i16", 2 }, [SN_FILE_U64] = { "u64", 8 },
-    [SN_FILE_I64] = { "i64", 8 }, [SN_FILE_F8_E4M3] = { "f8e4m3", 1 }, [SN_FILE_F8_E5M2] = { "f8e5m2", 1 },
+    [SN_FILE_I64] = { "i64", 8 }, [SN_FILE_F8_E4M3] = { "f8e4m3", 1 },
+    [SN_FILE_F8_E5M2] = { "f8e5m2", 1 },
 };
 enum { NDTYPES = sizeof dtypes / sizeof *dtypes };
 
@@ -84,7 +86,7 @@ int64_t snR_tensor_bytes(int dtype, int rank, const int64_t *dim)
     return empty ? 0 : n;
 }
 
-/* v rounded to a float format of `bits` significant bits and least exponent emin, then to its 16-bit pattern. */
+/* The 16-bit pattern of v in a format of `bits` significant bits and exponents emin .. emax. */
 static uint16_t half_bits(double v, int bits, int emin, int emax)
 {
     uint16_t sign = signbit(v) ? 0x8000 : 0, inf = (uint16_t)((2 * emax + 1) << (bits - 1));
@@ -105,7 +107,10 @@ static uint16_t half_bits(double v, int bits, int emin, int emax)
     return (uint16_t)(sign | (uint32_t)(((e - emin) << (bits - 1)) + (int)units));
 }
 
-static uint32_t int_bits(double v) { return isfinite(v) ? (uint32_t)(int64_t)fmod(trunc(v), 0x1p32) : 0; }
+static uint32_t int_bits(double v)
+{
+    return isfinite(v) ? (uint32_t)(int64_t)fmod(trunc(v), 0x1p32) : 0;
+}
 
 void snR_store(int dtype, void *at, double v)
 {
@@ -123,7 +128,7 @@ void snR_store(int dtype, void *at, double v)
     }
 }
 
-/* -- Programs ------------------------------------------------------------------------------------------- */
+/* -- Programs ---------------------------------------------------------------------------------- */
 
 void snR_program_free(SnProgram *p)
 {
@@ -152,13 +157,16 @@ static int check_buffer(const SnProgram *p, const SnGraphPlan *g, int i, char er
         ok = ok && b->offset >= 0 && b->offset % 64 == 0 && b->bytes <= g->arena_bytes &&
              b->offset <= g->arena_bytes - b->bytes;
     else if (b->kind == SN_BUF_STORAGE)
-        ok = b->storage >= 0 && b->storage < p->nstorage && p->storage[b->storage].t.dtype == b->t.dtype &&
-             snR_tensor_bytes(b->t.dtype, p->storage[b->storage].t.rank, p->storage[b->storage].t.dim) == bytes;
+        ok = b->storage >= 0 && b->storage < p->nstorage &&
+             p->storage[b->storage].t.dtype == b->t.dtype &&
+             snR_tensor_bytes(b->t.dtype, p->storage[b->storage].t.rank,
+                              p->storage[b->storage].t.dim) == bytes;
     else
         ok = ok && b->kind == SN_BUF_INPUT;
     if (!ok)
-        return snR_fail(err, ERR_PROGRAM, "bad program: buffer %d '%s' of graph '%s' is out of place", i,
-                        b->t.name, g->name);
+        return snR_fail(err, ERR_PROGRAM,
+                        "bad program: buffer %d '%s' of graph '%s' is out of place", i, b->t.name,
+                        g->name);
     return 0;
 }
 
@@ -199,7 +207,8 @@ int snR_program_check(const SnProgram *p, char err[ERR_TEXT])
         rc = check_tensor("storage", &p->storage[i].t, &bytes, err);
         for (int k = 0; k < i && !rc; k++)
             if (!strcmp(p->storage[i].t.name, p->storage[k].t.name))
-                rc = snR_fail(err, ERR_PROGRAM, "bad program: two weights named '%s'", p->storage[k].t.name);
+                rc = snR_fail(err, ERR_PROGRAM, "bad program: two weights named '%s'",
+                              p->storage[k].t.name);
     }
     for (int i = 0; i < p->ngraphs && !rc; i++)
         rc = check_graph(p, &p->graphs[i], err);

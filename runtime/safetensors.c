@@ -1,11 +1,14 @@
-/* safetensors.c: tensor files in the safetensors format: a hardened reader, a writer that loses nothing.
+/* safetensors.c: tensor files in the safetensors format: a hardened reader, a writer that loses
+   nothing.
 
-     u64 header length | JSON {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...} | data
+     u64 length | {"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...} | data
 
-   Reading: the file is mapped; before anything is used the whole header is checked: lengths, JSON, names, dtypes, shapes
-   (overflow), offsets; tensors must cover the data without gap, overlap or rest. Hostile bytes give one line of error.
-   Writing: everything goes to "<path>.tmp" in the same folder (locked, so that two writers do not mix; a left-over of a
-   killed writer is overwritten), then fsync, rename, fsync of the folder: at any moment `path` is the old file or the new one. */
+   Reading: the file is mapped; before anything is used the whole header is checked: lengths, JSON,
+   names, dtypes, shapes (overflow), offsets; tensors must cover the data without gap, overlap or
+   rest. Hostile bytes give one line of error.
+   Writing: everything goes to "<path>.tmp" in the same folder (locked, so that two writers do not
+   mix; a left-over of a killed writer is overwritten), then fsync, rename, fsync of the folder: at
+   any moment `path` is the old file or the new one. */
 #define _GNU_SOURCE
 #include "runtime/rt.h"
 
@@ -24,10 +27,10 @@
 enum { MAX_HEADER = 100 << 20, ALIGN = 64 };
 
 static const struct { const char *name; uint8_t dtype; } file_types[] = {
-    { "F32", DT_F32 }, { "BF16", DT_BF16 }, { "F16", DT_F16 }, { "I32", DT_I32 }, { "U32", DT_U32 },
-    { "BOOL", DT_BOOL }, { "F64", DT_F64 }, { "U8", SN_FILE_U8 }, { "I8", SN_FILE_I8 }, { "U16", SN_FILE_U16 },
-    { "I16", SN_FILE_I16 }, { "U64", SN_FILE_U64 }, { "I64", SN_FILE_I64 }, { "F8_E4M3", SN_FILE_F8_E4M3 },
-    { "F8_E5M2", SN_FILE_F8_E5M2 },
+    { "F32", DT_F32 }, { "BF16", DT_BF16 }, { "F16", DT_F16 }, { "I32", DT_I32 },
+    { "U32", DT_U32 }, { "BOOL", DT_BOOL }, { "F64", DT_F64 }, { "U8", SN_FILE_U8 },
+    { "I8", SN_FILE_I8 }, { "U16", SN_FILE_U16 }, { "I16", SN_FILE_I16 }, { "U64", SN_FILE_U64 },
+    { "I64", SN_FILE_I64 }, { "F8_E4M3", SN_FILE_F8_E4M3 }, { "F8_E5M2", SN_FILE_F8_E5M2 },
 };
 enum { NTYPES = sizeof file_types / sizeof *file_types };
 
@@ -40,7 +43,7 @@ struct sn_file {
     int count;
 };
 
-/* -- Reading --------------------------------------------------------------------------------------------- */
+/* -- Reading ----------------------------------------------------------------------------------- */
 
 static int map_file(sn_file *f, const char *path, char err[ERR_TEXT])
 {
@@ -53,7 +56,8 @@ static int map_file(sn_file *f, const char *path, char err[ERR_TEXT])
     else if (!S_ISREG(st.st_mode))
         rc = snR_fail(err, ERR_IO, "%s: not a regular file", path);
     else if (st.st_size < 8)
-        rc = snR_fail(err, ERR_IO, "%s: not a safetensors file: only %lld bytes", path, (long long)st.st_size);
+        rc = snR_fail(err, ERR_IO, "%s: not a safetensors file: only %lld bytes", path,
+                      (long long)st.st_size);
     else if ((f->map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
         rc = snR_fail(err, ERR_IO, "%s: cannot map: %s", path, strerror(errno));
     else
@@ -74,7 +78,8 @@ static int load_header(sn_file *f, const char *path, const char **data, char err
         return snR_fail(err, ERR_IO, "%s: not a safetensors file, or cut off: header of %" PRIu64
                         " bytes in a file of %zu", path, n, f->size);
     if (n < 2 || f->map[8] != '{')
-        return snR_fail(err, ERR_IO, "%s: not a safetensors file: the header is no JSON object", path);
+        return snR_fail(err, ERR_IO, "%s: not a safetensors file: the header is no JSON object",
+                        path);
     f->header = json_loadb(f->map + 8, n, JSON_REJECT_DUPLICATES, &why);
     if (!f->header)
         return snR_fail(err, ERR_IO, "%s: bad header at byte %d: %s", path, why.position, why.text);
@@ -97,23 +102,27 @@ static int check_metadata(const json_t *meta, const char *path, char err[ERR_TEX
 }
 
 /* One entry of the header; on success begin and t->bytes are its stretch of the data. */
-static int read_entry(sn_tensor *t, json_t *entry, const char *data, uint64_t data_bytes, const char *path,
-                      char err[ERR_TEXT])
+static int read_entry(sn_tensor *t, json_t *entry, const char *data, uint64_t data_bytes,
+                      const char *path, char err[ERR_TEXT])
 {
-    json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
+    json_t *shape = json_object_get(entry, "shape"),
+           *offsets = json_object_get(entry, "data_offsets");
     const char *type = json_string_value(json_object_get(entry, "dtype"));
     json_t *first = json_array_get(offsets, 0), *last = json_array_get(offsets, 1);
-    if (!type || !json_is_array(shape) || json_array_size(offsets) != 2 || !json_is_integer(first) ||
-        !json_is_integer(last))
-        return snR_fail(err, ERR_IO, "%s: tensor '%.60s': dtype, shape or data_offsets missing or malformed", path,
-                        t->name);
+    if (!type || !json_is_array(shape) || json_array_size(offsets) != 2 ||
+        !json_is_integer(first) || !json_is_integer(last))
+        return snR_fail(err, ERR_IO,
+                        "%s: tensor '%.60s': dtype, shape or data_offsets missing or malformed",
+                        path, t->name);
     for (int i = 0; i < NTYPES; i++)
         if (!strcmp(type, file_types[i].name))
             t->dtype = file_types[i].dtype;
     if (!t->dtype)
-        return snR_fail(err, ERR_IO, "%s: tensor '%.60s': dtype '%.20s' is not supported", path, t->name, type);
+        return snR_fail(err, ERR_IO, "%s: tensor '%.60s': dtype '%.20s' is not supported", path,
+                        t->name, type);
     if (json_array_size(shape) > SN_MAX_RANK)
-        return snR_fail(err, ERR_IO, "%s: tensor '%.60s' has more than %d axes", path, t->name, SN_MAX_RANK);
+        return snR_fail(err, ERR_IO, "%s: tensor '%.60s' has more than %d axes", path, t->name,
+                        SN_MAX_RANK);
     t->rank = (uint8_t)json_array_size(shape);
     for (int i = 0; i < t->rank; i++) {
         json_t *d = json_array_get(shape, (size_t)i);
@@ -124,10 +133,11 @@ static int read_entry(sn_tensor *t, json_t *entry, const char *data, uint64_t da
     if (bytes < 0)
         return snR_fail(err, ERR_IO, "%s: tensor '%.60s' has an impossible shape", path, t->name);
     if (b < 0 || e < b || (uint64_t)e > data_bytes)
-        return snR_fail(err, ERR_IO, "%s: tensor '%.60s' lies outside the file (cut off?)", path, t->name);
+        return snR_fail(err, ERR_IO, "%s: tensor '%.60s' lies outside the file (cut off?)", path,
+                        t->name);
     if (e - b != bytes)
-        return snR_fail(err, ERR_IO, "%s: tensor '%.60s': %lld bytes of data for a shape of %lld", path, t->name,
-                        (long long)(e - b), (long long)bytes);
+        return snR_fail(err, ERR_IO, "%s: tensor '%.60s': %lld bytes of data for a shape of %lld",
+                        path, t->name, (long long)(e - b), (long long)bytes);
     t->data = data + b;
     t->bytes = (size_t)bytes;
     return 0;
@@ -174,12 +184,14 @@ static int read_tensors(sn_file *f, const char *data, const char *path, char err
     for (int i = 0; i < f->count; i++) {
         if (f->tensor[i].data != at)
             return snR_fail(err, ERR_IO, "%s: tensor '%.60s' %s", path, f->tensor[i].name,
-                            (const char *)f->tensor[i].data < at ? "overlaps another" : "comes after a gap");
+                            (const char *)f->tensor[i].data < at ? "overlaps another"
+                                                                 : "comes after a gap");
         at += f->tensor[i].bytes;
         f->by_name[i] = &f->tensor[i];
     }
     if (at != end)
-        return snR_fail(err, ERR_IO, "%s: %lld bytes after the last tensor", path, (long long)(end - at));
+        return snR_fail(err, ERR_IO, "%s: %lld bytes after the last tensor", path,
+                        (long long)(end - at));
     qsort(f->by_name, (size_t)f->count, sizeof *f->by_name, by_name);
     return 0;
 }
@@ -192,7 +204,8 @@ sn_file *sn_file_open(const char *path, char err[ERR_TEXT])
         snR_fail(err, ERR_NOMEM, "%s: out of memory", path);
         return NULL;
     }
-    if (map_file(f, path, err) || load_header(f, path, &data, err) || read_tensors(f, data, path, err)) {
+    if (map_file(f, path, err) || load_header(f, path, &data, err) ||
+        read_tensors(f, data, path, err)) {
         sn_file_close(f);
         return NULL;
     }
@@ -212,7 +225,10 @@ void sn_file_close(sn_file *f)
 }
 
 int sn_file_count(const sn_file *f) { return f->count; }
-const sn_tensor *sn_file_at(const sn_file *f, int i) { return i >= 0 && i < f->count ? &f->tensor[i] : NULL; }
+const sn_tensor *sn_file_at(const sn_file *f, int i)
+{
+    return i >= 0 && i < f->count ? &f->tensor[i] : NULL;
+}
 
 const sn_tensor *sn_file_find(const sn_file *f, const char *name)
 {
@@ -234,7 +250,7 @@ const char *sn_file_meta(const sn_file *f, const char *key)
     return json_string_value(json_object_get(json_object_get(f->header, "__metadata__"), key));
 }
 
-/* -- Writing ---------------------------------------------------------------------------------------------- */
+/* -- Writing ----------------------------------------------------------------------------------- */
 
 /* Large elements first: with an aligned header every tensor is aligned to its element. */
 static int by_size(const void *a, const void *b)
@@ -253,11 +269,11 @@ static json_t *make_entry(const sn_tensor *t, int64_t offset)
             type = file_types[i].name;
     for (int i = 0; i < t->rank; i++)
         json_array_append_new(shape, json_integer(t->dim[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)offset,
-                     (json_int_t)(offset + (int64_t)t->bytes));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", type, "shape", shape, "data_offsets",
+                     (json_int_t)offset, (json_int_t)(offset + (int64_t)t->bytes));
 }
 
-/* The header's JSON, padded with spaces so that the data starts on a multiple of ALIGN; NULL: error. */
+/* The header's JSON, padded with spaces: the data starts on a multiple of ALIGN; NULL: error. */
 static char *make_header(const sn_tensor *const *t, int n, const char *const *meta, size_t *length,
                          char err[ERR_TEXT])
 {
@@ -274,7 +290,9 @@ static char *make_header(const sn_tensor *const *t, int n, const char *const *me
     for (int i = 0; i < n && !rc; i++) {
         if (snR_tensor_bytes(t[i]->dtype, t[i]->rank, t[i]->dim) != (int64_t)t[i]->bytes ||
             !strcmp(t[i]->name, "__metadata__") || json_object_get(root, t[i]->name)) {
-            snR_fail(err, ERR_USAGE, "cannot write tensor '%s': its size or name is wrong or used twice", t[i]->name);
+            snR_fail(err, ERR_USAGE,
+                     "cannot write tensor '%s': its size or name is wrong or used twice",
+                     t[i]->name);
             goto out;
         }
         rc = json_object_set_new(root, t[i]->name, make_entry(t[i], offset));
@@ -282,7 +300,8 @@ static char *make_header(const sn_tensor *const *t, int n, const char *const *me
     }
     text = rc ? NULL : json_dumps(root, JSON_COMPACT);
     if (!text) {
-        snR_fail(err, ERR_USAGE, "cannot write the header: a name or a metadata text is not UTF-8, or no memory");
+        snR_fail(err, ERR_USAGE,
+                 "cannot write the header: a name or a metadata text is not UTF-8, or no memory");
         goto out;
     }
     size_t used = strlen(text);
@@ -300,7 +319,8 @@ out:
     return padded;
 }
 
-/* The temporary file, locked and empty; -1 with errno. Whoever had it before us may have renamed it meanwhile. */
+/* The temporary file, locked and empty; -1 with errno. While we waited for the lock its former
+   holder may have renamed it: then try again. */
 static int open_temporary(const char *path)
 {
     for (;;) {
@@ -333,12 +353,13 @@ static bool sync_folder(const char *path)
     free(folder);
     if (fd < 0)
         return false;
-    bool ok = !fsync(fd) || errno == EINVAL || errno == ENOTSUP;  /* some file systems have no such call */
+    bool ok = !fsync(fd) || errno == EINVAL || errno == ENOTSUP;  /* not every file system has it */
     close(fd);
     return ok;
 }
 
-static bool write_tensors(int fd, const char *header, size_t length, const sn_tensor *const *t, int n)
+static bool write_tensors(int fd, const char *header, size_t length, const sn_tensor *const *t,
+                          int n)
 {
     uint8_t size[8];
     for (int i = 0; i < 8; i++)
@@ -349,7 +370,8 @@ static bool write_tensors(int fd, const char *header, size_t length, const sn_te
     return ok;
 }
 
-int sn_file_write(const char *path, const sn_tensor *t, int n, const char *const *meta, char err[ERR_TEXT])
+int sn_file_write(const char *path, const sn_tensor *t, int n, const char *const *meta,
+                  char err[ERR_TEXT])
 {
     int rc = ERR_IO, fd = -1;
     size_t length = 0, size = strlen(path) + 5;
@@ -379,12 +401,15 @@ int sn_file_write(const char *path, const sn_tensor *t, int n, const char *const
         goto out;
     }
     if (!write_tensors(fd, header, length, order, n) || fsync(fd) || rename(temporary, path)) {
-        rc = snR_fail(err, ERR_IO, "%s: cannot write: %s; what was there before is untouched", path, strerror(errno));
+        rc = snR_fail(err, ERR_IO, "%s: cannot write: %s; what was there before is untouched", path,
+                      strerror(errno));
         unlink(temporary);
         goto out;
     }
-    rc = sync_folder(path) ? 0 : snR_fail(err, ERR_IO, "%s: written, but the folder cannot be synced: %s", path,
-                                          strerror(errno));
+    rc = 0;
+    if (!sync_folder(path))
+        rc = snR_fail(err, ERR_IO, "%s: written, but the folder cannot be synced: %s", path,
+                      strerror(errno));
 out:
     if (fd >= 0)
         close(fd);

@@ -1,8 +1,9 @@
-/* session.c: a program at work: its weights and states, its inputs, one arena per graph, and the public calls on them.
+/* session.c: a program at work: its weights and states, its inputs, one arena per graph, and the
+   public calls on them.
 
-   In: a checked program. Out: values, by name. Storage is shared by all graphs; every graph has buffers for its
-   own inputs and an arena that is allocated when it first runs. A launch's base pointers are laid out once, so that
-   sn_run is a walk over the launch list. */
+   In: a checked program. Out: values, by name. Storage is shared by all graphs; every graph has
+   buffers for its own inputs and an arena that is allocated when it first runs. A launch's base
+   pointers are laid out once, so that sn_run is a walk over the launch list. */
 #include "runtime/rt.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 typedef struct GraphState {
     const SnGraphPlan *plan;
     char *arena;                         /* NULL until the first run */
-    void **buf;                          /* base pointer of every buffer; arena ones only once there is an arena */
+    void **buf; /* base pointer of every buffer; arena ones only once there is an arena */
     void **args;                         /* the launches' pointers, one launch after the other */
     bool *bound;                         /* inputs: a value is there */
     double *seconds;                     /* per launch, summed; profile only */
@@ -32,7 +33,7 @@ struct sn_session {
 
 const char *sn_session_error(const sn_session *s) { return s->err; }
 
-/* -- Look-up ------------------------------------------------------------------------------------------- */
+/* -- Look-up ----------------------------------------------------------------------------------- */
 
 static GraphState *find_graph(sn_session *s, const char *name)
 {
@@ -59,7 +60,10 @@ static int find_input(const SnGraphPlan *g, const char *name)
     return -1;
 }
 
-static size_t tensor_bytes(const SnTensorDesc *t) { return (size_t)snR_tensor_bytes(t->dtype, t->rank, t->dim); }
+static size_t tensor_bytes(const SnTensorDesc *t)
+{
+    return (size_t)snR_tensor_bytes(t->dtype, t->rank, t->dim);
+}
 
 static int wrong_size(sn_session *s, const SnTensorDesc *t, size_t bytes)
 {
@@ -67,7 +71,7 @@ static int wrong_size(sn_session *s, const SnTensorDesc *t, size_t bytes)
                     snR_dtype_name(t->dtype), bytes);
 }
 
-/* -- Life ------------------------------------------------------------------------------------------------ */
+/* -- Life -------------------------------------------------------------------------------------- */
 
 static int set_up_graph(sn_session *s, GraphState *g, const SnGraphPlan *plan)
 {
@@ -88,7 +92,8 @@ static int set_up_graph(sn_session *s, GraphState *g, const SnGraphPlan *plan)
         if (b->kind != SN_BUF_INPUT)
             continue;
         if (!(g->buf[i] = snR_alloc((size_t)b->bytes)))
-            return snR_fail(s->err, ERR_NOMEM, "out of memory for input '%s' of graph '%s'", b->t.name, plan->name);
+            return snR_fail(s->err, ERR_NOMEM, "out of memory for input '%s' of graph '%s'",
+                            b->t.name, plan->name);
         if (b->has_default && b->t.rank == 0) {
             snR_store(b->t.dtype, g->buf[i], b->dflt);
             g->bound[i] = true;
@@ -104,9 +109,11 @@ static int set_up(sn_session *s, const sn_session_desc *d)
     if (rc)
         return rc;
     if (d->device && strcmp(d->device, "host"))
-        return snR_fail(s->err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host", d->device);
+        return snR_fail(s->err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host",
+                        d->device);
     if (!p->target || strcmp(p->target, "host"))
-        return snR_fail(s->err, ERR_UNSUPPORTED, "the program was compiled for '%s', not for the device 'host'",
+        return snR_fail(s->err, ERR_UNSUPPORTED,
+                        "the program was compiled for '%s', not for the device 'host'",
                         p->target ? p->target : "");
     s->host = snR_host_open(p, d->threads, s->err);
     if (!s->host)
@@ -117,8 +124,8 @@ static int set_up(sn_session *s, const sn_session_desc *d)
         return snR_fail(s->err, ERR_NOMEM, "out of memory");
     for (int i = 0; i < p->nstorage; i++)
         if (!(s->storage[i] = snR_alloc(tensor_bytes(&p->storage[i].t))))
-            return snR_fail(s->err, ERR_NOMEM, "out of memory for weight '%s' (%zu bytes)", p->storage[i].t.name,
-                            tensor_bytes(&p->storage[i].t));
+            return snR_fail(s->err, ERR_NOMEM, "out of memory for weight '%s' (%zu bytes)",
+                            p->storage[i].t.name, tensor_bytes(&p->storage[i].t));
     for (int i = 0; i < p->ngraphs && !rc; i++)
         rc = set_up_graph(s, &s->graph[i], &p->graphs[i]);
     return rc ? rc : sn_init(s);
@@ -179,7 +186,7 @@ int sn_init(sn_session *s)
     return 0;
 }
 
-/* -- Values in ------------------------------------------------------------------------------------------- */
+/* -- Values in --------------------------------------------------------------------------------- */
 
 int sn_bind(sn_session *s, const char *graph, const char *input, const void *data, size_t bytes)
 {
@@ -229,15 +236,15 @@ int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes)
     return 0;
 }
 
-/* -- Run ------------------------------------------------------------------------------------------------- */
+/* -- Run --------------------------------------------------------------------------------------- */
 
 static int make_arena(sn_session *s, GraphState *g)
 {
     const SnGraphPlan *plan = g->plan;
     g->arena = snR_alloc((size_t)plan->arena_bytes);
     if (!g->arena)
-        return snR_fail(s->err, ERR_NOMEM, "out of memory: graph '%s' needs %lld bytes of arena", plan->name,
-                        (long long)plan->arena_bytes);
+        return snR_fail(s->err, ERR_NOMEM, "out of memory: graph '%s' needs %lld bytes of arena",
+                        plan->name, (long long)plan->arena_bytes);
     for (int i = 0; i < plan->nbuffers; i++)
         if (plan->buffers[i].kind == SN_BUF_ARENA)
             g->buf[i] = g->arena + plan->buffers[i].offset;
@@ -255,7 +262,8 @@ int sn_run(sn_session *s, const char *graph)
         return ERR_UNKNOWN;
     for (int i = 0; i < g->plan->nbuffers; i++)
         if (g->plan->buffers[i].kind == SN_BUF_INPUT && !g->bound[i])
-            return snR_fail(s->err, ERR_USAGE, "input '%s' of graph '%s' has no value: bind it first",
+            return snR_fail(s->err, ERR_USAGE,
+                            "input '%s' of graph '%s' has no value: bind it first",
                             g->plan->buffers[i].t.name, graph);
     int rc = g->arena ? 0 : make_arena(s, g);
     if (rc)
@@ -268,9 +276,10 @@ int sn_run(sn_session *s, const char *graph)
     return 0;
 }
 
-/* -- Values out ------------------------------------------------------------------------------------------- */
+/* -- Values out -------------------------------------------------------------------------------- */
 
-static int read_tensor(sn_session *s, const SnTensorDesc *t, const void *from, void *out, size_t bytes)
+static int read_tensor(sn_session *s, const SnTensorDesc *t, const void *from, void *out,
+                       size_t bytes)
 {
     if (bytes != tensor_bytes(t))
         return wrong_size(s, t, bytes);
@@ -288,7 +297,8 @@ int sn_read(sn_session *s, const char *graph, const char *output, void *out, siz
         if (strcmp(o->name, output))
             continue;
         if (!g->has_run)
-            return snR_fail(s->err, ERR_USAGE, "output '%s': graph '%s' has not run", output, graph);
+            return snR_fail(s->err, ERR_USAGE, "output '%s': graph '%s' has not run", output,
+                            graph);
         return read_tensor(s, &g->plan->buffers[o->buffer].t, g->buf[o->buffer], out, bytes);
     }
     int i = find_storage(s, output);
@@ -304,8 +314,10 @@ int sn_profile(sn_session *s, const char *graph, sn_kernel_time *out, int cap)
         return ERR_UNKNOWN;
     for (int i = 0; i < g->plan->nlaunches && i < cap; i++) {
         const SnKernelDesc *k = &s->program->kernels[g->plan->launches[i].kernel];
-        out[i] = (sn_kernel_time){ k->label ? k->label : k->symbol, k->family ? k->family : "", g->seconds[i],
-                                   k->flops * (double)g->runs, k->bytes * (double)g->runs, g->runs };
+        out[i] = (sn_kernel_time){
+            k->label ? k->label : k->symbol, k->family ? k->family : "", g->seconds[i],
+            k->flops * (double)g->runs,      k->bytes * (double)g->runs, g->runs
+        };
     }
     return g->plan->nlaunches;
 }
@@ -319,7 +331,7 @@ void sn_profile_reset(sn_session *s)
     }
 }
 
-/* -- Checkpoints -------------------------------------------------------------------------------------------- */
+/* -- Checkpoints ------------------------------------------------------------------------------- */
 
 int sn_save(sn_session *s, const char *path, const char *meta)
 {
@@ -330,7 +342,10 @@ int sn_save(sn_session *s, const char *path, const char *meta)
         return snR_fail(s->err, ERR_NOMEM, "out of memory");
     for (int i = 0; i < p->nstorage; i++) {
         const SnTensorDesc *d = &p->storage[i].t;
-        t[i] = (sn_tensor){ .name = d->name, .dtype = d->dtype, .rank = d->rank, .data = s->storage[i],
+        t[i] = (sn_tensor){ .name = d->name,
+                            .dtype = d->dtype,
+                            .rank = d->rank,
+                            .data = s->storage[i],
                             .bytes = tensor_bytes(d) };
         memcpy(t[i].dim, d->dim, sizeof t[i].dim);
     }
@@ -341,7 +356,8 @@ int sn_save(sn_session *s, const char *path, const char *meta)
 
 static bool same_tensor(const sn_tensor *t, const SnTensorDesc *d)
 {
-    return t->dtype == d->dtype && t->rank == d->rank && !memcmp(t->dim, d->dim, sizeof *d->dim * d->rank);
+    return t->dtype == d->dtype && t->rank == d->rank &&
+           !memcmp(t->dim, d->dim, sizeof *d->dim * d->rank);
 }
 
 /* Nothing is changed unless everything fits. */
@@ -353,9 +369,10 @@ static int check_checkpoint(sn_session *s, const sn_file *f, const char *path, b
         if (!t && !allow_missing)
             return snR_fail(s->err, ERR_UNKNOWN, "%s: has no tensor '%s'", path, d->name);
         if (t && !same_tensor(t, d))
-            return snR_fail(s->err, ERR_SHAPE, "%s: tensor '%s' is %s with %zu bytes, the program has %s with %zu",
-                            path, d->name, snR_dtype_name(t->dtype), t->bytes, snR_dtype_name(d->dtype),
-                            tensor_bytes(d));
+            return snR_fail(s->err, ERR_SHAPE,
+                            "%s: tensor '%s' is %s with %zu bytes, the program has %s with %zu",
+                            path, d->name, snR_dtype_name(t->dtype), t->bytes,
+                            snR_dtype_name(d->dtype), tensor_bytes(d));
     }
     return 0;
 }

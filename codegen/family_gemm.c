@@ -1,0 +1,161 @@
+/* family_gemm.c: a matmul with the elementwise work that follows it.
+
+   In: a group with one matmul. Out: one tile program over grid (m, n, batch...): a loop over K stages a block of each operand and
+   adds their product; then the cone of every output is computed from the product tile and stored. Operands are read through their
+   views, so transposes, head splits and slices are strides; outputs may be stored permuted. */
+#include "codegen/gen.h"
+
+typedef struct Product {
+    NodeId id;                       /* the matmul */
+    int n;                           /* its rank; dims of the result are gd[0..n), then K */
+    Lin gd[MAX_RANK + 1];            /* each as a form over the (finer) domain */
+    int inner[MAX_RANK + 1];         /* the innermost domain dim of each; -1: size 1 */
+    int64_t ext[MAX_RANK + 1];
+} Product;
+
+/* The result's axes, cut finer where an epilogue's shape needs it, then K. */
+static Product product_dims(Gen *c, NodeId id)
+{
+    const Type *t = snG_type(c->g, id);
+    Product p = { .id = id, .n = t->rank };
+    Dom dom = snP_dom(t);
+    for (uint32_t i = 0; i < c->grp->nodes.n; i++) {
+        Dom d = snP_node_dom(c->g, c->grp->nodes.v[i]), was = dom;
+        Type cut = { .rank = 0 };
+        if (d.n > MAX_RANK || snP_is_view(c->g, c->grp->nodes.v[i])) continue;
+        for (int k = 0; k < d.n; k++) cut.dim[cut.rank++] = d.ext[k];
+        if (!snP_refine(&dom, &cut) || dom.n >= MAX_DOM) dom = was;
+    }
+    int at = dom.n - 1;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        int64_t step = 1;
+        p.ext[i] = t->dim[i];
+        p.inner[i] = t->dim[i] == 1 ? -1 : at;
+        for (; step < t->dim[i]; at--) p.gd[i].k[at] = step, step *= dom.ext[at];
+    }
+    bool ta = snG_attr_int(c->g, id, 0);
+    p.ext[p.n] = snG_type(c->g, snG_in(c->g, id, 0))->dim[t->rank - (ta ? 2 : 1)];
+    p.inner[p.n] = dom.n;
+    p.gd[p.n] = snP_dim(dom.n);
+    dom.ext[dom.n++] = p.ext[p.n];
+    c->dom = dom;
+    return p;
+}
+
+/* The finer dims of one axis walk as one: the fuser made sure of it. */
+static void join_axes(Gen *c, const Product *p)
+{
+    for (int i = 0; i < p->n; i++)
+        for (int d = p->inner[i] - 1; d >= 0 && p->gd[i].k[d]; d--) c->joined[d] = true;
+}
+
+static void operand_at(const Gen *c, const Product *p, int o, Lin *at)
+{
+    int b = p->n - 2;
+    int k_axis = b + (snG_attr_int(c->g, p->id, (unsigned)o) != (o == 0));
+    for (int i = 0; i < b; i++) at[i] = p->gd[i];
+    at[2 * b + 1 - k_axis] = p->gd[b + o];
+    at[k_axis] = p->gd[p->n];
+}
+
+/* Does the operand lie with K fastest? Found by a dry run that collects its address form. */
+static bool k_fastest(Gen *c, const Product *p, int o)
+{
+    Lin at[MAX_RANK];
+    uint32_t first = c->seen.n;
+    int free_dim = p->inner[p->n - 2 + o];
+    operand_at(c, p, o, at);
+    gen(c, snG_in(c->g, p->id, (unsigned)o), at);
+    for (uint32_t i = first; i < c->seen.n; i++) {
+        const Lin *l = &c->seen.v[i];
+        if (free_dim >= 0 && l->k[free_dim] == 1) return false;
+        if (l->k[p->inner[p->n]] == 1) return true;
+    }
+    return true;
+}
+
+typedef struct Block { int dim; int32_t size; TVal valid; } Block;
+
+/* Stage an operand's block of `rows` x `cols` dims. */
+static TVal stage(Gen *c, const Product *p, int o, Block rows, Block cols)
+{
+    Lin at[MAX_RANK];
+    c->row = rows.dim, c->R = rows.size, c->vr = rows.valid;
+    c->col = cols.dim, c->C = cols.size, c->vc = cols.valid;
+    c->memo.n = 0;
+    operand_at(c, p, o, at);
+    TVal v = gen(c, snG_in(c->g, p->id, (unsigned)o), at);
+    if (c->t->ins.v[v].type.dtype == SN_BOOL) SN_ASSERT(false, "matmul of bool");
+    return snT_stage(c->t, gen_full(c, v, rows.size, cols.size), rows.valid, cols.valid);
+}
+
+static TVal left(Gen *c, TVal at, int64_t n, int32_t size)
+{
+    if (n % size == 0) return 0;
+    return snT_ix(c->t, T_imin, snT_ix(c->t, T_isub, snT_idx(c->t, n), at), snT_idx(c->t, size));
+}
+
+/* The product tile, and the outputs computed from it. */
+static void epilogue(Gen *c, const Product *p, TVal product)
+{
+    const Group *grp = c->grp;
+    NodeId value[64];
+    Lin address[64], at[MAX_RANK];
+    TVal v[64];
+    Dom with_k = c->dom;
+    SN_ASSERT(grp->outputs.n <= 64, "a group with %u outputs", grp->outputs.n);
+    c->memo.n = 0;
+    c->dom.n--;                                                /* K is gone */
+    Memo m = { .id = p->id, .v = product };
+    for (int i = 0; i < p->n; i++) m.at[i] = p->gd[i];
+    PUSH(c->a, c->memo, m);
+    for (uint32_t i = 0; i < grp->outputs.n; i++) {
+        if (!gen_place(c, grp->outputs.v[i], &value[i], at, &address[i]))
+            SN_ASSERT(false, "no place for %s", snG_node_name(c->g, grp->outputs.v[i]));
+        v[i] = gen(c, value[i], at);
+    }
+    for (uint32_t i = 0; i < grp->outputs.n; i++) gen_store(c, grp->outputs.v[i], address[i], v[i]);
+    c->dom = with_k;
+}
+
+static void gemm_grid(Gen *c, const Product *p, GemmSched s)
+{
+    int m = p->n - 2, n = p->n - 1;
+    c->row = p->inner[m], c->R = s.bm;
+    c->col = p->inner[n], c->C = s.bn;
+    c->base[p->inner[p->n]] = 1;                               /* K is a loop's, not the grid's */
+    gen_grid(c);
+    c->base[p->inner[p->n]] = 0;
+}
+
+void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, GroupTiles *out)
+{
+    Gen c = gen_open(g, grp, target, a);
+    Product p = product_dims(&c, grp->anchor);
+    int m = p.n - 2, n = p.n - 1;
+    int64_t batch = 1;
+    for (int i = 0; i < m; i++) batch *= p.ext[i];
+    join_axes(&c, &p);
+    bool ta = !k_fastest(&c, &p, 0), tb = k_fastest(&c, &p, 1);
+    GemmSched s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], ta, tb, (Dtype)snG_type(g, p.id)->dtype);
+    gen_tile(&c, "gemm");
+    gemm_grid(&c, &p, s);
+    TVal vm = c.vr, vn = c.vc, k0 = snT_idx(c.t, 0);
+    TVal acc = snT_var(c.t, snT_full(c.t, (TType){ SN_F32, s.bm, s.bn }, 0));
+    TVal k = snT_for(c.t, k0, snT_idx(c.t, p.ext[p.n]), snT_idx(c.t, s.kc), true);
+    c.base[p.inner[p.n]] = k;
+    Block bm = { p.inner[m], s.bm, vm }, bn = { p.inner[n], s.bn, vn }, bk = { p.inner[p.n], s.kc, left(&c, k, p.ext[p.n], s.kc) };
+    TVal at = ta ? stage(&c, &p, 0, bk, bm) : stage(&c, &p, 0, bm, bk);
+    TVal bt = tb ? stage(&c, &p, 1, bn, bk) : stage(&c, &p, 1, bk, bn);
+    snT_set(c.t, acc, snT_dot(c.t, at, bt, snT_get(c.t, acc), ta, tb));
+    snT_end(c.t);
+    c.base[p.inner[p.n]] = 0;
+    c.row = bm.dim, c.R = s.bm, c.vr = vm, c.col = bn.dim, c.C = s.bn, c.vc = vn;
+    TVal y = snT_get(c.t, acc);
+    epilogue(&c, &p, snT_ew(c.t, S_cast, (Dtype)snG_type(g, p.id)->dtype, y, 0, 0));
+    c.t->flops = 2.0 * (double)batch * (double)p.ext[m] * (double)p.ext[n] * (double)p.ext[p.n];
+    c.t->bytes = gen_bytes(g, grp);
+    GroupTile gt = { .tile = c.t };
+    for (uint32_t i = 0; i < c.args.n; i++) PUSH(a, gt.args, c.args.v[i]);
+    PUSH(a, out->v, gt);
+}

@@ -1,0 +1,108 @@
+/* lower_cpu.h: what the three files of the CPU lowering share. lower_cpu.c owns the program (analysis, index values, structure),
+   lower_rows.c the chains of elementwise, reduce and memory ops, lower_dot.c packing and the micro-kernel.
+
+   A tile program is cut into SEGMENTS: runs of instructions between dots and control flow. Inside a segment nothing has
+   an order except through operands, so a segment becomes a few loop nests. A value lives in one of these ways: */
+#ifndef SN_LOWER_CPU_H
+#define SN_LOWER_CPU_H
+#include "codegen/tile.h"
+
+typedef enum {
+    H_IDX,       /* index value: an i64 in `k` */
+    H_SCALAR,    /* [1,1] that needs no loop: in `k` from its segment's start */
+    H_LEAF,      /* full, iota, load of a read-only buffer: evaluated wherever it is used */
+    H_INLINE,    /* evaluated by the one stage that uses it */
+    H_CHAIN,     /* computed by a nest of its segment; has a scratch tile (`at`) only if something else needs it */
+    H_TILE,      /* always in scratch: results of dot, scan, topk, var, get */
+} How;
+
+typedef struct LVal {
+    KVal k;                          /* H_IDX, [1,1] */
+    int64_t at;                      /* 1 + byte offset of its scratch tile; 0 = none */
+    int32_t ld;                      /* elements between rows of the tile */
+    uint8_t how;
+    uint8_t level;                   /* H_CHAIN: reductions along the row it waits for, in its nest */
+    uint16_t phase;                  /* H_CHAIN: nest of the segment */
+    uint32_t seg;
+    uint64_t deps;                   /* DEP_*: what the value changes with */
+    int64_t keep;                    /* 1 + byte offset of a row buffer that carries it to later levels */
+    KVal memo; uint32_t stamp;       /* the KIR value in the current vector or row */
+    uint32_t seen;                   /* mark of the current walk */
+} LVal;
+enum { DEP_GRID0 = 1, DEP_STATE = 2, DEP_LOOP = 2 /* first loop's bit number */ };
+
+/* A staged operand as its dot reads it. */
+typedef struct View {
+    TVal stage;
+    bool right, trans;               /* operand position; the tile is [k,m] / [n,k] */
+    int width;                       /* MR or NR */
+    int64_t off, slot_bytes;         /* scratch of slot 0; bytes of one slot */
+    int64_t panel;                   /* elements between panels; left untransposed: between rows */
+    int64_t keys;                    /* 1 + scratch offset of the slots' keys: kept between programs; 0 = packed each time */
+    TVal loop; int64_t lo, step;     /* slot = (loop index - lo) / step */
+    KVal base;                       /* pointer to the current slot */
+} View;
+
+typedef struct Low {
+    const Tile *t;
+    const Target *target;
+    Kernel *k;
+    Arena *arena;
+    int L;                           /* f32 lanes */
+    LVal *v;                         /* by TVal */
+    uint32_t *users, *first_user;    /* users[first_user[v] .. first_user[v + 1]) */
+    TVal *region, *close;            /* opener an instruction is in (0 = program); end of an opener */
+    TVal *zero_loop;                 /* var -> loop whose first step starts its accumulation from zero */
+    TVal *dest;                      /* dot -> var it accumulates into; 0 = its own tile */
+    VEC(View) views;
+    int nloops; TVal loops[62];
+    KVal outer_key;                  /* i64: grid position above dimension 0 */
+    KVal *params;
+    /* where evaluation stands: lower_rows.c */
+    KVal row, col;                   /* i64; row 0 = the first and only */
+    bool tail;                       /* lanes may be outside: mask */
+    int width;                       /* columns of the loop */
+    TVal row_limit;                  /* rows are known to be below this idx */
+    int level;
+    uint32_t vec_stamp, row_stamp, stamp, mark;
+    TVal seg_begin, seg_end;
+} Low;
+
+#define INS(lo, x) (&(lo)->t->ins.v[x])
+static inline KType i64(void) { return kt(K_I64, 1); }
+static inline KVal ki(Low *lo, int64_t x) { return snK_int(lo->k, i64(), x); }
+static inline KVal kadd(Low *lo, KVal a, KVal b) { return snK_op(lo->k, K_add, i64(), a, b, 0); }
+static inline KVal kmul(Low *lo, KVal a, int64_t b) { return snK_op(lo->k, K_mul, i64(), a, ki(lo, b), 0); }
+static inline bool is_vec(TType t) { return t.dtype && t.c > 1; }
+static inline bool is_one(TType t) { return t.dtype && t.r == 1 && t.c == 1; }
+static inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+/* lower_cpu.c */
+int snL_tile_args(const Low *lo, TVal x, TVal out[5]);   /* operands that are tiles */
+KVal snL_idx(Low *lo, TVal x, int64_t otherwise);        /* an idx, or a constant when x is 0 */
+void snL_place(Low *lo, TVal x);                         /* gives value x a scratch tile */
+void snL_range(const Low *lo, TVal x, int64_t *least, int64_t *most);
+
+/* lower_rows.c */
+KKind snL_kind(int dtype);                               /* register kind: every float is f32 */
+KKind snL_mem(int dtype);                                /* kind in scratch tiles */
+void snL_segment(Low *lo, TVal begin, TVal end);         /* nests of a segment; stages follow through snL_pack */
+KVal snL_vec(Low *lo, TVal x);                           /* value at (row, col): L lanes */
+KVal snL_scal(Low *lo, TVal x);                          /* value of a one-column tile at row */
+void snL_touch(Low *lo, TVal x);                         /* evaluates what is constant along the row, before a column loop */
+void snL_new_vec(Low *lo);
+void snL_new_row(Low *lo);
+KVal snL_mask(Low *lo, TVal vc);                         /* lanes below vc and the width; 0 = all */
+void snL_copy(Low *lo, TVal x, int64_t at, int ld);      /* a value evaluated into scratch */
+KVal snL_tile_ptr(Low *lo, TVal x);                      /* pointer to its scratch tile */
+void snL_zero_rect(Low *lo, KVal ptr, int64_t ld, KVal r0, KVal r1, KVal c0, KVal c1);  /* columns in whole vectors */
+void snL_limits(Low *lo, TVal x, TVal *vc, int *n, int max);   /* the distinct column limits in x's cone */
+void snL_scan(Low *lo, TVal x);
+void snL_topk(Low *lo, TVal x);
+
+/* lower_dot.c */
+void snL_views(Low *lo);                                 /* layouts and scratch of every staged operand */
+void snL_pack(Low *lo, TVal stage);
+void snL_dot(Low *lo, TVal dot);
+
+#endif

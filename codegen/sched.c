@@ -1,0 +1,188 @@
+/* sched.c: tile sizes. In: a target and a shape. Out: a schedule struct, from a small model of caches and balance, then rows of
+   sched.tab (measured), then the command line's --sched. The thread count is not an input: results and programs must
+   not depend on it, so the model balances for several counts at once.
+
+   The gemm model walks even splits of M and N. One program costs its padded FMAs, the packing of its A block, an
+   epilogue over C, and, unless the previous program of the worker left it packed, its panel of B. */
+#include "codegen/tile.h"
+#include <ctype.h>
+#include <math.h>
+
+static const char table[] =
+#include "sched_tab.inc"
+;
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+/* -- Text rows ----------------------------------------------------------------------------------------- */
+
+typedef struct Key { const char *name; int *value; } Key;
+
+static void set_keys(const char *s, const char *end, const Key *keys, int n)
+{
+    while (s < end) {
+        while (s < end && (isspace((unsigned char)*s) || *s == ',')) s++;
+        const char *eq = s;
+        while (eq < end && *eq != '=' && !isspace((unsigned char)*eq)) eq++;
+        if (eq >= end || *eq != '=') return;
+        for (int k = 0; k < n; k++)
+            if (strlen(keys[k].name) == (size_t)(eq - s) && !memcmp(keys[k].name, s, (size_t)(eq - s)))
+                *keys[k].value = atoi(eq + 1);
+        for (s = eq; s < end && !isspace((unsigned char)*s) && *s != ','; ) s++;
+    }
+}
+
+static bool word_is(const char *s, size_t n, const char *w) { return strlen(w) == n && !memcmp(s, w, n); }
+
+static bool bucket_is(const char *s, size_t n, const int64_t *dims, int ndims)
+{
+    const char *end = s + n;
+    for (int k = 0; k < ndims; k++) {
+        if (s < end && *s == '*') s++;
+        else if (s < end && isdigit((unsigned char)*s)) {
+            if (strtoll(s, (char **)&s, 10) != dims[k]) return false;
+        } else return s == end && k == 1;                 /* a single "*" stands for all */
+        if (s < end && *s == 'x') s++;
+    }
+    return s == end;
+}
+
+static void table_rows(const Target *t, const char *family, const int64_t *dims, int ndims, const Key *keys, int nkeys)
+{
+    char lanes[8];
+    snprintf(lanes, sizeof lanes, "v%d", t->f32_lanes);
+    for (const char *s = table; *s; ) {
+        const char *end = strchr(s, '\n');
+        if (!end) end = s + strlen(s);
+        const char *w[3];
+        size_t len[3];
+        const char *p = s;
+        for (int k = 0; k < 3; k++) {
+            while (p < end && isspace((unsigned char)*p)) p++;
+            for (w[k] = p; p < end && !isspace((unsigned char)*p); ) p++;
+            len[k] = (size_t)(p - w[k]);
+        }
+        bool mine = *s != '#' && word_is(w[0], len[0], family) && bucket_is(w[2], len[2], dims, ndims) &&
+                    (word_is(w[1], len[1], "*") || word_is(w[1], len[1], lanes) || word_is(w[1], len[1], t->name));
+        if (mine) set_keys(p, end, keys, nkeys);
+        s = *end ? end + 1 : end;
+    }
+}
+
+/* Target.sched holds "gemm:bm=96,bn=256 rows:rows=4". */
+static void override(const Target *t, const char *family, const Key *keys, int n)
+{
+    size_t len = strlen(family);
+    for (const char *s = t->sched; *s; ) {
+        const char *end = s + strcspn(s, " ;");
+        if ((size_t)(end - s) > len && s[len] == ':' && !memcmp(s, family, len)) set_keys(s + len + 1, end, keys, n);
+        s = *end ? end + 1 : end;
+    }
+}
+
+void snK_sched_override(sn_ctx *c, Target *t, const char *text)
+{
+    size_t used = strlen(t->sched), n = strlen(text);
+    if (!strchr(text, ':') || !strchr(text, '='))
+        snU_fail(c, SN_USAGE, 0, "--sched wants family:key=value,..., not '%s'", text);
+    if (used + n + 2 > sizeof t->sched) snU_fail(c, SN_USAGE, 0, "--sched is too long");
+    if (used) t->sched[used++] = ' ';
+    memcpy(t->sched + used, text, n + 1);
+}
+
+/* -- Matrix products --------------------------------------------------------------------------------- */
+
+void snK_micro(const Target *t, int64_t m, int64_t n, int *mr, int *nr)
+{
+    static const struct { int regs, mr, nv; double rate; } kinds[] = {
+        { 16, 6, 2, 1 }, { 16, 4, 3, .98 }, { 16, 12, 1, .8 }, { 16, 3, 4, .9 }, { 16, 2, 5, .8 }, { 16, 1, 8, .6 },
+        { 32, 14, 2, 1 }, { 32, 9, 3, .99 }, { 32, 6, 4, .97 }, { 32, 24, 1, .8 }, { 32, 4, 6, .9 }, { 32, 2, 8, .8 },
+        { 32, 1, 8, .6 },
+    };
+    double best = 0;
+    for (unsigned k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        if (kinds[k].regs != (t->vregs >= 32 ? 32 : 16)) continue;
+        int64_t nc = (int64_t)kinds[k].nv * t->f32_lanes, mc = kinds[k].mr;
+        double rate = kinds[k].rate * (double)(m * n) / ((double)round_up(m, mc) * (double)round_up(n, nc));
+        if (rate > best) best = rate, *mr = (int)mc, *nr = (int)nc;
+    }
+}
+
+typedef struct GemmModel {
+    int64_t batch, m, n, k;
+    int mr, nr, lanes;
+    bool ta, tb;
+    double keep;                     /* bytes a packed panel of B may take */
+} GemmModel;
+
+/* Time over ideal time, averaged over machines of 2, 8 and 32 cores. */
+static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
+{
+    static const struct { double cores, weight; } machine[] = { { 2, .5 }, { 8, .3 }, { 32, .2 } };
+    int64_t gm = ceil_div(g->m, bm), gn = ceil_div(g->n, bn), tasks = gm * gn * g->batch;
+    double flop_rate = 2.0 * g->lanes, m = (double)g->m / (double)gm, n = (double)g->n / (double)gn, k = (double)g->k;
+    double fma = (double)round_up((int64_t)m, g->mr) * (double)round_up((int64_t)n, g->nr) * k / flop_rate;
+    double tiles = m * n / (g->mr * g->nr);
+    double a = m * k * 2.4 / g->lanes, b = n * k * (g->tb ? 5.0 : 4.0) / g->lanes, c = m * n * 4.0 / g->lanes + tiles * 25;
+    bool kept = k * (double)bn * 4 <= g->keep;
+    double l3 = kept ? n * k * 4 / 32 : 0;               /* the kept panel streams from the last cache */
+    double cost = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        double per = ceil((double)tasks / machine[i].cores);
+        double panels = kept ? 1 + floor((per - 1) / (double)gm) : per;
+        double time = per * (fma + a + c + l3) + panels * b;
+        double ideal = (double)g->batch * (double)g->m * (double)g->n * k / flop_rate / machine[i].cores;
+        cost += machine[i].weight * time / ideal;
+    }
+    return cost;
+}
+
+GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d)
+{
+    (void)d;
+    GemmModel g = { batch, m, n, k, 6, 16, t->f32_lanes, ta, tb, (double)SN_KEEP_BYTES };
+    snK_micro(t, m < 1024 ? m : 1024, n < 1024 ? n : 1024, &g.mr, &g.nr);
+    int64_t kmax = t->l1_bytes / 2 / (g.nr * 4), steps;   /* a panel of B fills half of L1 */
+    kmax = kmax < 128 ? 128 : kmax > 512 ? 512 : kmax;
+    steps = k <= kmax * 3 / 2 ? 1 : ceil_div(k, kmax);
+    GemmSched s = { (int)round_up(m, g.mr), (int)round_up(n, g.nr), (int)(steps == 1 ? k : round_up(ceil_div(k, steps), 8)) };
+    int64_t room = t->l2_bytes * 2 / 5;                   /* for the block of A */
+    double best = 1e30;
+    for (int64_t i = 1, bm = 0; i <= ceil_div(m, g.mr) && i <= 512; i++) {
+        if (bm == round_up(ceil_div(m, i), g.mr)) continue;
+        bm = round_up(ceil_div(m, i), g.mr);
+        if (bm * s.kc * 4 > room && bm > g.mr) continue;
+        for (int64_t j = 1, bn = 0; j <= ceil_div(n, g.nr) && j <= 512; j++) {
+            if (bn == round_up(ceil_div(n, j), g.nr)) continue;
+            bn = round_up(ceil_div(n, j), g.nr);
+            if (bm * bn * 4 > t->l2_bytes * 2 && bn > g.nr) continue;
+            double cost = gemm_cost(&g, bm, bn);
+            if (cost < best * .9999) best = cost, s.bm = (int)bm, s.bn = (int)bn;
+        }
+    }
+    Key keys[] = { { "bm", &s.bm }, { "bn", &s.bn }, { "kc", &s.kc } };
+    table_rows(t, "gemm", (int64_t[]){ m, n, k }, 3, keys, 3);
+    override(t, "gemm", keys, 3);
+    return s;
+}
+
+/* -- Rows ---------------------------------------------------------------------------------------------- */
+
+RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads, bool whole_rows)
+{
+    int64_t row_bytes = cols * 4 * (nloads + 1), want = 64 << 10;   /* bytes a program moves */
+    int64_t total = rows * row_bytes;
+    if (total < want * 16) want = total / 16 > 4096 ? total / 16 : 4096;
+    RowsSched s = { .rows = 1, .cols = (int)(cols < INT32_MAX ? cols : INT32_MAX) };
+    int64_t r = want / (row_bytes ? row_bytes : 1);
+    if (r >= 1) s.rows = (int)(r < rows ? r : rows);
+    else if (!whole_rows) {
+        int64_t c = round_up(want / (4 * (nloads + 1)), t->f32_lanes * 4);
+        s.cols = (int)(c < cols ? c : cols);
+    }
+    Key keys[] = { { "rows", &s.rows }, { "cols", &s.cols } };
+    table_rows(t, "rows", (int64_t[]){ rows, cols }, 2, keys, 2);
+    override(t, "rows", keys, 2);
+    return s;
+}

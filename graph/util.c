@@ -1,0 +1,336 @@
+/* util.c: arenas, symbols, string buffers, the hash map, locations, errors, number text.
+
+   In:  nothing. Out: the services of util.h. Memory is taken in blocks and freed with its arena;
+   when it runs out the process ends with a message, since no caller could go on. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+#include <errno.h>
+#include <math.h>
+#include <time.h>
+#include "graph/util.h"
+
+/* -- Arena ----------------------------------------------------------------------------------------- */
+
+struct ArenaBlock {
+    ArenaBlock *prev;
+    size_t size, dirty;              /* bytes of data; bytes that a reset left unzeroed */
+    max_align_t data[];
+};
+
+static _Noreturn void out_of_memory(void) {
+    fputs("sinter: out of memory\n", stderr);
+    abort();
+}
+
+static void *must(void *p) {
+    if (!p) out_of_memory();
+    return p;
+}
+
+static void new_block(Arena *a, size_t bytes) {
+    size_t size = a->top ? a->top->size * 2 : 4096 - sizeof(ArenaBlock);
+    if (size > 1 << 20) size = 1 << 20;
+    if (size < bytes) size = bytes;
+    ArenaBlock *b = must(calloc(1, sizeof *b + size));
+    b->prev = a->top;
+    b->size = size;
+    a->top = b;
+    a->used = 0;
+    a->total += size;
+}
+
+void *snU_alloc(Arena *a, size_t bytes) {
+    if (bytes > SIZE_MAX / 2) out_of_memory();
+    bytes = (bytes + 15) & ~(size_t)15;
+    if (!a->top || a->top->size - a->used < bytes) new_block(a, bytes);
+    char *p = (char *)a->top->data + a->used;
+    if (a->top->dirty > a->used) {
+        size_t stale = a->top->dirty - a->used;
+        memset(p, 0, stale < bytes ? stale : bytes);
+    }
+    a->used += bytes;
+    return p;
+}
+
+void *snU_copy(Arena *a, const void *p, size_t bytes) {
+    void *q = snU_alloc(a, bytes);
+    if (bytes) memcpy(q, p, bytes);
+    return q;
+}
+
+char *snU_strdup(Arena *a, const char *s, size_t n) {
+    char *q = snU_alloc(a, n + 1);
+    if (n) memcpy(q, s, n);
+    return q;
+}
+
+char *snU_fmt(Arena *a, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *s = snU_alloc(a, (size_t)n + 1);
+    va_start(ap, fmt);
+    vsnprintf(s, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    return s;
+}
+
+void *snU_grow(Arena *a, void *old, size_t old_bytes, size_t new_bytes) {
+    void *q = snU_alloc(a, new_bytes);
+    if (old_bytes) memcpy(q, old, old_bytes);
+    return q;
+}
+
+ArenaMark snU_mark(const Arena *a) { return (ArenaMark){ a->top, a->used }; }
+
+void snU_reset(Arena *a, ArenaMark m) {
+    if (!a->top) return;
+    if (a->top->dirty < a->used) a->top->dirty = a->used;
+    while (a->top && a->top != m.top) {
+        ArenaBlock *prev = a->top->prev;
+        if (!prev && !m.top) break;                     /* keep the first block for the next use */
+        a->total -= a->top->size;
+        free(a->top);
+        a->top = prev;
+        if (prev) prev->dirty = prev->size;
+    }
+    a->used = m.top ? m.used : 0;
+}
+
+void snU_free_arena(Arena *a) {
+    while (a->top) {
+        ArenaBlock *prev = a->top->prev;
+        free(a->top);
+        a->top = prev;
+    }
+    *a = (Arena){0};
+}
+
+/* -- Hash map --------------------------------------------------------------------------------------- */
+
+uint64_t snU_hash(const void *p, size_t n, uint64_t seed) { return XXH3_64bits_withSeed(p, n, seed); }
+
+static void put_slot(HashMap *m, uint64_t key, uint32_t val) {
+    uint32_t i = (uint32_t)(key ^ key >> 32) & (m->cap - 1);
+    while (m->slot[i].val) i = (i + 1) & (m->cap - 1);
+    m->slot[i] = (HashSlot){ key, val };
+}
+
+void snU_insert(Arena *a, HashMap *m, uint64_t key, uint32_t val) {
+    SN_ASSERT(val, "hash map: value 0 means absent");
+    if ((m->n + 1) * 4 > m->cap * 3ull) {
+        HashMap old = *m;
+        m->cap = old.cap ? old.cap * 2 : 32;
+        m->slot = NEWN(a, HashSlot, m->cap);
+        for (uint32_t i = 0; i < old.cap; i++)
+            if (old.slot[i].val) put_slot(m, old.slot[i].key, old.slot[i].val);
+    }
+    put_slot(m, key, val);
+    m->n++;
+}
+
+uint32_t snU_first(const HashMap *m, uint64_t key) {
+    return m->cap ? (uint32_t)(key ^ key >> 32) & (m->cap - 1) : 0;
+}
+
+uint32_t snU_at(const HashMap *m, uint64_t key, uint32_t *i) {
+    if (!m->cap) return 0;
+    for (; m->slot[*i].val; *i = (*i + 1) & (m->cap - 1)) {
+        if (m->slot[*i].key != key) continue;
+        uint32_t val = m->slot[*i].val;
+        *i = (*i + 1) & (m->cap - 1);
+        return val;
+    }
+    return 0;
+}
+
+uint32_t snU_find(const HashMap *m, uint64_t key) {
+    uint32_t i = snU_first(m, key);
+    return snU_at(m, key, &i);
+}
+
+/* -- Symbols ------------------------------------------------------------------------------------------ */
+
+Sym snU_sym(sn_ctx *c, const char *s, size_t n) {
+    if (!n) return 0;
+    if (!c->syms.n) PUSH(&c->arena, c->syms, "");
+    uint64_t h = snU_hash(s, n, 0);
+    uint32_t i = snU_first(&c->symmap, h), v;
+    while ((v = snU_at(&c->symmap, h, &i)) != 0)
+        if (!memcmp(c->syms.v[v], s, n) && !c->syms.v[v][n]) return v;
+    v = c->syms.n;
+    PUSH(&c->arena, c->syms, snU_strdup(&c->arena, s, n));
+    snU_insert(&c->arena, &c->symmap, h, v);
+    return v;
+}
+
+Sym snU_symz(sn_ctx *c, const char *s) { return s ? snU_sym(c, s, strlen(s)) : 0; }
+
+Sym snU_symf(sn_ctx *c, const char *fmt, ...) {
+    char buf[256], *s = buf;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(buf, sizeof buf, fmt, ap);
+    va_end(ap);
+    if (n >= (int)sizeof buf) {
+        s = must(malloc((size_t)n + 1));
+        va_start(ap, fmt);
+        vsnprintf(s, (size_t)n + 1, fmt, ap);
+        va_end(ap);
+    }
+    Sym sym = snU_sym(c, s, (size_t)n);
+    if (s != buf) free(s);
+    return sym;
+}
+
+const char *snU_str(const sn_ctx *c, Sym s) { return s && s < c->syms.n ? c->syms.v[s] : ""; }
+
+/* -- String buffer --------------------------------------------------------------------------------------- */
+
+static void reserve(StrBuf *b, size_t more) {
+    if (b->n + more + 1 <= b->cap) return;
+    size_t cap = b->cap ? b->cap * 2 : 256;
+    while (cap < b->n + more + 1) cap *= 2;
+    b->s = must(realloc(b->s, cap));
+    b->cap = cap;
+}
+
+void snU_put(StrBuf *b, const char *s, size_t n) {
+    reserve(b, n);
+    if (n) memcpy(b->s + b->n, s, n);
+    b->n += n;
+    b->s[b->n] = 0;
+}
+
+void snU_puts(StrBuf *b, const char *s) { snU_put(b, s, strlen(s)); }
+
+void snU_putf(StrBuf *b, const char *fmt, ...) {
+    va_list ap;
+    reserve(b, 128);
+    va_start(ap, fmt);
+    int n = vsnprintf(b->s + b->n, b->cap - b->n, fmt, ap);
+    va_end(ap);
+    if ((size_t)n >= b->cap - b->n) {
+        reserve(b, (size_t)n);
+        va_start(ap, fmt);
+        vsnprintf(b->s + b->n, b->cap - b->n, fmt, ap);
+        va_end(ap);
+    }
+    b->n += (size_t)n;
+}
+
+void snU_free_buf(StrBuf *b) {
+    free(b->s);
+    *b = (StrBuf){0};
+}
+
+/* -- Locations and errors ---------------------------------------------------------------------------------- */
+
+Loc snU_loc(sn_ctx *c, Sym file, uint32_t line, Sym path, Loc from) {
+    if (!c->locs.n) PUSH(&c->arena, c->locs, (LocInfo){0});
+    const LocInfo *last = &c->locs.v[c->locs.n - 1];
+    if (c->locs.n > 1 && last->line == line && last->file == file && last->path == path && last->from == from)
+        return c->locs.n - 1;
+    PUSH(&c->arena, c->locs, ((LocInfo){ .file = file, .path = path, .line = line, .from = from }));
+    return c->locs.n - 1;
+}
+
+const LocInfo *snU_locinfo(const sn_ctx *c, Loc l) {
+    static const LocInfo none;
+    return l < c->locs.n ? &c->locs.v[l] : &none;
+}
+
+/* "(in h.3.attn, called from ar.sn:38)" */
+static void put_trace(StrBuf *b, const sn_ctx *c, const LocInfo *at) {
+    const char *sep = " (";
+    if (at->path) { snU_putf(b, " (in %s", snU_str(c, at->path)); sep = ", "; }
+    int shown = 0;
+    for (Loc l = at->from; l && shown < 4; l = snU_locinfo(c, l)->from, shown++) {
+        const LocInfo *f = snU_locinfo(c, l);
+        snU_putf(b, "%s%s%s:%u", sep, shown ? "" : "called from ", snU_str(c, f->file), f->line);
+        sep = ", ";
+    }
+    if (at->path || shown) snU_puts(b, ")");
+}
+
+_Noreturn void snU_fail(sn_ctx *c, int code, Loc at, const char *fmt, ...) {
+    if (!c->code) {
+        StrBuf b = {0};
+        const LocInfo *l = snU_locinfo(c, at);
+        if (l->file) snU_putf(&b, "%s:%u: ", snU_str(c, l->file), l->line);
+        snU_puts(&b, "error: ");
+        char text[1024];
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(text, sizeof text, fmt, ap);
+        va_end(ap);
+        for (char *p = text; *p; p++)
+            if (*p == '\n') *p = ' ';
+        snU_puts(&b, text);
+        put_trace(&b, c, l);
+        c->code = code ? code : SN_PARSE;
+        c->message = snU_strdup(&c->arena, b.s, b.n);
+        snU_free_buf(&b);
+    }
+    if (!c->jump) snU_abort(__FILE__, __LINE__, "unhandled: %s", c->message);
+    longjmp(*c->jump, 1);
+}
+
+_Noreturn void snU_abort(const char *file, int line, const char *fmt, ...) {
+    fprintf(stderr, "%s:%d: internal error: ", file, line);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    abort();
+}
+
+jmp_buf *snU_enter(sn_ctx *c, jmp_buf *jb) {
+    jmp_buf *outer = c->jump;
+    c->jump = jb;
+    return outer;
+}
+
+void snU_leave(sn_ctx *c, jmp_buf *outer) { c->jump = outer; }
+
+/* -- Files, time, numbers ------------------------------------------------------------------------------------ */
+
+char *snU_read_file(sn_ctx *c, const char *path, size_t *n) {
+    (void)c;
+    FILE *f = fopen(path, "rb");
+    if (!f) return NULL;
+    StrBuf b = {0};
+    char chunk[16384];
+    size_t k;
+    reserve(&b, sizeof chunk);
+    b.s[0] = 0;
+    while ((k = fread(chunk, 1, sizeof chunk, f)) > 0) snU_put(&b, chunk, k);
+    int bad = ferror(f) ? errno : 0;
+    fclose(f);
+    if (bad) {
+        snU_free_buf(&b);
+        errno = bad;
+        return NULL;
+    }
+    *n = b.n;
+    return b.s;
+}
+
+double snU_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *snU_num(char buf[40], double v, bool as_f32) {
+    if (isnan(v)) return strcpy(buf, "nan");
+    if (isinf(v)) return strcpy(buf, v > 0 ? "inf" : "-inf");
+    int most = as_f32 ? 9 : 17;
+    for (int digits = 1; digits <= most; digits++) {
+        snprintf(buf, 40, "%.*g", digits, v);
+        if (as_f32 ? strtof(buf, NULL) == (float)v : strtod(buf, NULL) == v) break;
+    }
+    return buf;
+}

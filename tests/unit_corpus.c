@@ -1,0 +1,204 @@
+/* unit_corpus.c: tools/corpus.c on a folder that is made here: split, exact budgets, duplicates,
+   overlap, prepared shards.
+
+   Prints every failed check and `N passed, N failed`. */
+#define _GNU_SOURCE
+#include "runtime/sn_rt.h"
+#include "tools/corpus.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int passed, failed;
+static char folder[200];
+
+#define CHECK(cond, ...)                                                                           \
+    do {                                                                                           \
+        if (cond) {                                                                                \
+            passed++;                                                                              \
+        } else {                                                                                   \
+            failed++;                                                                              \
+            printf("%s:%d: failed: %s:", __FILE__, __LINE__, #cond);                               \
+            printf(" " __VA_ARGS__);                                                               \
+            printf("\n");                                                                          \
+        }                                                                                          \
+    } while (0)
+
+static const char *at(const char *name)
+{
+    static char path[4][512];
+    static int k;
+    k = (k + 1) % 4;
+    snprintf(path[k], sizeof path[k], "%s/%s", folder, name);
+    return path[k];
+}
+
+static void spill(const char *name, const char *text, size_t n)
+{
+    FILE *f = fopen(at(name), "wb");
+    if (!f || fwrite(text, 1, n, f) != n)
+        abort();
+    fclose(f);
+}
+
+/* Text that no other (file, place) has. */
+static void make_text(char *out, size_t n, uint32_t file)
+{
+    uint32_t key[2] = { file, 0 }, w[4];
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t ctr[4] = { i, 0, 0, 0 };
+        sn_philox(key, ctr, w);
+        out[i] = (char)('a' + w[0] % 26);
+    }
+}
+
+static void make_files(void)
+{
+    static char text[40000];
+    char name[64];
+    mkdir(at("in"), 0777);
+    mkdir(at("in/deep"), 0777);
+    for (uint32_t i = 0; i < 40; i++) {
+        make_text(text, 10000, i);
+        snprintf(name, sizeof name, "in/%sf%02u.txt", i % 2 ? "deep/" : "", i);
+        spill(name, text, 10000);
+    }
+    spill("in/zz-copy.txt", text, 10000);        /* a duplicate of file 39 */
+    spill("in/empty.txt", text, 0);
+    spill("in/.hidden", "hidden", 6);
+    spill("in/binary", "a\0b", 3);
+    make_text(text, 2048, 100);
+    memcpy(text + 2048, text, 1024);             /* a duplicate piece */
+    spill("in/twice.txt", text, 3072);
+    if (symlink("..", at("in/loop")))
+        abort();
+}
+
+static int read_shard(const char *path, uint16_t *out, int64_t n)
+{
+    char err[256];
+    sn_file *f = sn_file_open(path, err);
+    const sn_tensor *t = f ? sn_file_find(f, "tokens") : NULL;
+    bool ok = t && t->dtype == SN_FILE_U16 && t->dim[0] == n;
+    if (ok)
+        memcpy(out, t->data, t->bytes);
+    sn_file_close(f);
+    return ok;
+}
+
+static void test_split(void)
+{
+    enum { UNIQUE = 200000, VAL = 25000, TEST = 15000 };
+    static uint16_t a[UNIQUE], b[UNIQUE], v[VAL], v2[VAL];
+    char err[256] = "";
+    const char *in[] = { at("in") };
+    char out[256];
+    snprintf(out, sizeof out, "%s/out", folder);
+    CorpusInfo info, more;
+    CorpusDesc d = { .paths = in,
+                     .npaths = 1,
+                     .out = out,
+                     .unique = UNIQUE,
+                     .val_bytes = VAL,
+                     .test_bytes = TEST,
+                     .split_seed = 1,
+                     .seed = 2 };
+    char kept[512];
+    snprintf(kept, sizeof kept, "%s", in[0]);
+    in[0] = kept;
+    CHECK(!corpus_prepare(&d, &info, err), "%s", err);
+    CHECK(info.files == 41 && info.bytes == 403072 && info.duplicate_files == 1 &&
+          info.binary == 1 && info.duplicate_pieces == 1 && info.vocab == 257 && info.mask == 256);
+    CHECK(info.train.bytes == UNIQUE && info.val.bytes == VAL && info.test.bytes == TEST);
+    CHECK(info.val.overlap == 0 && info.test.overlap == 0, "%g", info.val.overlap);
+    CHECK(read_shard(info.train.path, a, UNIQUE) && read_shard(info.val.path, v, VAL));
+    d.unique = UNIQUE / 2;
+    CHECK(!corpus_prepare(&d, &more, err) && more.val.hash == info.val.hash &&
+          more.test.hash == info.test.hash);
+    CHECK(read_shard(more.train.path, b, UNIQUE / 2) && !memcmp(a, b, UNIQUE)); /* nested budgets */
+    d.seed = 3, d.unique = UNIQUE;
+    CHECK(!corpus_prepare(&d, &more, err) && more.train.hash != info.train.hash &&
+          more.val.hash == info.val.hash);
+    d.split_seed = 4, d.seed = 2;
+    CHECK(!corpus_prepare(&d, &more, err) && more.val.hash != info.val.hash &&
+          read_shard(more.val.path, v2, VAL));
+    d.split_seed = 1;
+    CHECK(!corpus_prepare(&d, &more, err) && more.train.hash == info.train.hash);
+    d.unique = 0, d.val_bytes = d.test_bytes = 0;
+    CHECK(!corpus_prepare(&d, &more, err) && more.train.bytes == 403072 - 1024 &&
+          !more.val.path[0]);
+    d.unique = 403072;
+    CHECK(corpus_prepare(&d, &more, err) < 0 && strstr(err, "403072"), "%s", err);
+    d.unique = 1000, d.val_bytes = 1 << 20;
+    CHECK(corpus_prepare(&d, &more, err) < 0 && strstr(err, "validation"), "%s", err);
+}
+
+/* One file, so sections; its second half repeats the first, shifted so that no piece or section is
+ * equal. */
+static void test_overlap(void)
+{
+    enum { HALF = 500001 };
+    static char text[2 * HALF];
+    char err[256] = "", out[256], file[256];
+    make_text(text, HALF, 7);
+    memcpy(text + HALF, text, HALF);
+    spill("one.txt", text, 2 * HALF);
+    snprintf(out, sizeof out, "%s/out2", folder);
+    snprintf(file, sizeof file, "%s", at("one.txt"));
+    const char *in[] = { file };
+    CorpusInfo info;
+    CorpusDesc d = { .paths = in, .npaths = 1, .out = out, .val_bytes = 60000, .split_seed = 1 };
+    CHECK(!corpus_prepare(&d, &info, err), "%s", err);
+    CHECK(info.cut_files == 1 && info.val.overlap > 0.9, "%g", info.val.overlap);
+    const char *shard[] = { out };
+    d = (CorpusDesc){ .paths = shard, .npaths = 1 };
+    CorpusInfo again;
+    CHECK(!corpus_prepare(&d, &again, err) && again.prepared &&
+              again.train.bytes == info.train.bytes && again.train.hash == info.train.hash &&
+              again.vocab == 257 && again.mask == 256 && !again.test.path[0],
+          "%s", err);
+    shard[0] = info.train.path;
+    CHECK(!corpus_prepare(&d, &again, err) && again.prepared && !again.val.path[0]);
+    CHECK(again.train.bytes == info.train.bytes);
+}
+
+static void test_errors(void)
+{
+    char err[256] = "", path[256];
+    snprintf(path, sizeof path, "%s", at("nothing-here"));
+    const char *in[] = { path, path };
+    CorpusInfo info;
+    CorpusDesc d = { .paths = in, .npaths = 1, .out = folder };
+    CHECK(corpus_prepare(&d, &info, err) < 0 && strstr(err, "nothing-here"));
+    snprintf(path, sizeof path, "%s", at("in/binary"));
+    CHECK(corpus_prepare(&d, &info, err) < 0 && strstr(err, "no text"), "%s", err);
+    snprintf(path, sizeof path, "%s", at("x.safetensors"));
+    CHECK(corpus_prepare(&d, &info, err) < 0);
+    d.npaths = 2;
+    CHECK(corpus_prepare(&d, &info, err) < 0 && strstr(err, "mixed"));
+    d.npaths = 0;
+    CHECK(corpus_prepare(&d, &info, err) < 0);
+}
+
+int main(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.150s/sinter-corpus-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(folder)) {
+        perror(folder);
+        return 1;
+    }
+    make_files();
+    test_split();
+    test_overlap();
+    test_errors();
+    char command[512];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    if (system(command))
+        printf("cannot remove %s\n", folder);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

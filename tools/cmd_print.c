@@ -1,0 +1,69 @@
+/* cmd_print.c: `sinter print`: a graph file -> the flat form, after elaboration or passes; as a DOT picture; or counts. */
+#include "passes/pass.h"
+#include "tools/cmd.h"
+
+static void print_stats(const Graph *g) {
+    uint32_t *count = calloc(snG_num_ops(g->ctx) + 1, sizeof *count);
+    int64_t weights = 0;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        count[snG_node(g, id)->op]++;
+        if (snG_node(g, id)->op == OP_weight) weights += snG_count(snG_type(g, id));
+    }
+    printf("graph %s: %u nodes, %u outputs, %u updates, %lld weight elements\n", snU_str(g->ctx, g->name), g->nodes.n - 1,
+           g->outputs.n, g->updates.n, (long long)weights);
+    for (unsigned op = 1; op < snG_num_ops(g->ctx); op++)
+        if (count[op]) printf("%8u  %s\n", count[op], snG_op(g->ctx, op)->cname);
+    free(count);
+}
+
+static void print_graph(const Graph *g, const char *path, bool dot, bool stats) {
+    StrBuf b = {0};
+    if (stats) { print_stats(g); return; }
+    if (dot) snG_print_dot(&b, g);
+    else if (path) snG_print_path(&b, g, path);
+    else snG_print(&b, g);
+    fwrite(b.s, 1, b.n, stdout);
+    snU_free_buf(&b);
+}
+
+static int list_passes(void) {
+    StrBuf b = {0};
+    snP_list(&b);
+    fwrite(b.s, 1, b.n, stdout);
+    snU_free_buf(&b);
+    return EXIT_DONE;
+}
+
+int cmd_print(const Command *self, int argc, char **argv) {
+    StrList defs = {0}, pos = {0};
+    const char *passes = NULL, *name = NULL, *path = NULL;
+    bool dot = false, stats = false, list = false;
+    const Opt opts[] = {
+        { "define", 'D', OPT_LIST, &defs, "K=V", "a param or dim of the file" },
+        { "passes", 'p', OPT_TEXT, &passes, "A,B", "passes to run first, in this order" },
+        { "graph", 'g', OPT_TEXT, &name, "NAME", "one graph only" },
+        { "path", 0, OPT_TEXT, &path, "PREFIX", "only nodes below this instance path" },
+        { "dot", 0, OPT_FLAG, &dot, "", "GraphViz input instead" },
+        { "stats", 0, OPT_FLAG, &stats, "", "node counts by op instead" },
+        { "list-passes", 0, OPT_FLAG, &list, "", "the passes, a line each" },
+        { 0 }
+    };
+    int rc = cmd_parse(self, argc, argv, opts, &pos);
+    if (rc >= 0) return rc;
+    if (list) return list_passes();
+    if (pos.n != 1) return cmd_usage(self, "wants one file");
+    Model m;
+    if ((rc = model_load(&m, pos.v[0], &defs))) return rc;
+    if (name && !model_graph(&m, name, NULL)) { model_free(&m); return EXIT_FAILED; }
+    SN_ENTER(m.c, { rc = model_error(m.c); model_free(&m); return rc; });
+    for (uint32_t i = 0; i < m.m->graphs.n; i++) {
+        const Graph *g = m.m->graphs.v[i];
+        if (name && g != snG_get(m.m, name)) continue;
+        Graph *after = passes ? snP_run(m.c, g, &(PassOptions){ .stats = stats }, passes) : NULL;
+        print_graph(after ? after : g, path, dot, stats);
+        if (after) snG_free(after);
+    }
+    SN_LEAVE(m.c);
+    model_free(&m);
+    return fflush(stdout) ? cmd_fail("cannot write to standard output") : EXIT_DONE;
+}

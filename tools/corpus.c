@@ -1,0 +1,640 @@
+/* corpus.c: prepares text for training; see corpus.h.
+
+   In: folders and files. Out: shards of byte tokens. The steps, each one section below:
+     collect   folders recursively, sorted by path; no hidden names, no links, no files with NUL
+               bytes; equal files once
+     cut       a file with more than 1/20 of all bytes counts as sections of 64 KiB, or it could
+               only be on one side
+     split     the units (files, sections) shuffled by split_seed: validation takes whole ones until
+               it has its bytes, then test, the rest is for training; what a last unit has too much
+               is dropped, not trained on
+     draw      training units in pieces of 1 KiB, equal pieces once, shuffled by seed; the first
+               `unique` bytes of that. A smaller budget with the same seed is a prefix of a larger one
+     overlap   share of the 50-byte strings of validation, at every position, that occur in
+               training: a rolling hash over the training bytes looks into a table of the
+               validation's strings */
+#define _GNU_SOURCE
+#include "tools/corpus.h"
+
+#include "runtime/sn_rt.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+enum { FAIL_NOMEM = -6, FAIL_IO = -7, FAIL_USAGE = -10 };     /* codes of graph/util.h */
+enum { SECTION = 64 << 10, BIG_SHARE = 20, DEFAULT_MAX_FILE = 16 << 20 };
+
+typedef struct File { uint8_t *text; int64_t size; } File;
+typedef struct Unit { const uint8_t *text; int64_t size; int file; } Unit;
+typedef struct Set { uint64_t *key, mask; uint8_t *hit; } Set;  /* open addressing; 0 = free */
+
+typedef struct Corpus {
+    const CorpusDesc *d;
+    CorpusInfo *info;
+    char *err;
+    File *file;
+    int64_t nfiles, cap;
+    Set seen;                                    /* hashes of files */
+    Unit *unit;
+    int64_t nunits;
+    uint8_t *train, *val, *test;
+} Corpus;
+
+static int fail(char *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static int fail(char *err, int code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err, 256, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+static void say(const CorpusDesc *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(const CorpusDesc *d, const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    if (!d->log)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    d->log(d->user, line);
+}
+
+/* -- Sets of hashes ---------------------------------------------------------------------------- */
+
+static bool set_new(Set *s, int64_t n)
+{
+    uint64_t cap = 64;
+    while (cap < (uint64_t)n * 2)
+        cap *= 2;
+    s->key = calloc(cap, sizeof *s->key);
+    s->hit = calloc(cap, 1);
+    s->mask = cap - 1;
+    return s->key && s->hit;
+}
+
+static void set_free(Set *s)
+{
+    free(s->key);
+    free(s->hit);
+}
+
+/* Where key is, or the free slot where it would be. */
+static uint64_t set_find(const Set *s, uint64_t key)
+{
+    uint64_t i = (key ^ key >> 32) & s->mask;
+    while (s->key[i] && s->key[i] != key)
+        i = (i + 1) & s->mask;
+    return i;
+}
+
+static bool set_add(Set *s, uint64_t key)        /* true: it is new */
+{
+    key += !key;
+    uint64_t i = set_find(s, key);
+    bool is_new = !s->key[i];
+    s->key[i] = key;
+    return is_new;
+}
+
+/* -- Random order: Fisher-Yates by Philox ------------------------------------------------------ */
+
+static void shuffle(int64_t *v, int64_t n, uint64_t seed)
+{
+    uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
+    for (int64_t i = 0; i < n; i++)
+        v[i] = i;
+    for (int64_t i = n - 1; i > 0; i--) {
+        uint32_t ctr[4] = { (uint32_t)i, (uint32_t)(i >> 32), 0, 0xfffffffdu };
+        sn_philox(key, ctr, w);
+        uint64_t x = (uint64_t)w[1] << 32 | w[0];
+        int64_t k = (int64_t)((unsigned __int128)x * (uint64_t)(i + 1) >> 64), t = v[i];
+        v[i] = v[k];
+        v[k] = t;
+    }
+}
+
+/* -- Collect ----------------------------------------------------------------------------------- */
+
+static void note_unreadable(Corpus *c, const char *path)
+{
+    if (!c->info->unreadable++)
+        snprintf(c->info->first_unreadable, sizeof c->info->first_unreadable, "%s: %s", path,
+                 strerror(errno));
+}
+
+/* The whole file, malloc'ed; NULL with errno. */
+static uint8_t *read_file(const char *path, int64_t *size)
+{
+    FILE *f = fopen(path, "rbe");
+    uint8_t *text = NULL;
+    size_t n = 0, cap = 0, k = 1;
+    if (!f)
+        return NULL;
+    while (k) {
+        if (n == cap) {
+            uint8_t *grown = realloc(text, cap = cap ? cap * 2 : 1 << 16);
+            if (!grown) {
+                errno = ENOMEM;
+                goto fail;
+            }
+            text = grown;
+        }
+        k = fread(text + n, 1, cap - n, f);
+        n += k;
+    }
+    if (ferror(f))
+        goto fail;
+    fclose(f);
+    *size = (int64_t)n;
+    return text;
+fail:
+    k = (size_t)errno;
+    fclose(f);
+    free(text);
+    errno = (int)k;
+    return NULL;
+}
+
+static bool grow_seen(Corpus *c)
+{
+    Set bigger;
+    if (!set_new(&bigger, c->cap * 2))
+        return false;
+    for (int64_t i = 0; i < c->nfiles; i++)
+        set_add(&bigger, XXH3_64bits(c->file[i].text, (size_t)c->file[i].size));
+    set_free(&c->seen);
+    c->seen = bigger;
+    return true;
+}
+
+static int add_file(Corpus *c, const char *path, bool named)
+{
+    int64_t size = 0;
+    uint8_t *text = read_file(path, &size);
+    if (!text && errno == ENOMEM)
+        return fail(c->err, FAIL_NOMEM, "%s: out of memory", path);
+    if (!text && named)
+        return fail(c->err, FAIL_IO, "%s: %s", path, strerror(errno));
+    if (!text) {
+        note_unreadable(c, path);
+        return 0;
+    }
+    bool binary = memchr(text, 0, (size_t)size) != NULL;
+    if (!size || binary) {
+        c->info->binary += binary;
+        free(text);
+        return 0;
+    }
+    if (c->nfiles == c->cap) {
+        c->cap = c->cap ? c->cap * 2 : 256;
+        File *grown = realloc(c->file, sizeof *c->file * (size_t)c->cap);
+        if (!grown || (c->file = grown, !grow_seen(c))) {
+            free(text);
+            return fail(c->err, FAIL_NOMEM, "%s: out of memory", path);
+        }
+    }
+    if (!set_add(&c->seen, XXH3_64bits(text, (size_t)size))) {
+        c->info->duplicate_files++;
+        free(text);
+        return 0;
+    }
+    uint8_t *fitted = realloc(text, (size_t)size);
+    c->file[c->nfiles++] = (File){ fitted ? fitted : text, size };
+    c->info->bytes += size;
+    if (c->nfiles % 10000 == 0)
+        say(c->d, "%" PRId64 " files, %.1f MB", c->nfiles, (double)c->info->bytes * 1e-6);
+    return 0;
+}
+
+static int visible(const struct dirent *e) { return e->d_name[0] != '.'; }
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int add_path(Corpus *c, const char *path, bool named);
+
+static int add_folder(Corpus *c, const char *path, bool named)
+{
+    struct dirent **entry;
+    int rc = 0, n = scandir(path, &entry, visible, by_bytes);
+    if (n < 0 && named)
+        return fail(c->err, FAIL_IO, "%s: %s", path, strerror(errno));
+    if (n < 0)
+        note_unreadable(c, path);
+    for (int i = 0; i < n; i++) {
+        char *child = NULL;
+        if (!rc && asprintf(&child, "%s/%s", path, entry[i]->d_name) < 0)
+            rc = fail(c->err, FAIL_NOMEM, "%s: out of memory", path);
+        if (!rc)
+            rc = add_path(c, child, false);
+        free(child);
+        free(entry[i]);
+    }
+    if (n >= 0)
+        free(entry);
+    return rc;
+}
+
+static int add_path(Corpus *c, const char *path, bool named)
+{
+    struct stat st;
+    int64_t max = c->d->max_file ? c->d->max_file : DEFAULT_MAX_FILE;
+    if (named ? stat(path, &st) : lstat(path, &st)) {
+        if (named)
+            return fail(c->err, FAIL_IO, "%s: %s", path, strerror(errno));
+        note_unreadable(c, path);
+        return 0;
+    }
+    if (S_ISDIR(st.st_mode))
+        return add_folder(c, path, named);
+    if (!S_ISREG(st.st_mode))
+        return named ? fail(c->err, FAIL_USAGE, "%s: neither a file nor a folder", path) : 0;
+    if (!named && st.st_size > max) {
+        c->info->large++;
+        return 0;
+    }
+    return add_file(c, path, named);
+}
+
+/* -- Cut and split ----------------------------------------------------------------------------- */
+
+static int cut(Corpus *c)
+{
+    int64_t total = c->info->bytes, n = 0;
+    for (int64_t i = 0; i < c->nfiles; i++)
+        n += c->file[i].size / SECTION + 1;
+    c->unit = malloc(sizeof *c->unit * (size_t)(n + 1));
+    if (!c->unit)
+        return fail(c->err, FAIL_NOMEM, "out of memory");
+    for (int64_t i = 0; i < c->nfiles; i++) {
+        const File *f = &c->file[i];
+        bool big = f->size > total / BIG_SHARE && f->size > SECTION;
+        c->info->cut_files += big;
+        for (int64_t at = 0; at < f->size; at += big ? SECTION : f->size) {
+            int64_t size = big && f->size - at > SECTION ? SECTION : f->size - at;
+            c->unit[c->nunits++] = (Unit){ f->text + at, size, (int)i };
+        }
+    }
+    return 0;
+}
+
+/* Whole units in the order given, from *next on, until there are `bytes`. They become empty. */
+static int take(Corpus *c, const int64_t *order, int64_t *next, int64_t bytes, uint8_t **out,
+                CorpusSet *set, const char *what)
+{
+    if (!bytes)
+        return 0;
+    *out = malloc((size_t)bytes);
+    if (!*out)
+        return fail(c->err, FAIL_NOMEM, "out of memory");
+    for (; set->bytes < bytes && *next < c->nunits; ++*next) {
+        Unit *u = &c->unit[order[*next]];
+        int64_t n = u->size < bytes - set->bytes ? u->size : bytes - set->bytes;
+        memcpy(*out + set->bytes, u->text, (size_t)n);
+        set->bytes += n;
+        set->files++;
+        u->size = 0;
+    }
+    if (set->bytes < bytes)
+        return fail(c->err, FAIL_USAGE,
+                    "the files have only %" PRId64 " bytes: too few for %" PRId64 " of %s",
+                    c->info->bytes, bytes, what);
+    return 0;
+}
+
+static int split(Corpus *c)
+{
+    int64_t next = 0, *order = malloc(sizeof *order * (size_t)(c->nunits + 1));
+    if (!order)
+        return fail(c->err, FAIL_NOMEM, "out of memory");
+    shuffle(order, c->nunits, c->d->split_seed);
+    int rc = take(c, order, &next, c->d->val_bytes, &c->val, &c->info->val, "validation");
+    if (!rc)
+        rc = take(c, order, &next, c->d->test_bytes, &c->test, &c->info->test, "test");
+    free(order);
+    return rc;
+}
+
+/* -- Draw -------------------------------------------------------------------------------------- */
+
+/* The pieces of the units that are left, equal ones once; NULL: out of memory. */
+static Unit *make_pieces(Corpus *c, int64_t *npieces, int64_t *bytes)
+{
+    Set seen = { 0 };
+    int64_t n = 0;
+    for (int64_t i = 0; i < c->nunits; i++)
+        n += (c->unit[i].size + CORPUS_PIECE - 1) / CORPUS_PIECE;
+    Unit *piece = malloc(sizeof *piece * (size_t)(n + 1));
+    bool ok = piece && set_new(&seen, n);
+    *npieces = *bytes = 0;
+    for (int64_t i = 0; i < c->nunits && ok; i++)
+        for (int64_t at = 0; at < c->unit[i].size; at += CORPUS_PIECE) {
+            const uint8_t *text = c->unit[i].text + at;
+            int64_t size =
+                c->unit[i].size - at < CORPUS_PIECE ? c->unit[i].size - at : CORPUS_PIECE;
+            if (set_add(&seen, XXH3_64bits(text, (size_t)size))) {
+                piece[(*npieces)++] = (Unit){ text, size, c->unit[i].file };
+                *bytes += size;
+            } else {
+                c->info->duplicate_pieces++;
+            }
+        }
+    set_free(&seen);
+    if (!ok) {
+        free(piece);
+        return NULL;
+    }
+    return piece;
+}
+
+static int draw(Corpus *c)
+{
+    CorpusSet *train = &c->info->train;
+    int64_t n = 0, have = 0, want = c->d->unique, rc = 0;
+    Unit *piece = make_pieces(c, &n, &have);
+    int64_t *order = malloc(sizeof *order * (size_t)(n + 1));
+    uint8_t *used = calloc((size_t)c->nfiles + 1, 1);
+    if (!piece || !order || !used) {
+        rc = fail(c->err, FAIL_NOMEM, "out of memory");
+        goto out;
+    }
+    if (have < want || have == 0) {
+        rc = fail(c->err, FAIL_USAGE,
+                  "%" PRId64 " unique training bytes wanted, the files have %" PRId64
+                  " after validation and duplicates are taken out",
+                  want, have);
+        goto out;
+    }
+    shuffle(order, n, c->d->seed);
+    for (int64_t i = 0; i < n && !want; i++)
+        order[i] = i;
+    want = want ? want : have;
+    c->train = malloc((size_t)want);
+    if (!c->train) {
+        rc = fail(c->err, FAIL_NOMEM, "out of memory");
+        goto out;
+    }
+    for (int64_t i = 0; train->bytes < want; i++) {
+        const Unit *p = &piece[order[i]];
+        int64_t size = p->size < want - train->bytes ? p->size : want - train->bytes;
+        memcpy(c->train + train->bytes, p->text, (size_t)size);
+        train->bytes += size;
+        train->files += !used[p->file];
+        used[p->file] = 1;
+    }
+out:
+    free(used);
+    free(order);
+    free(piece);
+    return (int)rc;
+}
+
+/* -- Overlap ----------------------------------------------------------------------------------- */
+
+/* Buzhash: rotate and xor; the hash depends on the last CORPUS_STRING bytes alone. */
+static inline uint64_t rotl(uint64_t x, int k) { return k ? x << k | x >> (64 - k) : x; }
+
+static inline uint64_t mix(uint64_t x)
+{
+    x ^= x >> 31;
+    x *= 0x9e3779b97f4a7c15ull;
+    x ^= x >> 29;
+    return x + !x;
+}
+
+typedef struct Roll { uint64_t table[256], h; } Roll;
+
+static void roll_tables(Roll *r)
+{
+    for (int i = 0; i < 256; i++) {
+        uint8_t byte = (uint8_t)i;
+        r->table[i] = XXH3_64bits(&byte, 1);
+    }
+    r->h = 0;
+}
+
+/* The hash of the string that ends at text[i], once i >= CORPUS_STRING - 1. */
+static inline uint64_t roll(Roll *r, const uint8_t *text, int64_t i)
+{
+    r->h = rotl(r->h, 1) ^ r->table[text[i]];
+    if (i >= CORPUS_STRING)
+        r->h ^= rotl(r->table[text[i - CORPUS_STRING]], CORPUS_STRING % 64);
+    return mix(r->h);
+}
+
+static int measure_overlap(const CorpusDesc *d, const uint8_t *train, int64_t ntrain,
+                           const uint8_t *held, CorpusSet *set, char *err)
+{
+    Roll r;
+    Set strings;
+    int64_t found = 0, all = set->bytes - CORPUS_STRING + 1;
+    if (all <= 0)
+        return 0;
+    say(d, "overlap: %" PRId64 " strings against %.1f MB of training text", all,
+        (double)ntrain * 1e-6);
+    bool ok = set_new(&strings, all);
+    roll_tables(&r);
+    for (int64_t i = 0; i < set->bytes && ok; i++) {
+        uint64_t h = roll(&r, held, i);
+        if (i >= CORPUS_STRING - 1)
+            set_add(&strings, h);
+    }
+    r.h = 0;
+    for (int64_t i = 0; i < ntrain && ok; i++) {
+        uint64_t h = roll(&r, train, i);
+        if (i < CORPUS_STRING - 1)
+            continue;
+        uint64_t at = set_find(&strings, h);
+        if (strings.key[at])
+            strings.hit[at] = 1;
+    }
+    r.h = 0;
+    for (int64_t i = 0; i < set->bytes && ok; i++) {
+        uint64_t h = roll(&r, held, i);
+        if (i >= CORPUS_STRING - 1)
+            found += strings.hit[set_find(&strings, h)];
+    }
+    set_free(&strings);
+    set->overlap = (double)found / (double)all;
+    return ok ? 0 : fail(err, FAIL_NOMEM, "out of memory");
+}
+
+/* -- Write ------------------------------------------------------------------------------------- */
+
+static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text, CorpusSet *set,
+                     char *err)
+{
+    char bytes[24], files[24], seed[24], split_seed[24], hash[24], overlap[32];
+    if (!text)
+        return 0;
+    if (snprintf(set->path, sizeof set->path, "%s/%s.safetensors", d->out, name) >=
+        (int)sizeof set->path)
+        return fail(err, FAIL_USAGE, "%.200s: path too long", d->out);
+    uint16_t *token = malloc(sizeof *token * (size_t)set->bytes);
+    if (!token)
+        return fail(err, FAIL_NOMEM, "out of memory");
+    for (int64_t i = 0; i < set->bytes; i++)
+        token[i] = text[i];
+    set->hash = XXH3_64bits(text, (size_t)set->bytes);
+    snprintf(bytes, sizeof bytes, "%" PRId64, set->bytes);
+    snprintf(files, sizeof files, "%" PRId64, set->files);
+    snprintf(seed, sizeof seed, "%" PRIu64, d->seed);
+    snprintf(split_seed, sizeof split_seed, "%" PRIu64, d->split_seed);
+    snprintf(hash, sizeof hash, "%016" PRIx64, set->hash);
+    snprintf(overlap, sizeof overlap, "%.6f", set->overlap);
+    const char *meta[] = { "tokenizer", "bytes", "vocab", "257", "mask", "256", "bytes", bytes,
+                           "files", files, "seed", seed, "split_seed", split_seed, "hash", hash,
+                           "overlap", overlap, NULL };
+    sn_tensor t = { .name = "tokens",
+                    .dtype = SN_FILE_U16,
+                    .rank = 1,
+                    .dim = { set->bytes },
+                    .data = token,
+                    .bytes = sizeof *token * (size_t)set->bytes };
+    int rc = sn_file_write(set->path, &t, 1, meta, err);
+    free(token);
+    say(d, "%s: %" PRId64 " bytes of %" PRId64 " files", set->path, set->bytes, set->files);
+    return rc;
+}
+
+/* -- Prepared shards --------------------------------------------------------------------------- */
+
+static int open_set(const char *path, CorpusSet *set, CorpusInfo *info, char *err)
+{
+    sn_file *f = sn_file_open(path, err);
+    if (!f)
+        return FAIL_IO;
+    int rc = 0;
+    const sn_tensor *t = sn_file_find(f, "tokens");
+    const char *vocab = sn_file_meta(f, "vocab"), *mask = sn_file_meta(f, "mask"),
+               *hash = sn_file_meta(f, "hash"), *files = sn_file_meta(f, "files"),
+               *overlap = sn_file_meta(f, "overlap");
+    if (!t || t->rank != 1) {
+        rc = fail(err, FAIL_USAGE, "%s: has no tensor 'tokens' with one axis", path);
+        goto out;
+    }
+    snprintf(set->path, sizeof set->path, "%s", path);
+    set->bytes = t->dim[0];
+    set->files = files ? atoll(files) : 0;
+    set->hash = hash ? strtoull(hash, NULL, 16) : 0;
+    set->overlap = overlap ? atof(overlap) : 0;
+    info->vocab = vocab ? atoi(vocab) : 0;
+    info->mask = mask ? atoi(mask) : -1;
+    info->prepared = 1;
+out:
+    sn_file_close(f);
+    return rc;
+}
+
+static bool is_shard(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 12 && !strcmp(path + n - 12, ".safetensors");
+}
+
+/* 1: the paths are prepared shards, taken; 0: they are text; negative: error. */
+static int take_prepared(const CorpusDesc *d, CorpusInfo *info, char *err)
+{
+    static const char *const names[] = { "train", "val", "test" };
+    CorpusSet *sets[] = { &info->train, &info->val, &info->test };
+    char path[1024];
+    struct stat st;
+    for (int i = 0; i < d->npaths && d->npaths > 1; i++)
+        if (is_shard(d->paths[i]))
+            return fail(err, FAIL_USAGE, "%s: a prepared shard cannot be mixed with other data",
+                        d->paths[i]);
+    if (is_shard(d->paths[0])) {
+        int rc = open_set(d->paths[0], &info->train, info, err);
+        return rc ? rc : 1;
+    }
+    snprintf(path, sizeof path, "%s/train.safetensors", d->paths[0]);
+    if (d->npaths != 1 || stat(path, &st))
+        return 0;
+    for (int i = 2; i >= 0; i--) {               /* train last: its vocabulary counts */
+        snprintf(path, sizeof path, "%s/%s.safetensors", d->paths[0], names[i]);
+        int rc = stat(path, &st) ? 0 : open_set(path, sets[i], info, err);
+        if (rc)
+            return rc;
+    }
+    return 1;
+}
+
+/* -- All of it --------------------------------------------------------------------------------- */
+
+static int prepare_text(Corpus *c)
+{
+    const CorpusDesc *d = c->d;
+    CorpusInfo *info = c->info;
+    int rc = 0;
+    for (int i = 0; i < d->npaths && !rc; i++)
+        rc = add_path(c, d->paths[i], true);
+    if (rc)
+        return rc;
+    if (!c->nfiles)
+        return fail(c->err, FAIL_USAGE,
+                    "%s: no text: %" PRId64 " binary, %" PRId64 " too large, %" PRId64
+                    " unreadable files",
+                    d->paths[0], info->binary, info->large, info->unreadable);
+    info->files = c->nfiles;
+    say(d,
+        "%" PRId64 " files, %.1f MB; left out: %" PRId64 " duplicates, %" PRId64 " binary, %" PRId64
+        " too large, %" PRId64 " unreadable",
+        info->files, (double)info->bytes * 1e-6, info->duplicate_files, info->binary, info->large,
+        info->unreadable);
+    if (info->unreadable)
+        say(d, "unreadable: %s", info->first_unreadable);
+    if ((rc = cut(c)) || (rc = split(c)) || (rc = draw(c)))
+        return rc;
+    if (c->val)
+        rc = measure_overlap(d, c->train, info->train.bytes, c->val, &info->val, c->err);
+    if (!rc && c->test)
+        rc = measure_overlap(d, c->train, info->train.bytes, c->test, &info->test, c->err);
+    if (rc)
+        return rc;
+    if (mkdir(d->out, 0777) && errno != EEXIST)
+        return fail(c->err, FAIL_IO, "%s: %s", d->out, strerror(errno));
+    rc = write_set(d, "val", c->val, &info->val, c->err);
+    rc = rc ? rc : write_set(d, "test", c->test, &info->test, c->err);
+    if (!rc)                                     /* last: its presence says done */
+        rc = write_set(d, "train", c->train, &info->train, c->err);
+    return rc;
+}
+
+int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
+{
+    memset(info, 0, sizeof *info);
+    if (d->npaths < 1)
+        return fail(err, FAIL_USAGE, "no data: name files, folders or a prepared shard");
+    if (d->unique < 0 || d->val_bytes < 0 || d->test_bytes < 0)
+        return fail(err, FAIL_USAGE, "a number of bytes is negative");
+    int rc = take_prepared(d, info, err);
+    if (rc)
+        return rc < 0 ? rc : 0;
+    info->vocab = CORPUS_VOCAB;
+    info->mask = CORPUS_MASK;
+    Corpus c = { .d = d, .info = info, .err = err };
+    rc = prepare_text(&c);
+    for (int64_t i = 0; i < c.nfiles; i++)
+        free(c.file[i].text);
+    free(c.file);
+    free(c.unit);
+    free(c.train);
+    free(c.val);
+    free(c.test);
+    set_free(&c.seen);
+    return rc;
+}

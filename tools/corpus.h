@@ -1,0 +1,43 @@
+/* corpus.h: from folders and files of text to token shards for training, validation and test.
+
+   The tokenizer is the byte: token = byte value, 256 is the mask, vocabulary 257. Everything is a
+   function of the files' contents, their order (sorted by path) and the two seeds. */
+#ifndef SN_CORPUS_H
+#define SN_CORPUS_H
+#include <stdint.h>
+
+enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_PIECE = 1024, CORPUS_STRING = 50 };
+
+typedef struct CorpusDesc {
+    const char *const *paths;        /* files, folders; or one prepared shard, or a folder of them */
+    int npaths;
+    const char *out;                 /* folder for train, val and test.safetensors */
+    int64_t unique;                  /* training bytes, exactly; 0 = all that are there, in order */
+    int64_t val_bytes, test_bytes;   /* exactly; 0 = none. Test: files that no choice was made on */
+    uint64_t split_seed;             /* which files are held out: the same for a whole study */
+    uint64_t seed;                   /* which pieces of the training files make the unique set */
+    int64_t max_file;                /* larger files in folders are skipped; 0 = 16 MiB */
+    void (*log)(void *user, const char *line);   /* progress, line by line; may be NULL */
+    void *user;
+} CorpusDesc;
+
+typedef struct CorpusSet {
+    char path[1024];                 /* of the shard; "" when there is none */
+    int64_t files, bytes;            /* source files; tokens. A prepared shard has 0 files */
+    uint64_t hash;                   /* XXH3 of the bytes */
+    double overlap;                  /* val, test: share of their 50-byte strings that occur in train */
+} CorpusSet;
+
+typedef struct CorpusInfo {
+    CorpusSet train, val, test;
+    int64_t files, bytes;            /* text taken, after removal of duplicates */
+    int64_t binary, large, unreadable, duplicate_files, duplicate_pieces, cut_files;
+    char first_unreadable[1024];
+    int vocab, mask;                 /* a shard that does not say: 0 and -1 */
+    int prepared;                    /* shards were taken as they are */
+} CorpusInfo;
+
+/* 0, or a negative code with one line in err. Safe to call again: shards are replaced whole. */
+int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256]);
+
+#endif

@@ -1,0 +1,76 @@
+/* sinter.c: the command line: finds the subcommand's row and calls it.
+
+     sinter COMMAND [arguments]        sinter --help, sinter COMMAND --help
+
+   Exit status: 0 done, 1 failed, 2 wrong usage. */
+#include "tools/cmd.h"
+
+#define COMMANDS(C)                                                                                                      \
+    C(print,   "M.sn [-D k=v] [-p pass,...] [--graph G] [--path h.3] [--dot] [--stats]",                                 \
+      "Prints a graph, flat, as elaborated or after passes; what is printed is valid input.",                           \
+      "sinter print models/dlm.sn -D layers=2 --graph train -p canon,recognise,grad")                                   \
+    C(check,   "M.sn [-D k=v] [--graph G] [-p pass,...] [--seed N]",                                                     \
+      "Evaluates the graph after every pass on the same values; names the first pass that moves the answer.",           \
+      "sinter check models/ar.sn -D layers=1 -D width=32 -D heads=2 -D hidden=64 -D T=16 -D B=2")                       \
+    C(ops,     "[NAME...]",                                                                                              \
+      "The op reference, from the table and std.sn; with names, only these.",                                           \
+      "sinter ops matmul gather")                                                                                       \
+    C(run,     "M.sn [--graph G] [--in F.safetensors]... [--set k=v]... [--out F.safetensors]",                          \
+      "Runs one graph once. Tensors of --in are inputs, weights, states, or any named node, which they replace.\n"       \
+      "What is not given takes its initial value or default. --out gets all outputs, and updated weights and states.",  \
+      "sinter run models/ar.sn --graph eval --in batch.safetensors --out result.safetensors")                           \
+    C(train,   "M.sn --data PATH... [--steps N | --epochs N] [--out DIR] [--resume] [--set k=v]...",                     \
+      "Trains a model on text or on prepared token shards. Everything about the run lands in --out: config.json,\n"      \
+      "log.jsonl (one object a line), checkpoints last, best and step-N, and the losses of every validation window.\n"   \
+      "SIGINT saves and stops; --resume goes on to the same bits.",                                                      \
+      "sinter train models/dlm.sn --data src/ --epochs 50 --out runs/dlm --set lr=1e-3 --set dropout=0.1")              \
+    C(eval,    "M.sn --ckpt F.safetensors --data PATH... [--draws N] [--out F.safetensors]",                             \
+      "Loss of a checkpoint on whole windows: exact likelihood (AR) or the NELBO over --draws stratified draws (DLM).", \
+      "sinter eval models/dlm.sn --ckpt runs/dlm/best.safetensors --data runs/dlm/data/test.safetensors --draws 16")    \
+    C(bench,   "M.sn | gemm [--json] [--fuse all|none] [--shapes MxNxK,...] [--threads N] [--profile]",                  \
+      "M.sn: tokens/s of the training step, kernel by kernel with share of the measured peak.\n"                         \
+      "gemm: matrix products over a list of shapes, against the FMA peak measured in the same run.",                     \
+      "sinter bench gemm --json --shapes 1024x1024x1024,1024x2048x768t")                                                \
+    C(report,  "DIR [--json] [--no-plot]",                                                                               \
+      "Reads the runs below DIR; prints a table, finds the crossovers, writes summary.json and the curves.",            \
+      "sinter report runs/demo")                                                                                        \
+    C(devices, "[--json] [--quick]",                                                                                     \
+      "What is here, its measured FMA peak and memory bandwidth.",                                                      \
+      "sinter devices")                                                                                                 \
+    C(test,    "FILE... [--bless]",                                                                                      \
+      "Runs text tests: `#! command` on the first line, then input, `#= expect`, and the whole output.",                \
+      "sinter test tests/text/print.sn tests/passes")
+
+#define C(name, synopsis, doc, example) int cmd_##name(const Command *, int, char **);
+COMMANDS(C)
+#undef C
+
+static const Command commands[] = {
+#define C(name, synopsis, doc, example) { #name, cmd_##name, synopsis, doc, example },
+    COMMANDS(C)
+#undef C
+};
+enum { NCOMMANDS = sizeof commands / sizeof *commands };
+
+static void overview(FILE *f) {
+    fprintf(f, "sinter %s: compiles transformer language models from graph files, runs and trains them\n\n", SINTER_VERSION);
+    for (int i = 0; i < NCOMMANDS; i++)
+        fprintf(f, "  sinter %-8s %.*s\n", commands[i].name, (int)strcspn(commands[i].doc, "\n"), commands[i].doc);
+    fprintf(f, "\n`sinter COMMAND --help` shows its options and an example.\n");
+}
+
+int main(int argc, char **argv) {
+    if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) {
+        overview(stdout);
+        return EXIT_DONE;
+    }
+    if (argc >= 2 && !strcmp(argv[1], "--version")) {
+        printf("sinter %s\n", SINTER_VERSION);
+        return EXIT_DONE;
+    }
+    for (int i = 0; argc >= 2 && i < NCOMMANDS; i++)
+        if (!strcmp(argv[1], commands[i].name)) return commands[i].run(&commands[i], argc - 2, argv + 2);
+    if (argc >= 2) fprintf(stderr, "sinter: no command is called '%s'\n\n", argv[1]);
+    overview(stderr);
+    return EXIT_USAGE;
+}
