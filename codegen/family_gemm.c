@@ -140,7 +140,7 @@ void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, 
     GemmSched s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], ta, tb, (Dtype)snG_type(g, p.id)->dtype);
     gen_tile(&c, "gemm");
     gemm_grid(&c, &p, s);
-    TVal vm = c.vr, vn = c.vc, k0 = snT_idx(c.t, 0);
+    TVal vm = p.inner[m] < 0 ? snT_idx(c.t, 1) : c.vr, vn = p.inner[n] < 0 ? snT_idx(c.t, 1) : c.vc, k0 = snT_idx(c.t, 0);
     TVal acc = snT_var(c.t, snT_full(c.t, (TType){ SN_F32, s.bm, s.bn }, 0));
     TVal k = snT_for(c.t, k0, snT_idx(c.t, p.ext[p.n]), snT_idx(c.t, s.kc), true);
     c.base[p.inner[p.n]] = k;

@@ -84,9 +84,11 @@ void gen_store(Gen *c, NodeId out, Lin e, TVal v)
 {
     if (!c->t) { PUSH(c->a, c->seen, e); return; }
     int32_t r = rows_of(c, &e), cc = cols_of(c, &e);
-    v = gen_full(c, v, r, cc);
-    snT_store(c->t, gen_param(c, out, true), gen_address(c, &e), v, gen_step(c->row, &e), gen_step(c->col, &e),
-              r > 1 ? c->vr : 0, cc > 1 ? c->vc : 0);
+    TType x = c->t->ins.v[v].type;
+    TVal vr = x.r > r ? snT_idx(c->t, 1) : r > 1 ? c->vr : 0;    /* a product's tile along a dim of size 1: only the first counts */
+    TVal vc = x.c > cc ? snT_idx(c->t, 1) : cc > 1 ? c->vc : 0;
+    v = gen_full(c, v, x.r > r ? x.r : r, x.c > cc ? x.c : cc);
+    snT_store(c->t, gen_param(c, out, true), gen_address(c, &e), v, gen_step(c->row, &e), gen_step(c->col, &e), vr, vc);
 }
 
 /* -- Nodes -------------------------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
    A lowering builds it, the emitters only print it. Everything is explicit: where an fma is, what is a vector,
    where memory is masked. Text form, one instruction a line, prints and parses back:
 
-     kernel add(x: f32, y: f32) scratch 0 {
+     kernel add(x: f32, out y: f32) scratch 0 {
        %1 = param f32* 0
        %2 = param f32* 1
        %3 = task i64 0
@@ -80,6 +80,8 @@ KVal snK_get(Kernel *k, KVal var);
 void snK_set(Kernel *k, KVal var, KVal v);
 KType snK_type(const Kernel *k, KVal v);
 bool snK_const_int(const Kernel *k, KVal v, int64_t *out);
+KVal snK_extract(Kernel *k, KVal v, int lane);
+KVal snK_push(Kernel *k, KIns i);                    /* as it is: no check, no folding (the parser) */
 
 /* Math as range reduction + polynomial in kernel IR, any float vector type computed in f32, at most 2 ulp (kmath.c, with
    the source of every coefficient); special values right: exp(-inf) = 0, exp(inf) = inf, log(0) = -inf, log(<0) = NaN, NaN in NaN out. */
@@ -97,6 +99,12 @@ KVal snK_scalar(Kernel *k, int scalar_op, KType result, const KVal *args, int na
 
 void snK_print(StrBuf *b, const Kernel *k);
 Kernel *snK_parse(sn_ctx *c, Arena *a, const char *file, const char *text, size_t n);   /* fails through the context */
+const char *snK_op_name(int op);
+const char *snK_kind_name(int kind);
+int snK_nargs(int op);
+int snK_kind_bytes(int kind);                        /* of one element in memory */
+bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]);   /* operands and types of one instruction put at `at` */
+KVal snK_check(const Kernel *k, char err[256]);      /* the first wrong instruction and why; 0 = the kernel is sound */
 void snK_verify(const Kernel *k);                    /* types, nesting, dominance, scratch bounds; aborts */
 
 /* -- Emitters ------------------------------------------------------------------------------------------- */

@@ -63,10 +63,10 @@ void snL_place(Low *lo, TVal x)
     LVal *v = &lo->v[x];
     if (v->at) return;
     TType ty = INS(lo, x)->type;
-    int64_t ld = ty.c == 1 ? 1 : up(ty.c, 64);
-    int64_t rows = ty.r;
-    if (ty.r > 1 && ty.c > 1) ld += 16, rows += 24;
-    int size = snL_mem(ty.dtype) == K_BOOL ? 1 : 4;
+    int64_t ld = ty.c == 1 ? 1 : up(ty.c, 64), rows = ty.r;
+    if (v->wide) ld = up(up(ty.c, 64), v->wide), rows += 24;
+    if (v->wide || (ty.r > 1 && ty.c > 1)) ld += 16;
+    int size = snL_kind(ty.dtype) == K_BOOL ? 1 : 4;
     v->ld = (int32_t)ld;
     v->at = 1 + snK_scratch(lo->k, rows * ld * size + 64);
 }
@@ -179,7 +179,8 @@ static void find_hows(Low *lo)
         LVal *v = &lo->v[x];
         v->how = H_CHAIN;
         if (!i->type.dtype) v->how = H_IDX;
-        else if (i->op == T_dot || i->op == T_scan || i->op == T_topk || i->op == T_var || i->op == T_get) v->how = H_TILE;
+        else if (i->op == T_dot || i->op == T_scan || i->op == T_topk || i->op == T_var || i->op == T_get ||
+                 i->op == T_stage) v->how = H_TILE;
         else if (is_leaf(lo, i)) v->how = H_LEAF;
         else if ((i->op == T_ew || i->op == T_random || i->op == T_gather) && is_vec(i->type) && only_staged(lo, x))
             v->how = H_INLINE;
@@ -271,8 +272,18 @@ static void place_vars(Low *lo)
 {
     for (TVal x = 1; x < lo->t->ins.n; x++) {
         const TIns *i = INS(lo, x);
+        if (i->op != T_dot) continue;
+        int mr, nr;
+        snK_micro(lo->target, i->type.r, i->type.c, &mr, &nr);
+        TVal a = i->a[0], c = i->a[2], same[] = { x, lo->dest[x], a, c, INS(lo, a)->op == T_get ? INS(lo, a)->a[0] : 0,
+                                                  c && INS(lo, c)->op == T_get ? INS(lo, c)->a[0] : 0 };
+        for (unsigned k = 0; k < sizeof same / sizeof *same; k++)
+            if (same[k] && lo->v[same[k]].wide < nr) lo->v[same[k]].wide = (uint8_t)nr;
+    }
+    for (TVal x = 1; x < lo->t->ins.n; x++) {
+        const TIns *i = INS(lo, x);
         LVal *v = &lo->v[x];
-        if (v->how != H_TILE) continue;
+        if (v->how != H_TILE || i->op == T_stage) continue;
         if (i->op == T_var) snL_place(lo, x);
         if (i->op == T_dot && lo->dest[x]) v->at = lo->v[lo->dest[x]].at, v->ld = lo->v[lo->dest[x]].ld;
         if (i->op == T_get && get_shares(lo, x)) v->at = lo->v[i->a[0]].at, v->ld = lo->v[i->a[0]].ld;
@@ -366,12 +377,7 @@ static void clear_keys(Low *lo)
     for (uint32_t n = 0; n < lo->views.n; n++) {
         const View *w = &lo->views.v[n];
         if (!w->keys) continue;
-        int64_t slots = (INS(lo, w->stage), w->loop) ? 0 : 1, least, most;
-        if (w->loop) {
-            snL_range(lo, w->loop, &least, &most);
-            slots = (most - w->lo + w->step - 1) / w->step;
-        }
-        KVal i = snK_for(lo->k, ki(lo, 0), ki(lo, slots), ki(lo, 1), 1);
+        KVal i = snK_for(lo->k, ki(lo, 0), ki(lo, w->slots), ki(lo, 1), 1);
         snK_store(lo->k, snK_scratch_ptr(lo->k, K_I64, w->keys - 1), i, ki(lo, -1), 0);
         snK_end(lo->k);
     }

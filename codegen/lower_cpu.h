@@ -21,13 +21,14 @@ typedef struct LVal {
     int64_t at;                      /* 1 + byte offset of its scratch tile; 0 = none */
     int32_t ld;                      /* elements between rows of the tile */
     uint8_t how;
+    uint8_t wide;                    /* a micro-kernel of so many columns runs over its tile: pad it */
     uint8_t level;                   /* H_CHAIN: reductions along the row it waits for, in its nest */
     uint16_t phase;                  /* H_CHAIN: nest of the segment */
     uint32_t seg;
     uint64_t deps;                   /* DEP_*: what the value changes with */
     int64_t keep;                    /* 1 + byte offset of a row buffer that carries it to later levels */
     KVal memo; uint32_t stamp;       /* the KIR value in the current vector or row */
-    uint32_t seen;                   /* mark of the current walk */
+    uint32_t seen, kept_seen;        /* marks of the current walks */
 } LVal;
 enum { DEP_GRID0 = 1, DEP_STATE = 2, DEP_LOOP = 2 /* first loop's bit number */ };
 
@@ -39,7 +40,7 @@ typedef struct View {
     int64_t off, slot_bytes;         /* scratch of slot 0; bytes of one slot */
     int64_t panel;                   /* elements between panels; left untransposed: between rows */
     int64_t keys;                    /* 1 + scratch offset of the slots' keys: kept between programs; 0 = packed each time */
-    TVal loop; int64_t lo, step;     /* slot = (loop index - lo) / step */
+    TVal loop; int64_t lo, step, slots;   /* slot = (loop index - lo) / step */
     KVal base;                       /* pointer to the current slot */
 } View;
 
@@ -64,8 +65,8 @@ typedef struct Low {
     int width;                       /* columns of the loop */
     TVal row_limit;                  /* rows are known to be below this idx */
     int level;
-    uint32_t vec_stamp, row_stamp, stamp, mark;
-    TVal seg_begin, seg_end;
+    uint32_t vec_stamp, row_stamp, stamp, mark, keep_mark;
+    TVal seg_begin, seg_end; int phase, rows;   /* the nest: H_CHAIN values of this segment, phase and row count are computed in it */
 } Low;
 
 #define INS(lo, x) (&(lo)->t->ins.v[x])
@@ -83,20 +84,28 @@ KVal snL_idx(Low *lo, TVal x, int64_t otherwise);        /* an idx, or a constan
 void snL_place(Low *lo, TVal x);                         /* gives value x a scratch tile */
 void snL_range(const Low *lo, TVal x, int64_t *least, int64_t *most);
 
-/* lower_rows.c */
+/* lower_eval.c: values at a position */
 KKind snL_kind(int dtype);                               /* register kind: every float is f32 */
-KKind snL_mem(int dtype);                                /* kind in scratch tiles */
-void snL_segment(Low *lo, TVal begin, TVal end);         /* nests of a segment; stages follow through snL_pack */
+KType snL_vt(const Low *lo, int dtype);                  /* a vector of it */
 KVal snL_vec(Low *lo, TVal x);                           /* value at (row, col): L lanes */
 KVal snL_scal(Low *lo, TVal x);                          /* value of a one-column tile at row */
 void snL_touch(Low *lo, TVal x);                         /* evaluates what is constant along the row, before a column loop */
 void snL_new_vec(Low *lo);
 void snL_new_row(Low *lo);
 KVal snL_mask(Low *lo, TVal vc);                         /* lanes below vc and the width; 0 = all */
-void snL_copy(Low *lo, TVal x, int64_t at, int ld);      /* a value evaluated into scratch */
+KVal snL_row_ok(Low *lo, TVal vr);                       /* bool: row is below vr; 0 = known */
 KVal snL_tile_ptr(Low *lo, TVal x);                      /* pointer to its scratch tile */
-void snL_zero_rect(Low *lo, KVal ptr, int64_t ld, KVal r0, KVal r1, KVal c0, KVal c1);  /* columns in whole vectors */
-void snL_limits(Low *lo, TVal x, TVal *vc, int *n, int max);   /* the distinct column limits in x's cone */
+typedef struct Limits { TVal v[8]; int n; } Limits;      /* distinct valid counts */
+void snL_limit(Limits *s, TVal valid);
+void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols);  /* of the loads that evaluating x touches */
+int snL_cost(Low *lo, TVal x);                           /* vector instructions to evaluate x, about */
+bool snL_is_here(const Low *lo, TVal x);                 /* computed by the nest and level that is being emitted */
+
+/* lower_rows.c: loop nests */
+void snL_segment(Low *lo, TVal begin, TVal end);         /* nests of a segment; stages follow through snL_pack */
+void snL_copy(Low *lo, TVal x, TVal to);                 /* value x evaluated into the scratch tile of `to` */
+
+/* lower_scan.c */
 void snL_scan(Low *lo, TVal x);
 void snL_topk(Low *lo, TVal x);
 

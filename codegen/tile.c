@@ -236,10 +236,8 @@ static TVal fold_tile(Tile *t, const TIns *i)
 {
     if (i->op == T_grid && t->grid[i->imm] == 1) return snT_idx(t, 0);
     if (i->op == T_ew && i->fn == S_cast && i->type.dtype == snT_type(t, i->a[0]).dtype) return i->a[0];
-    if (i->op == T_reduce && !i->a[i->imm ? 2 : 1] && i->red < RED_ARGMAX) {
-        TType x = snT_type(t, i->a[0]);
-        if ((i->imm ? x.c : x.r) == 1) return i->a[0];
-    }
+    if (i->op == T_reduce && (i->imm ? snT_type(t, i->a[0]).c : snT_type(t, i->a[0]).r) == 1)
+        return i->red < RED_ARGMAX ? i->a[0] : snT_full(t, i->type, 0);
     return 0;
 }
 

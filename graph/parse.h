@@ -15,7 +15,7 @@
     X(return) X(assert) X(for) X(in) X(as) X(if) X(vjp) X(and) X(or) X(not) X(true) X(false) X(inf) X(nan)       \
     X(group) X(offset) X(normal) X(zeros) X(ones) X(uniform) X(full) X(_) X(int) X(float) X(list) X(dtype)       \
     X(string) X(f32) X(bf16) X(f16) X(i32) X(u32) X(bool) X(f64) X(y) X(axis) X(shape) X(key) X(stream)          \
-    X(dimof) X(rank) X(dtypeof) X(len) X(sqrt) X(log) X(exp) X(pow) X(min) X(max) X(abs) X(floor) X(ceil)        \
+    X(dimof) X(count) X(rank) X(dtypeof) X(len) X(sqrt) X(log) X(exp) X(pow) X(min) X(max) X(abs) X(floor) X(ceil)        \
     X(inverse) X(split) X(iota) X(random) X(concat) X(expand) X(spread) X(sum_to) X(cast) X(transpose)           \
     X(matmul) X(part) X(select) X(put) X(is_node) X(std)
 enum {
@@ -108,7 +108,7 @@ typedef struct Front {
     VEC(Source *) exprs;
     HashMap body_map;
     VEC(BodyCache) bodies;
-    int body_depth;
+    int depth;                               /* of the expression that asked for a body */
 } Front;
 
 /* -- One elaboration --------------------------------------------------------------------------------------- */
@@ -134,6 +134,7 @@ typedef struct Elab {
     HashMap paths, leaf_of, out_of, tails;   /* by Sym + 1; tails: unqualified leaf names */
     VEC(PathInfo) path_info;
     DimName own_dims[16]; int nown;          /* dims of this graph only */
+    Val leaf_val;                            /* what snG_lookup returned for a leaf or an own dim */
 } Elab;
 
 void snG_elab_begin(Elab *e, sn_ctx *c, Graph *g, Names *names);
@@ -154,9 +155,17 @@ const Val *snG_lookup(Elab *e, Sym name);             /* local, then module, the
 Type snG_parse_type(Elab *e);
 void snG_name_dims(Elab *e, NodeId id, const Type *named);
 Dtype snG_literal_dtype(const OpInfo *op, Dtype follow, bool is_float);   /* shared with print.c */
-uint32_t snG_arguments(Elab *e);                      /* "(" args ")" onto f->stack; returns how many */
+NodeId snG_literal(Elab *e, const OpInfo *op, Val v, Dtype follow);
+void snG_operands(Elab *e, unsigned op, const Val *v, unsigned n, NodeId *in);  /* literals become constants */
+void snG_enter_frame(Elab *e, uint32_t *saved);
+void snG_leave_frame(Elab *e, uint32_t saved);
 const char *snG_kind_name(const Val *v);
 Dtype snG_word_dtype(Sym s);
+
+/* call.c */
+Val snG_call_expr(Elab *e);                           /* NAME "(" args ")" [as NAME] */
+Val snG_call_named(Elab *e, Sym name, uint32_t base, uint32_t n, Sym as);   /* arguments on the stack from base */
+uint32_t snG_arguments(Elab *e);                      /* args ")" onto f->stack and f->stack_names; returns how many */
 
 /* parse.c */
 void snG_statements(Elab *e);                         /* up to "}" or return */

@@ -128,6 +128,7 @@ struct sn_ctx {
     struct RuleSet *rules;      /* text rules of passes/rules.sn and of user files */
     struct Source *sources;     /* files read, for imports */
     struct Front *front;        /* parse.h: blocks of std.sn, cached bodies and expression tokens */
+    struct Dsl *dsl;            /* sn.c: scopes and graphs of the C DSL */
 };
 
 sn_ctx *sn_ctx_new(void);                                       /* primitives and std.sn loaded */

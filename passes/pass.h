@@ -27,7 +27,8 @@ typedef struct Pass { const char *name; PassFn run; const char *doc; } Pass;
     PASS(apply,     snP_apply,     "loss graph -> AdamW from accum.<weight>, which it zeroes")           \
     PASS(expand,    snP_expand,    "composite ops replaced by their bodies")                             \
     PASS(split,     snP_split,     "long sums over leading axes in two stages of fixed order")           \
-    PASS(fuse,      snP_fuse_pass, "groups: what becomes one kernel")
+    PASS(fuse,      snP_fuse_pass, "groups: what becomes one kernel")                                    \
+    PASS(plan,      snP_plan_pass, "groups, and where each value lives in the arena")
 
 #define PASS(name, fn, doc) Graph *fn(const Graph *, const PassOptions *);
 PASSES(PASS)

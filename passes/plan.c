@@ -15,6 +15,7 @@
      c       [=========]            offset |a|
      d                 [====]       offset 0 */
 #include "passes/fuse.h"
+#include "passes/pass.h"
 
 enum { ALIGN = 64, NEVER = -1 };
 
@@ -354,4 +355,14 @@ Plan snP_plan(Graph *g, const Groups *groups, Arena *a) {
     for (int t = 0; t < p.end; t++) join_outputs(&p, t);
     assign_offsets(&p, saved, order_copies(&p, copy, ncopies, saved));
     return p.plan;
+}
+
+/* As a pass: groups are a function of the graph, so they are made anew. */
+Graph *snP_plan_pass(const Graph *g, const PassOptions *opt) {
+    Graph *out = snP_fuse_pass(g, opt);
+    Arena a = {0};
+    Groups groups = snP_groups(out, &a);
+    snP_plan(out, &groups, &a);
+    snU_free_arena(&a);
+    return out;
 }

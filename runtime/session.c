@@ -225,6 +225,13 @@ int sn_step(sn_session *s, uint32_t step, uint32_t micro)
     return 0;
 }
 
+int sn_seed(sn_session *s, uint64_t seed)
+{
+    s->launch.seed[0] = (uint32_t)seed;
+    s->launch.seed[1] = (uint32_t)(seed >> 32);
+    return 0;
+}
+
 int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes)
 {
     int i = find_storage(s, storage);

@@ -41,6 +41,7 @@ SN_API const char *sn_session_error(const sn_session *s);
 SN_API int sn_bind(sn_session *s, const char *graph, const char *input, const void *data, size_t bytes); /* copies now */
 SN_API int sn_set(sn_session *s, const char *input, double v);   /* scalar inputs of every graph that has one of that name; -4 when none has */
 SN_API int sn_step(sn_session *s, uint32_t step, uint32_t micro);/* counters of random ops */
+SN_API int sn_seed(sn_session *s, uint64_t seed);            /* of random ops from here on (evaluation has its own); initial values keep theirs */
 SN_API int sn_run(sn_session *s, const char *graph);
 SN_API int sn_read(sn_session *s, const char *graph, const char *output, void *out, size_t bytes); /* also weights and states, by name */
 SN_API int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes);

@@ -31,6 +31,7 @@ static const Case cases[] = {
     { "x[5, 37]", "cumsum(a)", "FI" }, { "x[5, 37]", "cumsum(a, exclusive=1)", "f" }, { "x[5, 37]", "cumsum(a, reverse=1)", "f" },
     { "x[9, 4]", "cumsum(a, axis=0)", "f" }, { "x[3, 16]", "cumsum(a, exclusive=1, reverse=1)", "F" },
     { "x[5, 40]", "v, i = topk(a, k=7)\noutput y = v\noutput j = i", "FI" },
+    { "x[3, 6, 40]", "topk(a, k=40)", "f" },
     /* views and moves */
     { "x[6, 10]", "reshape(a, [4, 15])", "FIB" }, { "x[3, 5, 7]", "permute(a, [2, 0, 1])", "FIB" }, { "x[64, 48]", "permute(a, [1, 0])", "F" },
     { "x[3, 1, 5]", "expand(a, [3, 9, 5])", "FIB" }, { "x[9, 20]", "slice(a, axis=1, start=3, size=11)", "FIB" },
@@ -55,7 +56,20 @@ static const Case cases[] = {
     { "x[16, 24]", "state p: f32[16, 24] = normal(1)\nstate q: f32[16, 24] = normal(2)\nupdate p = q * 2.0\nupdate q = p * 3.0 + a", "f" },
     { "x[16, 24]", "weight p: f32[16, 24] = normal(1)\nt = p + a\nupdate p = t\noutput y = t\noutput z = sum(t, axis=[0])", "f" },
     /* composites of std.sn */
-#include "tests/std_cases.inc"
+    { "x[7, 33]", "softmax(a)", "F" }, { "x[5, 3, 17]", "softmax(a, axis=1)", "f" }, { "x[6, 1]", "softmax(a)", "F" },
+    { "m[9, 40] x[9, 40]", "softmax(select(a, b, -inf))", "F" }, { "x[3, 1000]", "softmax(a * 30)", "F" },
+    { "x[4, 9]", "softmax(select(a > 100, a, -inf))", "F" }, { "x[7, 33]", "logsumexp(a)", "F" }, { "x[4, 9, 5]", "logsumexp(a, axis=1)", "f" },
+    { "x[9, 65] k65[9]", "xent(a, b)", "F" }, { "x[2, 7, 257] k257[2, 7]", "xent(a * 5, b)", "F" },
+    { "x[7, 33]", "mean(a)", "F" }, { "x[7, 33]", "mean(a, axis=[0])", "f" }, { "x[5, 3, 17]", "mean(a, axis=[1])", "F" },
+    { "x[7, 33] x[33]", "rmsnorm(a, b)", "F" }, { "x[2, 3, 192] x[192]", "rmsnorm(a, b, eps=0.001)", "F" },
+    { "x[7, 33] x[33] x[33]", "layernorm(a, b, c)", "F" }, { "x[1, 768] x[768] x[768]", "layernorm(a, b, c)", "F" },
+    { "x[7, 33]", "silu(a)", "F" }, { "x[7, 33] x[7, 33]", "swiglu(a, b)", "F" }, { "x[7, 33]", "gelu(a)", "F" },
+    { "x[7, 33]", "gelu_tanh(a)", "F" }, { "x[7, 33]", "relu(a)", "F" }, { "x[7, 33]", "softplus(a * 8)", "F" },
+    { "x[2, 3, 9, 8]", "rope(a)", "F" }, { "x[1, 2, 5, 64]", "rope(a, base=500)", "f" }, { "x[2, 3, 1, 8] k50[]", "rope_at(a, b)", "f" },
+    { "x[2, 9, 24]", "split_heads(a, 3)", "F" }, { "x[2, 3, 9, 8]", "merge_heads(a)", "F" }, { "x[2, 3, 9, 8]", "repeat_heads(a, 2)", "F" },
+    { "x[2, 16, 8] x[2, 3, 8] k12[]", "put(a, b, at=c)", "F" }, { "x[37, 20] f[]", "dropout(a, abs(b) / 10.0)", "f" },
+    { "x[2, 3, 16, 8] x[2, 3, 16, 8] x[2, 3, 16, 8]",
+      "s = matmul(a, b, tb=1) * 0.35\noutput y = softmax(select(iota([16, 1], 0) >= iota([1, 16], 1), s, -inf)) @ c", "f" },
 };
 
 /* Elementwise rows: the kinds of their operands where "x" does not do. */

@@ -4,6 +4,7 @@
    unit_passes [--bless] [FOLDER]      prints `N passed, N failed` */
 #include <dirent.h>
 #include <math.h>
+#include "graph/sn.h"
 #include "passes/pass.h"
 
 static int passed, failed;
@@ -395,7 +396,7 @@ int main(int argc, char **argv) {
     }
     char path[1000];
     setenv("SN_CHECK", "2", 1);
-    sn_ctx *c = sn_ctx_new();
+    sn_ctx *c = sn_open(NULL);
     snprintf(path, sizeof path, "%s/tests/passes", root);
     test_texts(c, path);
     test_optimizer(c);

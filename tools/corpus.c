@@ -9,7 +9,7 @@
                it has its bytes, then test, the rest is for training; what a last unit has too much
                is dropped, not trained on
      draw      training units in pieces of 1 KiB, equal pieces once, shuffled by seed; the first
-               `unique` bytes of that. A smaller budget with the same seed is a prefix of a larger one
+               `unique` bytes of that. A smaller budget of one seed is a prefix of a larger one
      overlap   share of the 50-byte strings of validation, at every position, that occur in
                training: a rolling hash over the training bytes looks into a table of the
                validation's strings */

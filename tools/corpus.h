@@ -9,7 +9,7 @@
 enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_PIECE = 1024, CORPUS_STRING = 50 };
 
 typedef struct CorpusDesc {
-    const char *const *paths;        /* files, folders; or one prepared shard, or a folder of them */
+    const char *const *paths;        /* files, folders; or one shard, or a folder of shards */
     int npaths;
     const char *out;                 /* folder for train, val and test.safetensors */
     int64_t unique;                  /* training bytes, exactly; 0 = all that are there, in order */
@@ -25,7 +25,7 @@ typedef struct CorpusSet {
     char path[1024];                 /* of the shard; "" when there is none */
     int64_t files, bytes;            /* source files; tokens. A prepared shard has 0 files */
     uint64_t hash;                   /* XXH3 of the bytes */
-    double overlap;                  /* val, test: share of their 50-byte strings that occur in train */
+    double overlap;                  /* val, test: share of their 50-byte strings found in train */
 } CorpusSet;
 
 typedef struct CorpusInfo {

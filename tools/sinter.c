@@ -30,7 +30,7 @@
     C(bench,   "M.sn | gemm [--json] [--fuse all|none] [--shapes MxNxK,...] [--threads N] [--profile]",                  \
       "M.sn: tokens/s of the training step, kernel by kernel with share of the measured peak.\n"                         \
       "gemm: matrix products over a list of shapes, against the FMA peak measured in the same run.",                     \
-      "sinter bench gemm --json --shapes 1024x1024x1024,1024x2048x768t")                                                \
+      "sinter bench gemm --json --shapes 1024x1024x1024,1024x2048x768tb")                                                \
     C(report,  "DIR [--json] [--no-plot]",                                                                               \
       "Reads the runs below DIR; prints a table, finds the crossovers, writes summary.json and the curves.",            \
       "sinter report runs/demo")                                                                                        \

@@ -1,0 +1,351 @@
+/* lower_eval.c: the value of a tile expression at one position. In: a tile value and where the nest stands (row, column, whether
+   lanes may be outside). Out: one kernel-IR value, a vector along the columns (snL_vec) or, for tiles of one column, a
+   scalar (snL_scal). Values are remembered per vector and per row through stamps, so a shared subexpression is emitted once. */
+#include "codegen/lower_cpu.h"
+
+KKind snL_kind(int dtype) { return snG_is_float((Dtype)dtype) ? K_F32 : (KKind)dtype; }
+KType snL_vt(const Low *lo, int dtype) { return kt(snL_kind(dtype), lo->L); }
+void snL_new_vec(Low *lo) { lo->vec_stamp = ++lo->stamp; }
+void snL_new_row(Low *lo) { lo->row_stamp = lo->vec_stamp = ++lo->stamp; }
+KVal snL_tile_ptr(Low *lo, TVal x) { return snK_scratch_ptr(lo->k, snL_kind(INS(lo, x)->type.dtype), lo->v[x].at - 1); }
+
+static KVal splat(Low *lo, KVal s)
+{
+    KType t = snK_type(lo->k, s);
+    return t.lanes > 1 ? s : snK_op(lo->k, K_splat, kt((KKind)t.kind, lo->L), s, 0, 0);
+}
+
+static KVal lanes_i32(Low *lo) { return snK_leaf(lo->k, K_lane, kt(K_I32, lo->L), 0); }
+static KVal op1(Low *lo, int op, KType t, KVal a) { return snK_op(lo->k, op, t, a, 0, 0); }
+static KVal op2(Low *lo, int op, KType t, KVal a, KVal b) { return snK_op(lo->k, op, t, a, b, 0); }
+
+/* -- Where lanes and rows are inside --------------------------------------------------------------------- */
+
+KVal snL_mask(Low *lo, TVal vc)
+{
+    if (!lo->tail) return 0;
+    KVal limit = ki(lo, lo->width);
+    if (vc) limit = op2(lo, K_min, i64(), limit, lo->v[vc].k);
+    KVal left = op1(lo, K_cast, kt(K_I32, 1), op2(lo, K_sub, i64(), limit, lo->col));
+    return op2(lo, K_lt, kt(K_BOOL, lo->L), lanes_i32(lo), splat(lo, left));
+}
+
+KVal snL_row_ok(Low *lo, TVal vr)
+{
+    if (!vr || vr == lo->row_limit) return 0;
+    return op2(lo, K_lt, kt(K_BOOL, 1), lo->row, lo->v[vr].k);
+}
+
+static KVal both(Low *lo, KVal mask, KVal ok)
+{
+    if (!ok) return mask;
+    ok = splat(lo, ok);
+    return mask ? op2(lo, K_and, kt(K_BOOL, lo->L), mask, ok) : ok;
+}
+
+/* -- Memory -------------------------------------------------------------------------------------------------- */
+
+static KVal to_register(Low *lo, int dtype, KVal x)
+{
+    if (dtype != SN_BF16 && dtype != SN_F16) return x;
+    return op1(lo, K_cast, kt(K_F32, snK_type(lo->k, x).lanes), x);
+}
+
+/* clamp(index, 0, imm - 1) of a gather. */
+static KVal clamp_index(Low *lo, const TIns *i, KVal x)
+{
+    KType t = snK_type(lo->k, x);
+    x = op2(lo, K_min, t, x, snK_int(lo->k, t, i->imm - 1));
+    return op2(lo, K_max, t, x, snK_int(lo->k, t, 0));
+}
+
+/* Element index of (row, column 0), without a gather's per-column part. */
+static KVal row_address(Low *lo, const TIns *i)
+{
+    KVal at = lo->v[i->a[0]].k;
+    if (i->type.r > 1) at = kadd(lo, at, kmul(lo, lo->row, i->rs));
+    if (i->op == T_gather && INS(lo, i->a[1])->type.c == 1) {
+        KVal x = op1(lo, K_cast, i64(), clamp_index(lo, i, snL_scal(lo, i->a[1])));
+        at = kadd(lo, at, kmul(lo, x, i->ks));
+    }
+    return at;
+}
+
+static KVal load_scal(Low *lo, const TIns *i)
+{
+    KVal at = row_address(lo, i), ok = snL_row_ok(lo, i->a[i->op == T_gather ? 2 : 1]);
+    if (ok) at = snK_op(lo->k, K_select, i64(), ok, at, ki(lo, 0));
+    KKind mem = (KKind)i->type.dtype;
+    return to_register(lo, mem, snK_load(lo->k, kt(mem, 1), lo->params[i->buf], at, 0));
+}
+
+static KVal load_vec(Low *lo, const TIns *i)
+{
+    int valid = i->op == T_gather ? 2 : 1;
+    bool by_column = i->op == T_gather && INS(lo, i->a[1])->type.c > 1;
+    if (i->cs == 0 && !by_column) return splat(lo, load_scal(lo, i));
+    KType t = kt((KKind)i->type.dtype, lo->L);
+    KVal at = row_address(lo, i), mask = both(lo, snL_mask(lo, i->a[valid + 1]), snL_row_ok(lo, i->a[valid])), x;
+    at = kadd(lo, at, kmul(lo, lo->col, i->cs));
+    if (i->cs == 1 && !by_column) {
+        x = snK_load(lo->k, t, lo->params[i->buf], at, mask);
+    } else {
+        KType it = kt(lo->t->params.v[i->buf].count < INT32_MAX ? K_I32 : K_I64, lo->L);
+        KVal index = op2(lo, K_mul, it, snK_leaf(lo->k, K_lane, it, 0), snK_int(lo->k, it, i->cs));
+        index = op2(lo, K_add, it, index, splat(lo, op1(lo, K_cast, kt((KKind)it.kind, 1), at)));
+        if (by_column) {
+            KVal row = op1(lo, K_cast, it, clamp_index(lo, i, snL_vec(lo, i->a[1])));
+            index = op2(lo, K_add, it, index, op2(lo, K_mul, it, row, snK_int(lo->k, it, i->ks)));
+        }
+        x = snK_gather(lo->k, t, lo->params[i->buf], index, mask);
+    }
+    return to_register(lo, i->type.dtype, x);
+}
+
+static KVal tile_load(Low *lo, TVal x, TVal tile, int lanes)
+{
+    const LVal *v = &lo->v[tile];
+    TType ty = INS(lo, x)->type;
+    KVal at = ty.r > 1 ? kmul(lo, lo->row, v->ld) : ki(lo, 0);
+    if (lanes > 1) at = kadd(lo, at, lo->col);
+    return snK_load(lo->k, kt(snL_kind(ty.dtype), lanes), snL_tile_ptr(lo, tile), at, 0);
+}
+
+/* -- Generators ------------------------------------------------------------------------------------------------ */
+
+static KVal iota(Low *lo, const TIns *i, int lanes)
+{
+    KType t = kt(K_I32, lanes), s = kt(K_I32, 1);
+    KVal at = kadd(lo, lo->v[i->a[0]].k, i->imm ? (lanes > 1 ? lo->col : ki(lo, 0)) : lo->row);
+    KVal first = op1(lo, K_cast, s, at);
+    return lanes > 1 ? op2(lo, K_add, t, splat(lo, first), lanes_i32(lo)) : first;
+}
+
+static KVal uniform(Low *lo, KVal word, KType f)
+{
+    KType u = kt(K_U32, f.lanes), s = kt(K_I32, f.lanes);
+    word = op2(lo, K_shr, u, word, snK_int(lo->k, u, 8));
+    KVal x = op1(lo, K_cast, f, op1(lo, K_bitcast, s, word));
+    return op2(lo, K_mul, f, x, snK_float(lo->k, f, 0x1p-24));
+}
+
+/* Element e of the stream: word e & 3 of Philox(counter e >> 2, ...). The lanes' elements differ by small amounts, so
+   the 64-bit part is scalar. */
+static KVal random_at(Low *lo, const TIns *i, int lanes)
+{
+    Kernel *k = lo->k;
+    KType u = kt(K_U32, lanes), u1 = kt(K_U32, 1);
+    KVal e = lo->v[i->a[0]].k;
+    if (i->type.r > 1) e = kadd(lo, e, kmul(lo, lo->row, i->rs));
+    if (lanes > 1) e = kadd(lo, e, kmul(lo, lo->col, i->cs));
+    KVal low = op1(lo, K_cast, u1, op2(lo, K_and, i64(), e, ki(lo, 3)));
+    KVal high = op1(lo, K_cast, u1, op2(lo, K_shr, i64(), e, ki(lo, 2)));
+    if (lanes > 1) {
+        KVal step = op2(lo, K_mul, u, snK_leaf(k, K_lane, u, 0), snK_int(k, u, i->cs));
+        low = op2(lo, K_add, u, splat(lo, low), step);
+        high = splat(lo, high);
+    }
+    KVal word = op2(lo, K_and, u, low, snK_int(k, u, 3));
+    KVal count = op2(lo, K_add, u, high, op2(lo, K_shr, u, low, snK_int(k, u, 2)));
+    KVal key[2], ctr[4], arg[4];
+    for (int n = 0; n < 4; n++) arg[n] = snK_leaf(k, K_sysarg, u1, n);
+    for (int n = 0; n < 2; n++) key[n] = lanes > 1 ? splat(lo, arg[n]) : arg[n];
+    ctr[0] = count;
+    if (i->a[1]) {
+        KVal row_key = lanes > 1 ? snL_vec(lo, i->a[1]) : snL_scal(lo, i->a[1]);
+        ctr[1] = op1(lo, K_bitcast, u, row_key);
+        ctr[2] = snK_int(k, u, 0);
+        ctr[3] = snK_int(k, u, (int64_t)((uint32_t)i->imm | 0x80000000u));
+    } else {
+        ctr[1] = lanes > 1 ? splat(lo, arg[2]) : arg[2];
+        ctr[2] = lanes > 1 ? splat(lo, arg[3]) : arg[3];
+        ctr[3] = snK_int(k, u, (int64_t)(uint32_t)i->imm);
+    }
+    return uniform(lo, snK_philox(k, key, ctr, word), kt(K_F32, lanes));
+}
+
+/* -- Elementwise -------------------------------------------------------------------------------------------------- */
+
+static KVal convert(Low *lo, int from, int to, KVal x)
+{
+    int lanes = snK_type(lo->k, x).lanes;
+    KType t = kt(snL_kind(to), lanes);
+    if (snK_type(lo->k, x).kind != t.kind) x = op1(lo, K_cast, t, x);
+    if (from == to || (to != SN_BF16 && to != SN_F16)) return x;
+    return op1(lo, K_cast, t, op1(lo, K_cast, kt((KKind)to, lanes), x));     /* rounds */
+}
+
+static KVal reinterpret(Low *lo, int from, int to, KVal x)
+{
+    int lanes = snK_type(lo->k, x).lanes;
+    if (from == SN_BF16 || from == SN_F16) x = op1(lo, K_cast, kt((KKind)from, lanes), x);
+    if (from != to) x = op1(lo, K_bitcast, kt((KKind)to, lanes), x);
+    return to_register(lo, to, x);
+}
+
+/* Dropout's `random < p`: no random numbers are made where p is 0. */
+static bool is_chance(const Low *lo, const TIns *i)
+{
+    if (i->fn != S_lt) return false;
+    const TIns *a = INS(lo, i->a[0]), *b = INS(lo, i->a[1]);
+    return a->op == T_random && is_one(b->type) && !lo->v[i->a[0]].at && lo->first_user[i->a[0] + 1] - lo->first_user[i->a[0]] == 1;
+}
+
+static KVal chance(Low *lo, const TIns *i, int lanes)
+{
+    KType b = kt(K_BOOL, lanes);
+    KVal p = snL_scal(lo, i->a[1]), hit = snK_var(lo->k, snK_int(lo->k, b, 0));
+    snK_if(lo->k, op2(lo, K_gt, kt(K_BOOL, 1), p, snK_float(lo->k, kt(K_F32, 1), 0)));
+    KVal r = random_at(lo, INS(lo, i->a[0]), lanes);
+    snK_set(lo->k, hit, op2(lo, K_lt, b, r, lanes > 1 ? splat(lo, p) : p));
+    snK_end(lo->k);
+    return snK_get(lo->k, hit);
+}
+
+static KVal ew(Low *lo, const TIns *i, int lanes)
+{
+    if (is_chance(lo, i)) return chance(lo, i, lanes);
+    KVal a[3] = { 0 };
+    int n = 0;
+    for (; n < 3 && i->a[n]; n++) a[n] = lanes > 1 ? snL_vec(lo, i->a[n]) : snL_scal(lo, i->a[n]);
+    int from = INS(lo, i->a[0])->type.dtype, to = i->type.dtype;
+    if (i->fn == S_cast) return convert(lo, from, to, a[0]);
+    if (i->fn == S_bitcast) return reinterpret(lo, from, to, a[0]);
+    return snK_scalar(lo->k, i->fn, kt(snL_kind(to), lanes), a, n);
+}
+
+static KVal full(Low *lo, const TIns *i, int lanes)
+{
+    KType t = kt(snL_kind(i->type.dtype), lanes);
+    if (t.kind == K_F32) return snK_float(lo->k, t, i->f);
+    return snK_int(lo->k, t, i->f < 0 ? (int64_t)i->f : (int64_t)(uint64_t)i->f);
+}
+
+static KVal compute(Low *lo, TVal x, int lanes)
+{
+    const TIns *i = INS(lo, x);
+    switch (i->op) {
+    case T_full: return full(lo, i, lanes);
+    case T_iota: return iota(lo, i, lanes);
+    case T_widen: return op1(lo, K_cast, kt(K_I32, 1), lo->v[i->a[0]].k);
+    case T_random: return random_at(lo, i, lanes);
+    case T_load: case T_gather: return lanes > 1 ? load_vec(lo, i) : load_scal(lo, i);
+    case T_ew: return ew(lo, i, lanes);
+    default: snU_abort(__FILE__, __LINE__, "tile %s: %%%u (%s) has no value here", snU_str(lo->t->ctx, lo->t->name), x,
+                       snT_op_name(i->op));
+    }
+}
+
+/* -- Values at the position ----------------------------------------------------------------------------------------- */
+
+static bool in_nest(const Low *lo, TVal x)
+{
+    const TIns *i = INS(lo, x);
+    int rows = i->op == T_reduce ? INS(lo, i->a[0])->type.r : i->type.r;
+    return x >= lo->seg_begin && x < lo->seg_end && lo->v[x].how == H_CHAIN && lo->v[x].phase == lo->phase && rows == lo->rows;
+}
+
+bool snL_is_here(const Low *lo, TVal x) { return in_nest(lo, x) && lo->v[x].level == lo->level; }
+
+/* The tile that x is read from, or 0: it is computed. In its own segment an unshared get still reads the var. */
+static TVal read_from(const Low *lo, TVal x)
+{
+    const TIns *i = INS(lo, x);
+    const LVal *v = &lo->v[x];
+    if (i->op == T_get) return x >= lo->seg_begin && x < lo->seg_end ? i->a[0] : x;
+    if (v->how == H_TILE) return x;
+    if (v->how != H_CHAIN || !v->at) return 0;
+    return snL_is_here(lo, x) && i->op != T_reduce ? 0 : x;
+}
+
+KVal snL_vec(Low *lo, TVal x)
+{
+    LVal *v = &lo->v[x];
+    TType ty = INS(lo, x)->type;
+    if (ty.c == 1) return splat(lo, snL_scal(lo, x));
+    if (v->stamp == lo->vec_stamp) return v->memo;
+    TVal tile = read_from(lo, x);
+    KVal r;
+    if (tile) r = tile_load(lo, x, tile, lo->L);
+    else if (v->keep && in_nest(lo, x) && lo->level > v->level)
+        r = snK_load(lo->k, snL_vt(lo, ty.dtype), snK_scratch_ptr(lo->k, snL_kind(ty.dtype), v->keep - 1), lo->col, 0);
+    else r = compute(lo, x, lo->L);
+    v->memo = r;
+    v->stamp = lo->vec_stamp;
+    return r;
+}
+
+KVal snL_scal(Low *lo, TVal x)
+{
+    LVal *v = &lo->v[x];
+    if (v->k && v->how != H_TILE) return v->k;
+    if (v->stamp == lo->row_stamp && v->stamp) return v->memo;
+    TVal tile = in_nest(lo, x) ? 0 : read_from(lo, x);
+    KVal r = tile ? tile_load(lo, x, tile, 1) : compute(lo, x, 1);
+    v->memo = r;
+    v->stamp = lo->row_stamp;
+    return r;
+}
+
+/* -- Walks over what evaluating a value would touch --------------------------------------------------------------------- */
+
+static bool stops(const Low *lo, TVal x)
+{
+    const LVal *v = &lo->v[x];
+    return read_from(lo, x) || (v->keep && in_nest(lo, x) && lo->level > v->level);
+}
+
+static void touch(Low *lo, TVal x)
+{
+    TVal args[5];
+    if (INS(lo, x)->type.c == 1) { snL_scal(lo, x); return; }
+    if (lo->v[x].seen == lo->mark || stops(lo, x)) return;
+    lo->v[x].seen = lo->mark;
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) touch(lo, args[k]);
+}
+
+void snL_touch(Low *lo, TVal x) { lo->mark++; touch(lo, x); }
+
+void snL_limit(Limits *s, TVal valid)
+{
+    if (!valid) return;
+    for (int k = 0; k < s->n; k++) if (s->v[k] == valid) return;
+    SN_ASSERT(s->n < 8, "too many different valid counts in one loop");
+    s->v[s->n++] = valid;
+}
+
+static void limits(Low *lo, TVal x, Limits *rows, Limits *cols)
+{
+    const TIns *i = INS(lo, x);
+    TVal args[5];
+    if (lo->v[x].seen == lo->mark || stops(lo, x)) return;
+    if (lo->v[x].how == H_SCALAR || (in_nest(lo, x) && i->op == T_reduce)) return;
+    lo->v[x].seen = lo->mark;
+    if (i->op == T_load || i->op == T_gather) {
+        int valid = i->op == T_gather ? 2 : 1;
+        if (rows) snL_limit(rows, i->a[valid]);
+        if (cols && i->type.c > 1) snL_limit(cols, i->a[valid + 1]);
+    }
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) limits(lo, args[k], rows, cols);
+}
+
+void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols) { lo->mark++; limits(lo, x, rows, cols); }
+
+static int cost(Low *lo, TVal x)
+{
+    static const uint8_t heavy[S_N] = { [S_exp] = 18, [S_log] = 20, [S_tanh] = 24, [S_sin] = 24, [S_cos] = 24, [S_erf] = 24,
+                                        [S_pow] = 40, [S_div] = 6, [S_rem] = 8, [S_sqrt] = 6 };
+    const TIns *i = INS(lo, x);
+    TVal args[5];
+    if (lo->v[x].seen == lo->mark || i->type.c == 1) return 0;
+    lo->v[x].seen = lo->mark;
+    if (stops(lo, x)) return 1;
+    int c = 1;
+    if (i->op == T_random) c = 60;
+    if (i->op == T_gather || (i->op == T_load && i->cs > 1)) c = 8;
+    if (i->op == T_ew && heavy[i->fn]) c = heavy[i->fn];
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) c += cost(lo, args[k]);
+    return c;
+}
+
+int snL_cost(Low *lo, TVal x) { lo->mark++; return cost(lo, x); }

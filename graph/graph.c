@@ -1,0 +1,463 @@
+/* graph.c: the one constructor and what passes stand on.
+
+   In: op, operands, attributes. Out: a node id: an existing node when folding or hash-consing finds one, else a new one.
+   Operands come before users, so a pass is a loop over ids that rebuilds through snG_add (see snG_rebuild). */
+#include "graph/graph.h"
+#include "graph/ops.h"
+#include <math.h>
+
+struct TypeTable { VEC(Type) types; HashMap map; };
+struct AttrTable { VEC(Attrs) attrs; HashMap map; };
+
+/* -- Interned types and attributes ------------------------------------------------------------------------- */
+
+static bool equal_type(const Type *a, const Type *b)
+{
+    return a->dtype == b->dtype && snG_same_shape(a, b) && !memcmp(a->name, b->name, sizeof(Sym) * a->rank);
+}
+
+TypeId snG_intern_type(sn_ctx *c, const Type *t)
+{
+    if (!c->types) {
+        c->types = NEW(&c->arena, struct TypeTable);
+        PUSH(&c->arena, c->types->types, (Type){ 0 });
+    }
+    Type k = { .dtype = t->dtype, .rank = t->rank };
+    memcpy(k.dim, t->dim, sizeof(int64_t) * t->rank);
+    memcpy(k.name, t->name, sizeof(Sym) * t->rank);
+    uint64_t h = snU_hash(&k, sizeof k, 1);
+    uint32_t i = snU_first(&c->types->map, h);
+    for (uint32_t v; (v = snU_at(&c->types->map, h, &i)) != 0;) if (equal_type(&c->types->types.v[v], &k)) return v;
+    PUSH(&c->arena, c->types->types, k);
+    snU_insert(&c->arena, &c->types->map, h, c->types->types.n - 1);
+    return c->types->types.n - 1;
+}
+
+static AttrVal clean_attr(const AttrVal *v)
+{
+    AttrVal k = { .kind = v->kind };
+    if (v->kind == A_LIST) k.n = v->n, memcpy(k.i, v->i, sizeof(int64_t) * v->n);
+    else if (v->kind == A_FLOAT) k.f = v->f;
+    else if (v->kind == A_STR) k.s = v->s;
+    else k.i[0] = v->i[0];
+    return k;
+}
+
+AttrId snG_intern_attrs(sn_ctx *c, const Attrs *a)
+{
+    if (!c->attrs) {
+        c->attrs = NEW(&c->arena, struct AttrTable);
+        PUSH(&c->arena, c->attrs->attrs, (Attrs){ 0 });
+    }
+    Attrs k;
+    memset(&k, 0, sizeof k);
+    bool any = false;
+    for (int i = 0; a && i < MAX_ATTRS; i++) if (a->v[i].kind) k.v[i] = clean_attr(&a->v[i]), any = true;
+    if (!any) return 0;
+    uint64_t h = snU_hash(&k, sizeof k, 2);
+    uint32_t i = snU_first(&c->attrs->map, h);
+    for (uint32_t v; (v = snU_at(&c->attrs->map, h, &i)) != 0;) if (!memcmp(&c->attrs->attrs.v[v], &k, sizeof k)) return v;
+    PUSH(&c->arena, c->attrs->attrs, k);
+    snU_insert(&c->arena, &c->attrs->map, h, c->attrs->attrs.n - 1);
+    return c->attrs->attrs.n - 1;
+}
+
+/* -- Graphs and access ---------------------------------------------------------------------------------------- */
+
+Graph *snG_new(sn_ctx *c, Sym name)
+{
+    Arena first = { 0 };
+    Arena *a = NEW(&first, Arena);
+    *a = first;
+    Graph *g = NEW(a, Graph);
+    g->ctx = c, g->arena = a, g->name = name;
+    PUSH(a, g->nodes, (Node){ 0 });
+    PUSH(a, g->operands, 0);
+    return g;
+}
+
+void snG_free(Graph *g)
+{
+    if (!g) return;
+    Arena a = *g->arena;                                       /* the arena lies in its own memory */
+    snU_free_arena(&a);
+}
+
+const Type *snG_type(const Graph *g, NodeId id) { return &g->ctx->types->types.v[g->nodes.v[id].type]; }
+const AttrVal *snG_attr(const Graph *g, NodeId id, unsigned i) { return &g->ctx->attrs->attrs.v[g->nodes.v[id].attr].v[i]; }
+
+const AttrVal *snG_attr_named(const Graph *g, NodeId id, const char *name)
+{
+    const OpInfo *op = snG_op(g->ctx, g->nodes.v[id].op);
+    for (unsigned i = 0; i < op->nattr; i++) if (!strcmp(snU_str(g->ctx, op->attr_name[i]), name)) return snG_attr(g, id, i);
+    return NULL;
+}
+
+bool snG_is_const(const Graph *g, NodeId id, double *v)
+{
+    while (g->nodes.v[id].op == OP_expand || g->nodes.v[id].op == OP_reshape) id = snG_in(g, id, 0);
+    if (g->nodes.v[id].op != OP_const) return false;
+    *v = snG_attr(g, id, 0)->f;
+    return true;
+}
+
+const Leaf *snG_leaf(const Graph *g, NodeId id)
+{
+    for (uint32_t i = 0; i < g->leaves.n; i++) if (g->leaves.v[i].node == id) return &g->leaves.v[i];
+    return NULL;
+}
+
+/* -- The constructor --------------------------------------------------------------------------------------------- */
+
+static NodeId push_node(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, AttrId attr, const Type *t)
+{
+    Node n = { .op = (uint16_t)op, .nin = (uint8_t)nin, .in = g->operands.n, .attr = attr, .type = snG_intern_type(g->ctx, t),
+               .path = at.path, .loc = at.loc };
+    for (unsigned i = 0; i < nin; i++) PUSH(g->arena, g->operands, in[i]);
+    PUSH(g->arena, g->nodes, n);
+    if (g->nodes.n > 1u << 22) snU_fail(g->ctx, SN_UNSUPPORTED, at.loc, "the graph has more than 4 million nodes");
+    return g->nodes.n - 1;
+}
+
+typedef struct Key { uint32_t op, nin, attr, in[MAX_IN]; } Key;
+
+static bool same_node(const Graph *g, NodeId id, const Key *k, bool comm)
+{
+    const Node *n = snG_node(g, id);
+    if (n->op != k->op || n->nin != k->nin || n->attr != k->attr) return false;
+    const NodeId *in = &g->operands.v[n->in];
+    if (!memcmp(in, k->in, sizeof(uint32_t) * k->nin)) return true;
+    return comm && in[0] == k->in[1] && in[1] == k->in[0];
+}
+
+static uint64_t key_hash(const Key *k, bool comm)
+{
+    Key s = *k;
+    if (comm && s.in[0] > s.in[1]) s.in[0] = k->in[1], s.in[1] = k->in[0];
+    return snU_hash(&s, offsetof(Key, in) + sizeof(uint32_t) * k->nin, 3);
+}
+
+NodeId snG_add(Graph *g, Here at, unsigned op, const NodeId *operands, unsigned nin, const Attrs *attrs)
+{
+    Attrs a = attrs ? *attrs : (Attrs){ 0 };
+    Key k = { .op = op, .nin = nin };
+    if (nin <= MAX_IN) memcpy(k.in, operands, sizeof(NodeId) * nin);
+    const OpInfo *info = snG_op(g->ctx, op);
+    bool comm = info->flags & F_COMM && nin == 2;
+    if (comm && snG_node(g, k.in[0])->op == OP_const && snG_node(g, k.in[1])->op != OP_const)
+        k.in[0] = operands[1], k.in[1] = operands[0];
+    Type t = snG_infer(g, at, op, k.in, nin, &a);
+    NodeId f = snG_fold(g, at, op, k.in, nin, &a, &t);
+    if (f) return f;
+    k.attr = snG_intern_attrs(g->ctx, &a);
+    uint64_t h = key_hash(&k, comm);
+    uint32_t i = snU_first(&g->cons, h);
+    for (NodeId v; (v = snU_at(&g->cons, h, &i)) != 0;) if (same_node(g, v, &k, comm)) return v;
+    NodeId id = push_node(g, at, op, k.in, nin, k.attr, &t);
+    snU_insert(g->arena, &g->cons, h, id);
+    return id;
+}
+
+NodeId snG_add_leaf(Graph *g, Here at, unsigned op, Sym name, const Type *t, const Leaf *init)
+{
+    uint64_t h = snU_hash(&name, sizeof name, 4);
+    uint32_t i = snU_first(&g->cons, h);
+    for (NodeId v; (v = snU_at(&g->cons, h, &i)) != 0;) {
+        const Node *n = snG_node(g, v);
+        if (n->name != name || snG_op(g->ctx, n->op)->cls != C_LEAF) continue;
+        const Type *was = snG_type(g, v);
+        if (n->op != op || was->dtype != t->dtype || !snG_same_shape(was, t))
+            snU_fail(g->ctx, SN_TYPE, at.loc, "%s is declared twice: as %s %s and as %s %s", snU_str(g->ctx, name),
+                     snG_op(g->ctx, n->op)->cname, snG_shape_text(g->ctx, was), snG_op(g->ctx, op)->cname, snG_shape_text(g->ctx, t));
+        return v;
+    }
+    int64_t n = 1;
+    for (int k = 0; k < t->rank; k++)
+        if (t->dim[k] < 1 || __builtin_mul_overflow(n, t->dim[k], &n) || n > (int64_t)1 << 40)
+            snU_fail(g->ctx, SN_SHAPE, at.loc, "%s: the type %s is too large", snU_str(g->ctx, name), snG_shape_text(g->ctx, t));
+    NodeId id = push_node(g, at, op, NULL, 0, 0, t);
+    g->nodes.v[id].name = name;
+    Leaf l = init ? *init : (Leaf){ 0 };
+    l.node = id, l.name = name;
+    PUSH(g->arena, g->leaves, l);
+    snU_insert(g->arena, &g->cons, h, id);
+    return id;
+}
+
+NodeId snG_const(Graph *g, Here at, Dtype d, double v)
+{
+    Attrs a = { 0 };
+    a.v[0] = (AttrVal){ .kind = A_FLOAT, .f = snG_round(d, v) };
+    a.v[1] = (AttrVal){ .kind = A_DTYPE, .i = { d } };
+    return snG_add(g, at, OP_const, NULL, 0, &a);
+}
+
+NodeId snG_part(Graph *g, Here at, NodeId x, int i)
+{
+    Attrs a = { 0 };
+    a.v[0] = (AttrVal){ .kind = A_INT, .i = { i } };
+    return i ? snG_add(g, at, OP_part, &x, 1, &a) : x;
+}
+
+void snG_set_output(Graph *g, Sym name, NodeId v, Loc at)
+{
+    for (uint32_t i = 0; i < g->outputs.n; i++)
+        if (g->outputs.v[i].name == name) snU_fail(g->ctx, SN_USAGE, at, "output %s is declared twice", snU_str(g->ctx, name));
+    PUSH(g->arena, g->outputs, ((Output){ name, v }));
+}
+
+void snG_set_update(Graph *g, NodeId target, NodeId v, Loc at)
+{
+    const Node *n = snG_node(g, target);
+    if (n->op != OP_weight && n->op != OP_state)
+        snU_fail(g->ctx, SN_USAGE, at, "update: the target must be a weight or a state");
+    const Type *t = snG_type(g, target), *x = snG_type(g, v);
+    if (t->dtype != x->dtype || !snG_same_shape(t, x))
+        snU_fail(g->ctx, SN_TYPE, at, "update %s: it is %s, the value is %s", snU_str(g->ctx, n->name), snG_shape_text(g->ctx, t), snG_shape_text(g->ctx, x));
+    for (uint32_t i = 0; i < g->updates.n; i++)
+        if (g->updates.v[i].target == target) snU_fail(g->ctx, SN_USAGE, at, "%s is updated twice", snU_str(g->ctx, n->name));
+    PUSH(g->arena, g->updates, ((Update){ target, v }));
+}
+
+void snG_rename(Graph *g, NodeId id, Sym name)
+{
+    if (!g->nodes.v[id].name) g->nodes.v[id].name = name;
+}
+
+/* -- Author-layer helpers ------------------------------------------------------------------------------------------ */
+
+static NodeId move_to(Graph *g, Here at, unsigned op, NodeId x, const Type *t)
+{
+    Attrs a = { 0 };
+    a.v[0].kind = A_LIST, a.v[0].n = t->rank;
+    memcpy(a.v[0].i, t->dim, sizeof(int64_t) * t->rank);
+    NodeId y = snG_add(g, at, op, &x, 1, &a);
+    return y;
+}
+
+/* Copies dim names of `like` where sizes agree and none is there yet, for printing. */
+static void name_dims(Graph *g, NodeId id, const Type *like)
+{
+    Type t = *snG_type(g, id);
+    if (t.rank != like->rank || snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF) return;
+    for (int i = 0; i < t.rank; i++) if (!t.name[i] && t.dim[i] == like->dim[i]) t.name[i] = like->name[i];
+    g->nodes.v[id].type = snG_intern_type(g->ctx, &t);
+}
+
+NodeId snG_broadcast_to(Graph *g, Here at, NodeId x, const Type *to)
+{
+    Type t = *snG_type(g, x);
+    if (snG_same_shape(&t, to)) return x;
+    int lead = to->rank - t.rank;
+    Type lifted = { .rank = to->rank };
+    for (int i = 0; i < to->rank; i++) lifted.dim[i] = i < lead ? 1 : t.dim[i - lead];
+    bool ok = lead >= 0;
+    for (int i = 0; ok && i < to->rank; i++) ok = lifted.dim[i] == 1 || lifted.dim[i] == to->dim[i];
+    if (!ok) snU_fail(g->ctx, SN_SHAPE, at.loc, "%s does not broadcast to %s", snG_shape_text(g->ctx, &t), snG_shape_text(g->ctx, to));
+    if (lead) x = move_to(g, at, OP_reshape, x, &lifted);
+    NodeId y = move_to(g, at, OP_expand, x, to);
+    name_dims(g, y, to);
+    return y;
+}
+
+/* The common shape of operands by numpy's rule; rank-0 operands stay as they are. */
+NodeId snG_ewise(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin)
+{
+    Type t = { .rank = 0 };
+    NodeId x[MAX_IN];
+    for (unsigned i = 0; i < nin; i++) {
+        const Type *u = snG_type(g, in[i]);
+        int rank = u->rank > t.rank ? u->rank : t.rank;
+        Type m = { .rank = (uint8_t)rank };
+        for (int k = 0; k < rank; k++) {
+            int a = k - (rank - t.rank), b = k - (rank - u->rank);
+            int64_t da = a < 0 ? 1 : t.dim[a], db = b < 0 ? 1 : u->dim[b];
+            if (da != db && da != 1 && db != 1)
+                snU_fail(g->ctx, SN_SHAPE, at.loc, "%s: operands of shapes %s and %s do not broadcast", snG_op(g->ctx, op)->cname,
+                         snG_shape_text(g->ctx, snG_type(g, in[0])), snG_shape_text(g->ctx, u));
+            m.dim[k] = da == 1 ? db : da;
+            m.name[k] = da == m.dim[k] && a >= 0 && t.name[a] ? t.name[a] : db == m.dim[k] && b >= 0 ? u->name[b] : 0;
+        }
+        t = m;
+    }
+    for (unsigned i = 0; i < nin; i++) x[i] = snG_type(g, in[i])->rank ? snG_broadcast_to(g, at, in[i], &t) : in[i];
+    return snG_add(g, at, op, x, nin, NULL);
+}
+
+static NodeId plain_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb)
+{
+    Attrs t = { 0 };
+    t.v[0] = (AttrVal){ .kind = A_INT, .i = { ta } };
+    t.v[1] = (AttrVal){ .kind = A_INT, .i = { tb } };
+    return snG_add(g, at, OP_matmul, (NodeId[]){ a, b }, 2, &t);
+}
+
+/* [.., M, K] @ [K, N]: the leading axes are rows like any other, so that gradients are two-dimensional too. */
+static NodeId flat_matmul(Graph *g, Here at, NodeId a, NodeId b, bool tb)
+{
+    Type x = *snG_type(g, a), flat = { .rank = 2, .dim = { 1, x.dim[x.rank - 1] } };
+    for (int i = 0; i < x.rank - 1; i++) flat.dim[0] *= x.dim[i];
+    NodeId y = plain_matmul(g, at, move_to(g, at, OP_reshape, a, &flat), b, false, tb);
+    const Type *p = snG_type(g, y);
+    x.dim[x.rank - 1] = p->dim[1], x.name[x.rank - 1] = p->name[1];
+    NodeId r = move_to(g, at, OP_reshape, y, &x);
+    name_dims(g, r, &x);
+    return r;
+}
+
+NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb)
+{
+    const Type *x = snG_type(g, a), *y = snG_type(g, b);
+    if (x->rank < 2 || y->rank < 2)
+        snU_fail(g->ctx, SN_SHAPE, at.loc, "matmul: operands are %s and %s; each needs at least two axes", snG_shape_text(g->ctx, x), snG_shape_text(g->ctx, y));
+    if (x->rank == 2 && y->rank == 2) return plain_matmul(g, at, a, b, ta, tb);
+    if (y->rank == 2 && !ta) return flat_matmul(g, at, a, b, tb);
+    int rank = x->rank > y->rank ? x->rank : y->rank;
+    Type tx = { .rank = (uint8_t)rank }, ty = tx;
+    for (int i = 0; i < rank; i++) {
+        int p = i - (rank - x->rank), q = i - (rank - y->rank);
+        int64_t dx = p < 0 ? 1 : x->dim[p], dy = q < 0 ? 1 : y->dim[q], d = dx == 1 ? dy : dx;
+        tx.dim[i] = i < rank - 2 ? d : dx, ty.dim[i] = i < rank - 2 ? d : dy;
+        if (i < rank - 2) tx.name[i] = p >= 0 && x->dim[p] == d ? x->name[p] : 0, ty.name[i] = q >= 0 && y->dim[q] == d ? y->name[q] : 0;
+    }
+    NodeId u = snG_broadcast_to(g, at, a, &tx);
+    return plain_matmul(g, at, u, snG_broadcast_to(g, at, b, &ty), ta, tb);
+}
+
+/* -- Rebuilding ------------------------------------------------------------------------------------------------------ */
+
+Rebuild snG_rebuild(const Graph *old)
+{
+    Rebuild r = { old, snG_new(old->ctx, old->name), NULL };
+    r.map = NEWN(r.g->arena, NodeId, old->nodes.n);
+    for (uint32_t i = 0; i < old->dims.n; i++) PUSH(r.g->arena, r.g->dims, old->dims.v[i]);
+    return r;
+}
+
+NodeId snG_copy_node(Rebuild *r, NodeId id)
+{
+    const Node *n = snG_node(r->old, id);
+    Here at = { n->loc, n->path };
+    NodeId in[MAX_IN], y;
+    if (snG_op(r->old->ctx, n->op)->cls == C_LEAF) {
+        y = snG_add_leaf(r->g, at, n->op, n->name, snG_type(r->old, id), snG_leaf(r->old, id));
+    } else {
+        for (unsigned i = 0; i < n->nin; i++) in[i] = r->map[snG_in(r->old, id, i)];
+        const Attrs *a = n->attr ? &r->old->ctx->attrs->attrs.v[n->attr] : NULL;
+        uint32_t before = r->g->nodes.n;
+        y = snG_add(r->g, at, n->op, in, n->nin, a);
+        if (y >= before) {
+            name_dims(r->g, y, snG_type(r->old, id));
+            r->g->nodes.v[y].group = n->group, r->g->nodes.v[y].offset = n->offset;
+        }
+        if (n->name && y >= before) snG_rename(r->g, y, n->name);
+    }
+    r->map[id] = y;
+    return y;
+}
+
+Graph *snG_finish(Rebuild *r)
+{
+    const Graph *o = r->old;
+    for (uint32_t i = 0; i < o->outputs.n; i++) PUSH(r->g->arena, r->g->outputs, ((Output){ o->outputs.v[i].name, r->map[o->outputs.v[i].node] }));
+    for (uint32_t i = 0; i < o->updates.n; i++)
+        PUSH(r->g->arena, r->g->updates, ((Update){ r->map[o->updates.v[i].target], r->map[o->updates.v[i].value] }));
+    Graph *g = snG_dce(r->g);
+    snG_free(r->g);
+    return g;
+}
+
+static void mark_live(const Graph *g, uint8_t *live)
+{
+    for (uint32_t i = 0; i < g->outputs.n; i++) live[g->outputs.v[i].node] = 1;
+    for (uint32_t i = 0; i < g->updates.n; i++) live[g->updates.v[i].target] = live[g->updates.v[i].value] = 1;
+    for (NodeId id = g->nodes.n - 1; id > 0; id--) {
+        unsigned op = snG_node(g, id)->op;
+        if (op == OP_input || op == OP_state) live[id] = 1;
+        for (unsigned k = 0; live[id] && k < snG_node(g, id)->nin; k++) live[snG_in(g, id, k)] = 1;
+    }
+}
+
+/* Copies live nodes as they are: nothing is folded or inferred again. */
+Graph *snG_dce(Graph *g)
+{
+    Graph *n = snG_new(g->ctx, g->name);
+    NodeId *map = NEWN(n->arena, NodeId, g->nodes.n), in[MAX_IN];
+    uint8_t *live = NEWN(n->arena, uint8_t, g->nodes.n);
+    mark_live(g, live);
+    for (uint32_t i = 0; i < g->dims.n; i++) PUSH(n->arena, n->dims, g->dims.v[i]);
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        const Node *x = snG_node(g, id);
+        if (!live[id]) continue;
+        const OpInfo *op = snG_op(g->ctx, x->op);
+        for (unsigned k = 0; k < x->nin; k++) in[k] = map[snG_in(g, id, k)];
+        Node y = *x;
+        y.in = n->operands.n;
+        for (unsigned k = 0; k < x->nin; k++) PUSH(n->arena, n->operands, in[k]);
+        PUSH(n->arena, n->nodes, y);
+        map[id] = n->nodes.n - 1;
+        Key key = { .op = x->op, .nin = x->nin, .attr = x->attr };
+        memcpy(key.in, in, sizeof(NodeId) * x->nin);
+        uint64_t h = op->cls == C_LEAF ? snU_hash(&x->name, sizeof x->name, 4) : key_hash(&key, op->flags & F_COMM && x->nin == 2);
+        snU_insert(n->arena, &n->cons, h, map[id]);
+    }
+    for (uint32_t i = 0; i < g->leaves.n; i++) {
+        Leaf l = g->leaves.v[i];
+        if (!live[l.node]) continue;
+        l.node = map[l.node];
+        PUSH(n->arena, n->leaves, l);
+    }
+    for (uint32_t i = 0; i < g->outputs.n; i++) PUSH(n->arena, n->outputs, ((Output){ g->outputs.v[i].name, map[g->outputs.v[i].node] }));
+    for (uint32_t i = 0; i < g->updates.n; i++)
+        PUSH(n->arena, n->updates, ((Update){ map[g->updates.v[i].target], map[g->updates.v[i].value] }));
+    return n;
+}
+
+uint32_t *snG_use_counts(const Graph *g, Arena *a)
+{
+    uint32_t *n = NEWN(a, uint32_t, g->nodes.n);
+    for (NodeId id = 1; id < g->nodes.n; id++)
+        for (unsigned k = 0; k < snG_node(g, id)->nin; k++) n[snG_in(g, id, k)]++;
+    for (uint32_t i = 0; i < g->outputs.n; i++) n[g->outputs.v[i].node]++;
+    for (uint32_t i = 0; i < g->updates.n; i++) n[g->updates.v[i].value]++;
+    return n;
+}
+
+void snG_verify(const Graph *g)
+{
+    uint32_t leaves = 0;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        const Node *n = snG_node(g, id);
+        SN_ASSERT(n->op && n->op < snG_num_ops(g->ctx), "node %u: op %u", id, n->op);
+        SN_ASSERT(n->type && n->type < g->ctx->types->types.n, "node %u: no type", id);
+        for (unsigned k = 0; k < n->nin; k++)
+            SN_ASSERT(snG_in(g, id, k) && snG_in(g, id, k) < id, "node %u: operand %u is %u", id, k, snG_in(g, id, k));
+        bool leaf = snG_op(g->ctx, n->op)->cls == C_LEAF;
+        leaves += leaf;
+        SN_ASSERT(!leaf || (n->name && snG_leaf(g, id)), "leaf %u has no name", id);
+    }
+    SN_ASSERT(leaves == g->leaves.n, "%u leaves of %u", g->leaves.n, leaves);
+    for (uint32_t i = 0; i < g->outputs.n; i++) SN_ASSERT(g->outputs.v[i].node && g->outputs.v[i].node < g->nodes.n, "output %u", i);
+    for (uint32_t i = 0; i < g->updates.n; i++) {
+        const Type *t = snG_type(g, g->updates.v[i].target), *v = snG_type(g, g->updates.v[i].value);
+        SN_ASSERT(t->dtype == v->dtype && snG_same_shape(t, v), "update %u", i);
+    }
+}
+
+/* -- Bodies ------------------------------------------------------------------------------------------------------------ */
+
+NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args)
+{
+    Arena a = { 0 };
+    NodeId *map = NEWN(&a, NodeId, body->nodes.n), in[MAX_IN];
+    for (uint32_t i = 0; i < body->leaves.n; i++) map[body->leaves.v[i].node] = args[i];
+    for (NodeId id = 1; id < body->nodes.n; id++) {
+        const Node *n = snG_node(body, id);
+        if (map[id]) continue;
+        for (unsigned k = 0; k < n->nin; k++) in[k] = map[snG_in(body, id, k)];
+        map[id] = snG_add(g, at, n->op, in, n->nin, n->attr ? &g->ctx->attrs->attrs.v[n->attr] : NULL);
+    }
+    NodeId y = map[body->outputs.v[0].node];
+    snU_free_arena(&a);
+    return y;
+}

@@ -1,0 +1,177 @@
+#!/bin/sh
+# run.sh: every test of the project. The last line is `N passed, N failed`; exit status 0 when nothing failed.
+#
+#   sh tests/run.sh          SN_LONG=1: long forms (more fuzzing, golden files made anew where PyTorch is installed)
+#
+# Installs what is missing by apt-get, builds a Release build (build/) and one of the readers under ASan and UBSan
+# (build/asan), then runs: unit tests, text tests, both arms against PyTorch's golden files, resume and kill -9 to the same bits,
+# matmul against a naive product, mutation fuzz. What cannot run is skipped with its reason.
+set -u
+cd "$(dirname "$0")/.."
+ROOT=$PWD
+SINTER=$ROOT/build/sinter
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/sinter-tests.XXXXXX")
+trap 'rm -rf "$WORK"' EXIT
+LONG=${SN_LONG:-0}
+TINY="-D vocab=37 -D width=32 -D layers=2 -D heads=2 -D hidden=64 -D T=16 -D B=3"
+passed=0 failed=0
+
+pass() { passed=$((passed + 1)); echo "ok      $*"; }
+fail() { failed=$((failed + 1)); echo "FAILED  $*"; }
+skip() { echo "skipped $*"; }
+finish() { echo "$passed passed, $failed failed"; [ "$failed" = 0 ]; exit $?; }
+
+# check NAME COMMAND...: passes when the command does; shows its output when not
+check() {
+    name=$1
+    shift
+    if "$@" >"$WORK/out" 2>&1; then pass "$name"; else fail "$name"; tail -n 20 "$WORK/out"; fi
+}
+
+# counted NAME COMMAND...: adds the numbers of the command's last line, `N passed, N failed`
+counted() {
+    name=$1
+    shift
+    "$@" >"$WORK/out" 2>&1
+    rc=$?
+    p=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1/p' "$WORK/out" | tail -n 1)
+    f=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\2/p' "$WORK/out" | tail -n 1)
+    grep -i '^skipped' "$WORK/out"
+    if [ -z "$p" ]; then fail "$name: it died (exit status $rc)"; tail -n 20 "$WORK/out"; return; fi
+    passed=$((passed + p)) failed=$((failed + f))
+    [ "$f" = 0 ] && [ "$rc" = 0 ] && echo "ok      $name: $p" && return
+    [ "$f" = 0 ] && failed=$((failed + 1))
+    echo "FAILED  $name: $p passed, $f failed (exit status $rc)"
+    tail -n 40 "$WORK/out"
+}
+
+install_missing() {
+    missing=
+    for pair in cmake:cmake ninja:ninja-build gcc:gcc ld:binutils llvm-config-19:llvm-19-dev; do
+        command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+    done
+    [ -e /usr/include/xxhash.h ] || missing="$missing libxxhash-dev"
+    [ -e /usr/include/jansson.h ] || missing="$missing libjansson-dev"
+    [ -z "$missing" ] && return
+    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "installing$missing"
+    $sudo apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+# build FOLDER TARGETS [cmake options]
+build() {
+    folder=$1 targets=$2
+    shift 2
+    cmake -S . -B "$folder" -G Ninja "$@" >"$WORK/cmake" 2>&1 || { cat "$WORK/cmake"; return 1; }
+    # shellcheck disable=SC2086
+    ninja -C "$folder" $targets >"$WORK/ninja" 2>&1 || { grep -E 'error|FAILED|warning' "$WORK/ninja" | head -n 30; return 1; }
+}
+
+unit_tests() {
+    for source in tests/unit_*.c; do
+        name=$(basename "$source" .c)
+        counted "$name" "build/$name"
+    done
+}
+
+# Loss and every gradient of an arm on the weights, batch and mask of a PyTorch run.
+golden() {
+    for arm in ar dlm; do
+        [ -e "tests/golden/$arm.in.safetensors" ] || { fail "golden $arm: no file"; continue; }
+        for fuse in all none; do
+            # shellcheck disable=SC2086
+            if "$SINTER" run "models/$arm.sn" $TINY -D qk_norm=1 --graph train --grad --fuse $fuse --in "tests/golden/$arm.in.safetensors" \
+                    --out "$WORK/$arm.safetensors" >"$WORK/out" 2>&1; then
+                check "golden $arm, fuse $fuse: loss 1e-5, gradients 1e-4" build/tool_compare "tests/golden/$arm.want.safetensors" "$WORK/$arm.safetensors" 1e-5 1e-4
+            else
+                fail "golden $arm, fuse $fuse: sinter run"; tail -n 5 "$WORK/out"
+            fi
+        done
+        # shellcheck disable=SC2086
+        "$SINTER" run "models/$arm.sn" $TINY -D qk_norm=1 --graph train --grad --device eval --in "tests/golden/$arm.in.safetensors" \
+            --out "$WORK/$arm.eval.safetensors" >"$WORK/out" 2>&1
+        check "golden $arm, reference evaluator" build/tool_compare "tests/golden/$arm.want.safetensors" "$WORK/$arm.eval.safetensors" 1e-5 1e-4
+    done
+}
+
+# train OUT STEPS [options]: a tiny run on the project's own sources
+train() {
+    out=$1 steps=$2
+    shift 2
+    # shellcheck disable=SC2086
+    ${EXEC:-} "$SINTER" train models/dlm.sn $SMALL --data graph passes --unique 32K --val-bytes 8K --draws 1 --out "$WORK/$out" --steps "$steps" \
+        --eval-every 4 --set dropout=0.1 --set warmup=4 -q "$@"
+}
+SMALL="-D width=32 -D layers=2 -D heads=2 -D hidden=64 -D T=32 -D B=4"
+
+resume() {
+    train whole 12 >"$WORK/out" 2>&1 || { fail "train 12 steps"; tail -n 5 "$WORK/out"; return; }
+    pass "train 12 steps"
+    train half 6 >"$WORK/out" 2>&1 && train half 12 --resume >"$WORK/out" 2>&1
+    check "resume after 6 steps: the same bits" build/tool_compare "$WORK/whole/last.safetensors" "$WORK/half/last.safetensors" exact
+    train one 12 --threads 1 >"$WORK/out" 2>&1
+    check "one thread: the same bits" build/tool_compare "$WORK/whole/last.safetensors" "$WORK/one/last.safetensors" exact
+    train accum 6 --accum 2 >"$WORK/out" 2>&1
+    check "gradient accumulation runs" grep -q '"kind":"end"' "$WORK/accum/log.jsonl"
+}
+
+# Killed again and again at any moment; in the end the bits of the run that was not.
+kill_and_resume() {
+    train calm 400 --eval-every 20 >"$WORK/out" 2>&1 || { fail "train 400 steps"; tail -n 5 "$WORK/out"; return; }
+    tries=0
+    while [ $tries -lt 8 ]; do
+        (EXEC=exec; train killed 400 --eval-every 20 --resume >"$WORK/out" 2>&1) &
+        pid=$!
+        sleep "0.$((3 + tries * 2 % 7))"
+        kill -9 $pid 2>/dev/null
+        wait $pid 2>/dev/null
+        tries=$((tries + 1))
+    done
+    train killed 400 --eval-every 20 --resume >"$WORK/out" 2>&1
+    check "killed 8 times by SIGKILL, resumed: the same bits" build/tool_compare "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
+}
+
+# Both arms see the same windows: the order depends on the seed alone, at any accumulation.
+command_line() {
+    check "sinter --help" "$SINTER" --help
+    for command in print check ops run train eval bench report devices test; do
+        check "sinter $command --help" "$SINTER" $command --help
+        "$SINTER" $command --no-such-option >/dev/null 2>&1
+        if [ $? = 2 ]; then pass "sinter $command: wrong usage is exit status 2"; else fail "sinter $command: wrong usage is exit status 2"; fi
+    done
+    "$SINTER" print no-such-file.sn >"$WORK/out" 2>&1
+    if [ $? = 1 ] && [ "$(wc -l <"$WORK/out")" = 1 ]; then pass "a missing file is one line"; else fail "a missing file is one line"; cat "$WORK/out"; fi
+    for model in ar dlm; do
+        # shellcheck disable=SC2086
+        "$SINTER" print models/$model.sn $SMALL -g train >"$WORK/a.sn" 2>"$WORK/out"
+        "$SINTER" print "$WORK/a.sn" >"$WORK/b.sn" 2>>"$WORK/out"
+        check "print $model, parse, print: the same" cmp "$WORK/a.sn" "$WORK/b.sn"
+        # shellcheck disable=SC2086
+        check "sinter check $model" "$SINTER" check models/$model.sn $TINY
+    done
+    check "bench gemm, odd shapes, right numbers" "$SINTER" bench gemm --json --shapes 33x65x17,64x64x64ta,129x31x70tb
+}
+
+fuzz() {
+    count=40
+    [ "$LONG" = 1 ] && count=2000
+    "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
+    seeds=$(ls tests/text/*.sn tests/passes/*.sn models/*.sn tests/codegen/*.kir tests/codegen/*.kt 2>/dev/null)
+    # shellcheck disable=SC2086
+    check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" build/asan/tool_fuzz 1 $count $seeds
+    check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" build/asan/tool_fuzz 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
+}
+
+install_missing
+if ! build build "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
+pass "Release build"
+unit_tests
+counted "text tests" "$SINTER" test tests
+golden
+resume
+kill_and_resume
+command_line
+if build build/asan tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON; then fuzz; else fail "build under ASan and UBSan"; fi
+finish

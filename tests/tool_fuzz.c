@@ -1,0 +1,116 @@
+/* tool_fuzz.c: byte mutations of valid files through every reader, to be built under ASan and UBSan.
+
+     tool_fuzz SEED COUNT FILE...     COUNT mutations of every file: .sn (parse, print), .kir, .kt (parse, verify), .safetensors (open,
+                                      read everything, as tensors and as token shards)
+
+   What is mutated last lies in $TMPDIR/sinter-fuzz.PID.* when a reader dies. A reader may refuse (one line of error) or accept. */
+#include "codegen/tile.h"
+#include "runtime/sn_rt.h"
+
+#include <unistd.h>
+
+static uint64_t rng;
+static uint32_t draw(uint32_t n) {
+    rng = rng * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((rng >> 33) % n);
+}
+
+typedef struct Bytes { char *s; size_t n; } Bytes;
+
+static const char *const WORDS[] = { "(", ")", "[", "]", "{", "}", "0", "-1", "99999999999999999999", "1e999", "for i[k] in 0..9 {", "$x", "@", "\n",
+                                     "import \"x.sn\"", "weight", "?", ":", "inf", "B", "reshape", "\"", ",", "=", "i32[", "output", "#" };
+
+/* Between one and four edits: flip, set, insert, delete, copy a range, insert a word. */
+static Bytes mutate(Bytes in) {
+    Bytes out = { malloc(in.n * 2 + 1024), in.n };
+    memcpy(out.s, in.s, in.n);
+    for (uint32_t e = 1 + draw(4); e-- && out.n > 4; ) {
+        uint32_t at = draw((uint32_t)out.n), len = 1 + draw(16);
+        if (at + len > out.n) len = (uint32_t)out.n - at;
+        switch (draw(6)) {
+        case 0: out.s[at] ^= (char)(1 << draw(8)); break;
+        case 1: out.s[at] = (char)draw(256); break;
+        case 2: memmove(out.s + at, out.s + at + len, out.n - at - len), out.n -= len; break;
+        case 3: memmove(out.s + draw((uint32_t)(out.n - len)), out.s + at, len); break;
+        case 4: out.n = at > 8 ? at : out.n; break;
+        default: {
+            const char *w = WORDS[draw(sizeof WORDS / sizeof *WORDS)];
+            size_t k = strlen(w);
+            memmove(out.s + at + k, out.s + at, out.n - at);
+            memcpy(out.s + at, w, k);
+            out.n += k;
+        }
+        }
+    }
+    out.s[out.n] = 0;
+    return out;
+}
+
+static bool read_text(const char *name, Bytes b) {
+    sn_ctx *c = sn_ctx_new();
+    StrBuf out = {0};
+    bool ok = false;
+    const char *dot = strrchr(name, '.');
+    Arena a = {0};
+    if (!strcmp(dot, ".sn")) {
+        Module *m = snG_parse(c, name, b.s, b.n, NULL, 0);
+        for (uint32_t i = 0; m && i < m->graphs.n; i++) snG_print(&out, m->graphs.v[i]);
+        ok = m != NULL;
+        if (m) snG_free_module(m);
+    } else {
+        SN_ENTER(c, goto done);
+        if (!strcmp(dot, ".kir")) snK_parse(c, &a, name, b.s, b.n);
+        else snT_parse(c, &a, name, b.s, b.n);
+        ok = true;
+        SN_LEAVE(c);
+    }
+done:
+    snU_free_buf(&out);
+    snU_free_arena(&a);
+    sn_ctx_free(c);
+    return ok;
+}
+
+static bool read_tensors(const char *path) {
+    char err[256];
+    unsigned sum = 0;
+    sn_file *f = sn_file_open(path, err);
+    for (int i = 0; f && i < sn_file_count(f); i++) {
+        const sn_tensor *t = sn_file_at(f, i);
+        for (size_t k = 0; k < t->bytes; k++) sum += ((const unsigned char *)t->data)[k];
+        if (sn_file_find(f, t->name) == NULL) abort();
+    }
+    if (f) sn_file_meta(f, "sinter"), sn_file_close(f);
+    sn_data *d = sn_data_open(&(sn_data_desc){ .path = path, .window = 4, .seed = sum & 3, .shuffle = true }, err);
+    int32_t out[4];
+    int64_t id, epoch;
+    for (int64_t i = 0; d && i < 8; i++) sn_data_window(d, i * 1000003, out, &id, &epoch);
+    if (d) sn_data_close(d);
+    return f != NULL;
+}
+
+int main(int argc, char **argv) {
+    int accepted = 0, all = 0;
+    char path[300];
+    const char *tmp = getenv("TMPDIR");
+    if (argc < 4) { fprintf(stderr, "tool_fuzz SEED COUNT FILE...\n"); return 2; }
+    rng = strtoull(argv[1], NULL, 10) * 0x9e3779b97f4a7c15u + 1;
+    for (int f = 3; f < argc; f++) {
+        Bytes in;
+        const char *dot = strrchr(argv[f], '.');
+        in.s = snU_read_file(NULL, argv[f], &in.n);
+        if (!in.s || !dot) { fprintf(stderr, "cannot read %s\n", argv[f]); return 2; }
+        snprintf(path, sizeof path, "%s/sinter-fuzz.%d%s", tmp ? tmp : "/tmp", (int)getpid(), dot);
+        for (int i = 0; i < atoi(argv[2]); i++, all++) {
+            Bytes b = mutate(in);
+            FILE *w = fopen(path, "wb");
+            if (!w || fwrite(b.s, 1, b.n, w) != b.n || fclose(w)) { perror(path); return 2; }
+            accepted += !strcmp(dot, ".safetensors") ? read_tensors(path) : read_text(argv[f], b);
+            free(b.s);
+        }
+        unlink(path);
+        free(in.s);
+    }
+    printf("%d mutations, %d accepted, %d refused\n", all, accepted, all - accepted);
+    return 0;
+}

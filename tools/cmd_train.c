@@ -1,0 +1,189 @@
+/* cmd_train.c: `sinter train`: sets up a run from options, text and checkpoints, and starts its loop (train_loop.c). */
+#include "tools/train.h"
+
+#include <math.h>
+
+/* -- Data ------------------------------------------------------------------------------------------------------------- */
+
+static void say(void *user, const char *line) {
+    if (!((const Train *)user)->o.quiet) fprintf(stderr, "%s\n", line);
+}
+
+/* Without --data: the shards that the run, or the checkpoint it branches from, was trained on. */
+static int find_data(Train *t) {
+    if (t->o.data.n) return 0;
+    char *path = t->o.resume ? train_path(t, "last.safetensors") : NULL;
+    char *folder = path ? train_peek_data(path) : NULL;
+    if (!folder && t->o.from) folder = train_peek_data(t->o.from);
+    free(path);
+    if (!folder) return cmd_fail("no data: name files, folders or prepared shards after --data");
+    list_add(&t->o.data, folder);
+    return 0;
+}
+
+static int prepare_data(Train *t) {
+    char err[256], *out = train_path(t, "data");
+    CorpusDesc d = { .paths = t->o.data.v, .npaths = t->o.data.n, .out = out, .unique = t->o.unique, .val_bytes = t->o.val_bytes,
+                     .test_bytes = t->o.test_bytes, .split_seed = (uint64_t)t->o.split_seed, .seed = (uint64_t)t->o.seed,
+                     .log = say, .user = t };
+    int rc = corpus_prepare(&d, &t->corpus, err) ? cmd_fail("%s", err) : 0;
+    free(out);
+    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->o.unique, .seed = (uint64_t)t->o.seed,
+                          .shuffle = true };
+    if (!rc && !(t->data = sn_data_open(&desc, err))) rc = cmd_fail("%s", err);
+    if (!rc && t->lab.vocab && sn_data_max(t->data) >= t->lab.vocab)
+        rc = cmd_fail("the text has the token %d, the model's vocabulary is %lld; set -D vocab", sn_data_max(t->data), (long long)t->lab.vocab);
+    if (!rc && t->corpus.val.path[0] == 0) fprintf(stderr, "sinter: note: there is no validation text; nothing is evaluated\n");
+    return rc;
+}
+
+/* -- The program --------------------------------------------------------------------------------------------------------- */
+
+static int choose_graphs(Train *t) {
+    t->step_graph = lab_graph(&t->lab, t->o.accum > 1 ? "accum" : "train");
+    t->apply_graph = t->o.accum > 1 ? lab_graph(&t->lab, "apply") : NULL;
+    if (!t->step_graph) return cmd_fail("%s has no graph `train`", t->o.file);
+    int rc = lab_batch(t->step_graph, &t->b);
+    if (rc) return rc;
+    int64_t rows = lab_output_count(t->step_graph, "row_loss");
+    if (rows == t->b.rows && lab_output_count(t->step_graph, "row_n") == rows) {
+        t->row_loss = calloc((size_t)rows, sizeof *t->row_loss);
+        t->row_n = calloc((size_t)rows, sizeof *t->row_n);
+    }
+    t->flops = lab_flops(&t->lab, t->step_graph) * (double)t->o.accum + lab_flops(&t->lab, t->apply_graph);
+    t->tokens = calloc((size_t)(t->b.rows * t->b.window), sizeof *t->tokens);
+    t->sample = calloc((size_t)t->b.rows, sizeof *t->sample);
+    return t->tokens && t->sample ? 0 : cmd_fail("out of memory");
+}
+
+static int open_lab(Train *t) {
+    LabOptions lo = { .file = t->o.file, .fuse = t->o.fuse, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
+                      .threads = (int)t->o.threads };
+    int rc = lab_open(&t->lab, &lo);
+    if (!rc) rc = choose_graphs(t);
+    if (!rc && !t->o.quiet)
+        fprintf(stderr, "%s: %lld weights, %lld x %lld tokens a step, %d kernels, compiled in %.1f s\n", t->o.file,
+                (long long)t->lab.params, (long long)(t->b.rows * t->o.accum), (long long)t->b.window, t->lab.stats.unique_kernels,
+                t->lab.stats.compile_s + t->lab.stats.lower_s + t->lab.stats.passes_s + t->lab.stats.plan_s);
+    return rc;
+}
+
+static int unknown_setting(const Train *t, const char *name) {
+    StrBuf have = {0};
+    for (int i = 0; i < t->lab.p->ngraphs; i++) {
+        const SnGraphPlan *g = &t->lab.p->graphs[i];
+        for (int k = 0; k < g->nbuffers; k++)
+            if (g->buffers[k].kind == SN_BUF_INPUT && g->buffers[k].t.rank == 0 && (!have.s || !strstr(have.s, g->buffers[k].t.name)))
+                snU_putf(&have, "%s%s", have.n ? ", " : "", g->buffers[k].t.name);
+    }
+    cmd_fail("--set %s: no graph has such an input; there are: %s", name, have.n ? have.s : "none");
+    snU_free_buf(&have);
+    return EXIT_FAILED;
+}
+
+static int apply_settings(Train *t) {
+    for (int i = 0; i < t->set.n; i++) {
+        int rc = sn_set(t->lab.s, t->set.v[i].name, t->set.v[i].value);
+        if (rc) return unknown_setting(t, t->set.v[i].name);
+    }
+    if (isnan(settings_get(&t->set, "total", NAN))) sn_set(t->lab.s, "total", (double)t->end);   /* a schedule may not ask */
+    if (t->apply_graph && sn_set(t->lab.s, "accum_scale", 1.0 / (double)t->o.accum)) return lab_error(&t->lab);
+    return 0;
+}
+
+/* -- How long ---------------------------------------------------------------------------------------------------------------- */
+
+/* Loads what the run goes on from; then the last step is known. */
+static int find_position(Train *t) {
+    char *last = train_path(t, "last.safetensors");
+    bool resume = t->o.resume && file_exists(last);
+    int64_t per_step = t->b.rows * t->o.accum;
+    int rc = 0;
+    t->end = t->o.steps ? t->o.steps : (int64_t)ceil(t->o.epochs * (double)sn_data_windows(t->data) / (double)per_step);
+    if (t->o.decay && resume) t->end = 0;
+    if (resume) rc = train_load(t, last, true);
+    else if (t->o.from) rc = train_load(t, t->o.from, false);
+    if (!rc && t->o.resume && !resume && !t->o.quiet) fprintf(stderr, "%s does not exist: the run starts from the beginning\n", last);
+    free(last);
+    if (rc) return rc;
+    if (t->o.from && !resume && t->o.decay) {
+        t->end = t->step + t->o.decay;
+        if (settings_get(&t->set, "schedule", 0) < 2) settings_put(&t->set, "schedule", 2);
+        settings_put(&t->set, "decay_start", (double)t->step);
+        settings_put(&t->set, "decay", (double)t->o.decay);
+        settings_put(&t->set, "total", (double)t->end);
+    }
+    if (!t->end) return cmd_fail("how long? give --steps or --epochs (or --from CKPT --decay N)");
+    if (t->step >= t->end) fprintf(stderr, "step %lld of %lld is done: there is nothing to do\n", (long long)t->step, (long long)t->end);
+    if (!t->o.eval_every) t->o.eval_every = t->end - t->step > 20 ? (t->end - t->step) / 20 : 1;
+    return 0;
+}
+
+static int run(Train *t) {
+    int rc = make_folder(t->o.out);
+    if (!rc) rc = find_data(t);
+    if (!rc) rc = open_lab(t);
+    if (!rc) rc = prepare_data(t);
+    if (!rc) rc = find_position(t);
+    if (!rc) rc = apply_settings(t);
+    if (!rc) rc = train_open_log(t);
+    if (!rc) rc = train_write_config(t);
+    return rc ? rc : train_loop(t);
+}
+
+static void free_train(Train *t) {
+    lab_close(&t->lab);
+    if (t->data) sn_data_close(t->data);
+    if (t->log) fclose(t->log);
+    free(t->tokens);
+    free(t->sample);
+    free(t->row_loss);
+    free(t->row_n);
+}
+
+int cmd_train(const Command *self, int argc, char **argv) {
+    StrList pos = {0};
+    Train t = { .o = { .out = "run", .fuse = "all", .seed = 1, .eval_seed = 1, .draws = 8, .accum = 1, .log_every = 10,
+                       .val_bytes = 128 << 10, .test_bytes = 0 },
+                .best = INFINITY, .last_val = NAN, .from_step = -1 };
+    TrainOptions *o = &t.o;
+    const Opt opts[] = {
+        { "data", 0, OPT_MANY, &o->data, "PATH...", "files, folders, prepared shards or a folder of them" },
+        { "steps", 0, OPT_INT, &o->steps, "N", "optimizer steps" },
+        { "epochs", 0, OPT_NUM, &o->epochs, "N", "or: passes over the unique text" },
+        { "out", 'o', OPT_TEXT, &o->out, "DIR", "where everything lands (default: run)" },
+        { "resume", 0, OPT_FLAG, &o->resume, "", "go on from DIR/last.safetensors, if it exists" },
+        { "set", 0, OPT_LIST, &o->sets, "K=V", "an input: lr wd clip warmup schedule decay lr_min dropout input_mask ..." },
+        { "define", 'D', OPT_LIST, &o->defines, "K=V", "a param or dim of the file" },
+        { "accum", 0, OPT_INT, &o->accum, "K", "micro-steps per optimizer step, loss normalised over all of them" },
+        { "unique", 0, OPT_INT, &o->unique, "BYTES", "budget of unique training text (64K); default: all" },
+        { "val-bytes", 0, OPT_INT, &o->val_bytes, "N", "validation text (default 128K)" },
+        { "test-bytes", 0, OPT_INT, &o->test_bytes, "N", "text for numbers that no choice is made on (default 0)" },
+        { "split-seed", 0, OPT_INT, &o->split_seed, "N", "which files are for validation and test" },
+        { "score-test", 0, OPT_FLAG, &o->score_test, "", "also score the test text at every evaluation (`report` uses it)" },
+        { "eval-every", 0, OPT_INT, &o->eval_every, "N", "steps (default: a twentieth of the run)" },
+        { "save-every", 0, OPT_INT, &o->save_every, "N", "keep step-N checkpoints; last is saved then and at evaluations" },
+        { "no-keep", 0, OPT_FLAG, &o->no_keep, "", "with --save-every: save last only" },
+        { "log-every", 0, OPT_INT, &o->log_every, "N", "steps per line of log.jsonl (default 10)" },
+        { "from", 0, OPT_TEXT, &o->from, "CKPT", "start from this checkpoint's weights, moments and position" },
+        { "decay", 0, OPT_INT, &o->decay, "N", "with --from: anneal to lr_min over N steps, then stop" },
+        { "seed", 0, OPT_INT, &o->seed, "N", "weights, data order, masks (default 1)" },
+        { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },
+        { "eval-seed", 0, OPT_INT, &o->eval_seed, "N", "of these masks (default 1)" },
+        { "threads", 0, OPT_INT, &o->threads, "N", "0 = all cores; results do not depend on it" },
+        { "fuse", 0, OPT_TEXT, &o->fuse, "all|none", "none: one kernel per primitive" },
+        { "quiet", 'q', OPT_FLAG, &o->quiet, "", "no progress" },
+        { 0 }
+    };
+    int rc = cmd_parse(self, argc, argv, opts, &pos);
+    if (rc < 0) rc = cmd_settings(self, &o->sets, &t.set);
+    if (rc >= 0) return rc;
+    if (pos.n != 1) return cmd_usage(self, "wants one model file, and text after --data");
+    if (o->steps && o->epochs > 0) return cmd_usage(self, "give --steps or --epochs, not both");
+    if (o->decay && !o->from && !o->resume) return cmd_usage(self, "--decay needs --from");
+    if (o->accum < 1 || o->log_every < 1 || o->draws < 1) return cmd_usage(self, "--accum, --log-every and --draws are at least 1");
+    o->file = pos.v[0];
+    rc = run(&t);
+    free_train(&t);
+    return rc;
+}

@@ -1,0 +1,248 @@
+/* lab.c: opens a model for work and scores windows.
+
+   In:  a model file and options. Out: a session on its compiled program; per-window losses of a shard.
+
+   Scoring reads every window once per draw. The last batch is filled up with copies of its last window, whose results are
+   ignored. For a masked-diffusion model window w of draw d has n = 1 + perm_d(w) * T / W masked positions: every n equally
+   often, so that the mean over windows is a stratified estimate of the NELBO. */
+#include "tools/lab.h"
+
+#include <math.h>
+
+int lab_error(const Lab *lab) { return cmd_fail("%s", sn_session_error(lab->s)); }
+
+static void count_weights(Lab *lab) {
+    for (int i = 0; i < lab->p->nstorage; i++) {
+        const SnStorage *st = &lab->p->storage[i];
+        int64_t n = 1;
+        for (int k = 0; k < st->t.rank; k++) n *= st->t.dim[k];
+        if (!st->is_state) lab->params += n;
+    }
+    for (int i = 0; i < lab->p->nparams; i++)
+        if (!strcmp(lab->p->params[i].name, "vocab")) lab->vocab = strtoll(lab->p->params[i].value, NULL, 10);
+}
+
+int lab_open(Lab *lab, const LabOptions *o) {
+    memset(lab, 0, sizeof *lab);
+    int rc = model_load(&lab->m, o->file, o->defines);
+    if (rc) return rc;
+    BuildOptions bo = { .target = "host", .train = o->train, .fuse = o->fuse ? o->fuse : "all", .threads = o->threads,
+                        .verbose = o->verbose };
+    lab->seed = o->seed;
+    lab->p = snK_build(lab->m.m, &bo, &lab->stats);
+    if (!lab->p) rc = model_error(lab->m.c);
+    sn_session_desc d = { .device = "host", .seed = o->seed, .threads = o->threads, .profile = o->profile };
+    if (!rc && !(lab->s = sn_session_new(lab->p, &d))) rc = cmd_fail("%s", sn_rt_error());
+    if (!rc) count_weights(lab);
+    else lab_close(lab);
+    return rc;
+}
+
+void lab_close(Lab *lab) {
+    if (lab->s) sn_session_free(lab->s);
+    if (lab->p) snR_program_free(lab->p);
+    model_free(&lab->m);
+    lab->s = NULL;
+    lab->p = NULL;
+}
+
+/* -- Looking things up -------------------------------------------------------------------------------------- */
+
+const SnGraphPlan *lab_graph(const Lab *lab, const char *name) {
+    for (int i = 0; i < lab->p->ngraphs; i++)
+        if (!strcmp(lab->p->graphs[i].name, name)) return &lab->p->graphs[i];
+    return NULL;
+}
+
+const SnBuffer *lab_input(const SnGraphPlan *g, const char *name) {
+    for (int i = 0; g && i < g->nbuffers; i++)
+        if (g->buffers[i].kind == SN_BUF_INPUT && !strcmp(g->buffers[i].t.name, name)) return &g->buffers[i];
+    return NULL;
+}
+
+static int64_t count_of(const SnTensorDesc *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->rank; i++) n *= t->dim[i];
+    return n;
+}
+
+int64_t lab_output_count(const SnGraphPlan *g, const char *name) {
+    for (int i = 0; g && i < g->noutputs; i++)
+        if (!strcmp(g->outputs[i].name, name)) return count_of(&g->buffers[g->outputs[i].buffer].t);
+    return 0;
+}
+
+bool lab_has_output(const SnGraphPlan *g, const char *name) { return lab_output_count(g, name) > 0; }
+
+double lab_flops(const Lab *lab, const SnGraphPlan *g) {
+    double sum = 0;
+    for (int i = 0; g && i < g->nlaunches; i++) sum += lab->p->kernels[g->launches[i].kernel].flops;
+    return sum;
+}
+
+int lab_batch(const SnGraphPlan *g, Batch *out) {
+    const SnBuffer *b = lab_input(g, "tokens");
+    if (!b || b->t.rank != 2 || b->t.dtype != SN_I32)
+        return cmd_fail("graph '%s' needs `input tokens: i32[B, T]` to be fed with text", g->name);
+    *out = (Batch){ b->t.dim[0], b->t.dim[1] };
+    return 0;
+}
+
+/* -- Feeding ------------------------------------------------------------------------------------------------- */
+
+static int feed_constant(Lab *lab, const SnGraphPlan *g, const char *name, int64_t window) {
+    const SnBuffer *b = lab_input(g, name);
+    if (!b || b->t.rank == 0) return 0;
+    int64_t n = count_of(&b->t);
+    int32_t *v = calloc((size_t)n + 1, sizeof *v);
+    float one = 1;
+    for (int64_t i = 0; i < n; i++) {
+        if (!strcmp(name, "pos")) v[i] = (int32_t)(i % window);
+        if (!strcmp(name, "weight")) memcpy(&v[i], &one, 4);
+    }
+    int rc = sn_bind(lab->s, g->name, name, v, (size_t)n * 4);
+    free(v);
+    return rc;
+}
+
+int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_t *sample) {
+    Batch b;
+    int rc = lab_batch(g, &b);
+    if (rc) return rc;
+    size_t bytes = sizeof *tokens * (size_t)(b.rows * b.window);
+    rc = sn_bind(lab->s, g->name, "tokens", tokens, bytes);
+    if (!rc && lab_input(g, "targets")) rc = sn_bind(lab->s, g->name, "targets", tokens, bytes);
+    if (!rc && lab_input(g, "sample")) rc = sn_bind(lab->s, g->name, "sample", sample, sizeof *sample * (size_t)b.rows);
+    static const char *const constants[] = { "pos", "weight", "doc", NULL };
+    for (int i = 0; constants[i] && !rc; i++) rc = feed_constant(lab, g, constants[i], b.window);
+    return rc ? lab_error(lab) : 0;
+}
+
+/* -- Scoring --------------------------------------------------------------------------------------------------- */
+
+/* Fisher-Yates by Philox, anew for every draw. */
+static void permutation(int64_t *v, int64_t n, uint64_t seed, int64_t draw) {
+    uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
+    for (int64_t i = 0; i < n; i++) v[i] = i;
+    for (int64_t i = n - 1; i > 0; i--) {
+        uint32_t ctr[4] = { (uint32_t)i, (uint32_t)draw, 0, 0xfffffffcu };
+        sn_philox(key, ctr, w);
+        uint64_t x = (uint64_t)w[1] << 32 | w[0];
+        int64_t k = (int64_t)((unsigned __int128)x * (uint64_t)(i + 1) >> 64), t = v[i];
+        v[i] = v[k], v[k] = t;
+    }
+}
+
+typedef struct Scoring {
+    Lab *lab;
+    const SnGraphPlan *g;
+    Batch b;
+    sn_data *data;
+    Score *out;
+    int64_t *perm;
+    int32_t *tokens, *sample, *n;
+    float *nll;
+} Scoring;
+
+static int score_batch(Scoring *sc, int64_t draw, int64_t first) {
+    int64_t W = sc->out->windows, T = sc->b.window;
+    for (int64_t r = 0; r < sc->b.rows; r++) {
+        int64_t w = first + r < W ? first + r : W - 1, id, epoch;
+        if (sn_data_window(sc->data, w, sc->tokens + r * T, &id, &epoch)) return cmd_fail("%s", sn_rt_error());
+        sc->sample[r] = (int32_t)(draw * W + w);
+        sc->n[r] = (int32_t)(1 + sc->perm[w] * T / W);
+    }
+    int rc = lab_feed(sc->lab, sc->g, sc->tokens, sc->sample);
+    if (rc) return rc;
+    sn_session *s = sc->lab->s;
+    if (sc->out->bound) rc = sn_bind(s, sc->g->name, "n", sc->n, sizeof *sc->n * (size_t)sc->b.rows);
+    if (!rc) rc = sn_run(s, sc->g->name);
+    if (!rc) rc = sn_read(s, sc->g->name, "nll", sc->nll, sizeof *sc->nll * (size_t)sc->b.rows);
+    if (rc) return lab_error(sc->lab);
+    for (int64_t r = 0; r < sc->b.rows && first + r < W; r++) sc->out->nll[first + r] += sc->nll[r];
+    return 0;
+}
+
+static void summarise(Score *o) {
+    double sum = 0, sq = 0;
+    for (int64_t i = 0; i < o->windows; i++) {
+        o->nll[i] /= (double)o->draws;
+        sum += o->nll[i];
+    }
+    o->mean = sum / (double)o->windows;
+    for (int64_t i = 0; i < o->windows; i++) sq += (o->nll[i] - o->mean) * (o->nll[i] - o->mean);
+    o->se = o->windows > 1 ? sqrt(sq / (double)(o->windows - 1) / (double)o->windows) : 0;
+}
+
+static int score_all(Scoring *sc, uint64_t eval_seed) {
+    int rc = 0;
+    sn_seed(sc->lab->s, eval_seed);
+    sn_step(sc->lab->s, 0, 0);
+    for (int64_t d = 0; d < sc->out->draws && !rc; d++) {
+        permutation(sc->perm, sc->out->windows, eval_seed, d);
+        for (int64_t w = 0; w < sc->out->windows && !rc; w += sc->b.rows) rc = score_batch(sc, d, w);
+    }
+    sn_seed(sc->lab->s, sc->lab->seed);
+    if (!rc) summarise(sc->out);
+    return rc;
+}
+
+static int open_scoring(Scoring *sc, const char *shard, int64_t limit) {
+    char err[256];
+    sc->g = lab_graph(sc->lab, "eval");
+    if (!sc->g) return cmd_fail("the model has no graph `eval`: it cannot be scored");
+    int rc = lab_batch(sc->g, &sc->b);
+    if (rc) return rc;
+    if (lab_output_count(sc->g, "nll") != sc->b.rows)
+        return cmd_fail("graph `eval` needs `output nll`, one loss per row of the batch");
+    sc->data = sn_data_open(&(sn_data_desc){ .path = shard, .window = sc->b.window }, err);
+    if (!sc->data) return cmd_fail("%s", err);
+    int64_t W = sn_data_windows(sc->data);
+    if (limit && W > limit) W = limit;
+    if (W < 1) return cmd_fail("%s is shorter than one window of %lld tokens", shard, (long long)sc->b.window);
+    if (sc->lab->vocab && sn_data_max(sc->data) >= sc->lab->vocab)
+        return cmd_fail("%s has the token %d, the model's vocabulary is %lld; set -D vocab", shard, sn_data_max(sc->data), (long long)sc->lab->vocab);
+    sc->out->windows = W;
+    size_t rows = (size_t)sc->b.rows;
+    sc->perm = calloc((size_t)W, sizeof *sc->perm);
+    sc->tokens = calloc(rows * (size_t)sc->b.window, sizeof *sc->tokens);
+    sc->sample = calloc(rows, sizeof *sc->sample);
+    sc->n = calloc(rows, sizeof *sc->n);
+    sc->nll = calloc(rows, sizeof *sc->nll);
+    sc->out->nll = calloc((size_t)W, sizeof *sc->out->nll);
+    return sc->perm && sc->tokens && sc->sample && sc->n && sc->nll && sc->out->nll ? 0 : cmd_fail("out of memory");
+}
+
+int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, int64_t limit, Score *out) {
+    Scoring sc = { .lab = lab, .out = out };
+    double t0 = snU_now();
+    memset(out, 0, sizeof *out);
+    int rc = open_scoring(&sc, shard, limit);
+    if (!rc) {
+        out->bound = lab_input(sc.g, "n") != NULL;
+        out->draws = out->bound && draws > 0 ? draws : 1;
+        rc = score_all(&sc, eval_seed);
+    }
+    out->seconds = snU_now() - t0;
+    if (sc.data) sn_data_close(sc.data);
+    free(sc.perm);
+    free(sc.tokens);
+    free(sc.sample);
+    free(sc.n);
+    free(sc.nll);
+    return rc;
+}
+
+void score_free(Score *s) {
+    free(s->nll);
+    s->nll = NULL;
+}
+
+Paired score_paired(const double *a, const double *b, int64_t n) {
+    Paired p = { .n = n };
+    double sq = 0;
+    for (int64_t i = 0; i < n; i++) p.mean += (a[i] - b[i]) / (double)n;
+    for (int64_t i = 0; i < n; i++) sq += (a[i] - b[i] - p.mean) * (a[i] - b[i] - p.mean);
+    p.se = n > 1 ? sqrt(sq / (double)(n - 1) / (double)n) : 0;
+    return p;
+}

@@ -1,0 +1,63 @@
+/* lab.h: a model file compiled and at work: program, session, what its graphs want, and the scoring of whole windows. */
+#ifndef SN_LAB_H
+#define SN_LAB_H
+#include "codegen/family.h"
+#include "runtime/program.h"
+#include "tools/cmd.h"
+
+typedef struct LabOptions {
+    const char *file, *fuse;         /* fuse: "all", "none" */
+    const StrList *defines;
+    bool train, profile, verbose;
+    uint64_t seed;
+    int threads;
+} LabOptions;
+
+typedef struct Lab {
+    Model m;
+    sn_program *p;
+    sn_session *s;
+    BuildStats stats;
+    uint64_t seed;
+    int64_t params;                  /* elements of all weights */
+    int64_t vocab;                   /* of the param `vocab`; 0 = the file has none */
+} Lab;
+
+int lab_open(Lab *lab, const LabOptions *o);                     /* 0 or 1 after an error line */
+void lab_close(Lab *lab);
+int lab_error(const Lab *lab);                                   /* prints the session's error, returns 1 */
+
+const SnGraphPlan *lab_graph(const Lab *lab, const char *name);  /* NULL when there is none */
+const SnBuffer *lab_input(const SnGraphPlan *g, const char *name);
+bool lab_has_output(const SnGraphPlan *g, const char *name);
+int64_t lab_output_count(const SnGraphPlan *g, const char *name);   /* elements; 0 when there is no such output */
+double lab_flops(const Lab *lab, const SnGraphPlan *g);          /* of one run */
+
+/* The shape of `tokens` [B, T] of a graph; fails with a line. */
+typedef struct Batch { int64_t rows, window; } Batch;
+int lab_batch(const SnGraphPlan *g, Batch *out);
+
+/* Feeds one batch: tokens [rows, window] and sample ids [rows], and the inputs that follow from them where declared
+   (targets = tokens, pos, weight = 1, doc = 0). */
+int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_t *sample);
+
+/* -- Scoring: the loss of every window of a shard by the graph `eval` ------------------------------------------ */
+
+typedef struct Score {
+    int64_t windows, draws;
+    double *nll;                     /* per window, nats per token, mean over draws; malloc'ed */
+    double mean, se;                 /* over windows */
+    bool bound;                      /* NELBO, an upper bound on the NLL, not exact */
+    double seconds;
+} Score;
+
+/* draws: for a graph with the input `n` (a masked-diffusion model), n on 1..T, stratified over the windows, anew for every draw.
+   The masks depend on eval_seed alone. Limit: at most so many windows; 0 = all. */
+int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, int64_t limit, Score *out);
+void score_free(Score *s);
+
+/* Mean of a - b over windows and its standard error. */
+typedef struct Paired { double mean, se; int64_t n; } Paired;
+Paired score_paired(const double *a, const double *b, int64_t n);
+
+#endif
