@@ -11,6 +11,7 @@
 #include "codegen/kir.h"
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Core.h>
+#include <llvm-c/DebugInfo.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
@@ -291,6 +292,11 @@ static Val to_memory(Emit *e, KType t, Val x) {
     return t.kind == K_BOOL ? LLVMBuildZExt(e->b, x, ints(e, 8, t.lanes), "") : x;
 }
 
+/* The address of p[index]; under a mask it may lie outside the buffer when every lane is off, so no claim is made. */
+static Val address(Emit *e, Typ el, Val p, Val index, bool inside) {
+    return inside ? LLVMBuildInBoundsGEP2(e->b, el, p, &index, 1, "") : LLVMBuildGEP2(e->b, el, p, &index, 1, "");
+}
+
 static unsigned alignment(const KIns *i, int kind) {
     return (unsigned)(i->imm > 1 ? i->imm : 1) * (unsigned)bytes_of(kind);
 }
@@ -298,7 +304,7 @@ static unsigned alignment(const KIns *i, int kind) {
 static Val load(Emit *e, const KIns *i, Val p, Val index, Val mask) {
     KType t = i->type;
     Typ el = element(e, t.kind), ty = lanes_of(el, t.lanes);
-    Val at = LLVMBuildInBoundsGEP2(e->b, el, p, &index, 1, "");
+    Val at = address(e, el, p, index, !mask);
     if (!mask) {
         Val x = LLVMBuildLoad2(e->b, ty, at, "");
         LLVMSetAlignment(x, alignment(i, t.kind));
@@ -313,7 +319,7 @@ static Val load(Emit *e, const KIns *i, Val p, Val index, Val mask) {
 
 static void store(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
     KType t = e->k->ins.v[i->a[2]].type;
-    Val at = LLVMBuildInBoundsGEP2(e->b, element(e, t.kind), p, &index, 1, "");
+    Val at = address(e, element(e, t.kind), p, index, !mask);
     x = to_memory(e, t, x);
     if (!mask) {
         LLVMSetAlignment(LLVMBuildStore(e->b, x, at), alignment(i, t.kind));
@@ -332,8 +338,7 @@ static Val all_on(Emit *e, Val mask, int lanes) {
 static Val gather(Emit *e, const KIns *i, Val p, Val index, Val mask) {
     KType t = i->type;
     Typ el = element(e, t.kind);
-    index = one_lane(e, index);
-    Val at = LLVMBuildInBoundsGEP2(e->b, el, p, &index, 1, "");
+    Val at = address(e, el, p, one_lane(e, index), !mask);
     Typ over[2] = { LLVMVectorType(el, t.lanes), LLVMTypeOf(at) };
     Val args[4] = { at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes), LLVMConstNull(over[0]) };
     Val x = call(e, "llvm.masked.gather", over, 2, args, 4);
@@ -344,8 +349,7 @@ static Val gather(Emit *e, const KIns *i, Val p, Val index, Val mask) {
 /* LLVM orders the lanes of a scatter from the first to the last, as kernel IR does. */
 static void scatter(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
     KType t = e->k->ins.v[i->a[2]].type;
-    index = one_lane(e, index);
-    Val at = LLVMBuildInBoundsGEP2(e->b, element(e, t.kind), p, &index, 1, "");
+    Val at = address(e, element(e, t.kind), p, one_lane(e, index), !mask);
     x = one_lane(e, to_memory(e, t, x));
     Typ over[2] = { LLVMTypeOf(x), LLVMTypeOf(at) };
     call(e, "llvm.masked.scatter", over, 2, (Val[]){ x, at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes) }, 4);
@@ -401,7 +405,7 @@ static void other_branch(Emit *e) {
 }
 
 static void close_region(Emit *e) {
-    Region *r = &e->region[--e->depth];
+    Region *r = &e->region[e->depth - 1];
     if (r->at->op == K_for) {
         Val next = LLVMBuildNSWAdd(e->b, r->i, r->step, "");
         Block from = here(e);
@@ -411,6 +415,7 @@ static void close_region(Emit *e) {
         if (!r->has_else) other_branch(e);
         LLVMBuildBr(e->b, r->join);
     }
+    e->depth--;
     LLVMPositionBuilderAtEnd(e->b, r->join);
 }
 

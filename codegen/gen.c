@@ -64,9 +64,8 @@ int gen_param(Gen *c, NodeId id, bool written)
 static int32_t rows_of(const Gen *c, const Lin *l) { return gen_step(c->row, l) ? c->R : 1; }
 static int32_t cols_of(const Gen *c, const Lin *l) { return gen_step(c->col, l) ? c->C : 1; }
 
-static TVal load(Gen *c, NodeId id, const Lin *at)
+static TVal load(Gen *c, NodeId id, Lin e)
 {
-    Lin e = snP_linear(snG_type(c->g, id), at);
     if (!c->t) { PUSH(c->a, c->seen, e); return 0; }
     int32_t r = rows_of(c, &e), cc = cols_of(c, &e);
     return snT_load(c->t, gen_param(c, id, false), r, cc, gen_address(c, &e), gen_step(c->row, &e),
@@ -202,6 +201,12 @@ static TVal ewise_tile(Gen *c, NodeId id, const Lin *at)
     return snT_scalar(c->t, op->scalar, from, (Dtype)snG_type(c->g, id)->dtype, x);
 }
 
+/* Leaves and other groups' values. */
+static bool in_memory(const Gen *c, NodeId id)
+{
+    return is_leaf(c->g, id) || (snG_node(c->g, id)->group && !gen_in_group(c, id));
+}
+
 static TVal compute(Gen *c, NodeId id, const Lin *at)
 {
     const Node *n = snG_node(c->g, id);
@@ -217,8 +222,10 @@ static TVal compute(Gen *c, NodeId id, const Lin *at)
     }
     if (snP_is_view(c->g, id)) {
         Lin to[MAX_RANK];
+        NodeId x = snG_in(c->g, id, 0);
+        if (n->op == OP_reshape && in_memory(c, x)) return load(c, x, snP_linear(t, at));
         if (!snP_through(c->g, id, &c->dom, at, to)) SN_ASSERT(false, "%s is not affine", snG_node_name(c->g, id));
-        return gen(c, snG_in(c->g, id, 0), to);
+        return gen(c, x, to);
     }
     switch (snG_op(c->g->ctx, n->op)->cls) {
     case C_EWISE: return ewise_tile(c, id, at);
@@ -235,10 +242,9 @@ TVal gen(Gen *c, NodeId id, const Lin *at)
         const Memo *m = &c->memo.v[i];
         if (m->id == id && !memcmp(m->at, at, sizeof(Lin) * t->rank)) return m->v;
     }
-    bool memory = is_leaf(c->g, id) || (snG_node(c->g, id)->group && !gen_in_group(c, id));
     Memo m = { .id = id };
     memcpy(m.at, at, sizeof(Lin) * t->rank);
-    m.v = memory ? load(c, id, at) : compute(c, id, at);
+    m.v = in_memory(c, id) ? load(c, id, snP_linear(t, at)) : compute(c, id, at);
     PUSH(c->a, c->memo, m);
     return m.v;
 }

@@ -45,19 +45,15 @@ bool snT_const_idx(const Tile *t, TVal v, int64_t *out)
 
 /* -- Checks ------------------------------------------------------------------------------------------ */
 
-#define CHECK(cond, ...) do { if (!(cond)) misfit(t, i, __VA_ARGS__); } while (0)
-
-static _Noreturn void misfit(const Tile *t, const TIns *i, const char *what)
-{
-    snU_abort(__FILE__, __LINE__, "tile %s: %%%u = %s: %s", snU_str(t->ctx, t->name), t->ins.n, op_info[i->op].name, what);
-}
+/* Each check returns what is wrong, or NULL. */
+#define CHECK(cond, what) do { if (!(cond)) return what; } while (0)
 
 static bool is_idx(const Tile *t, TVal v) { return v && v < t->ins.n && t->ins.v[v].type.dtype == 0; }
 static bool is_tile(const Tile *t, TVal v) { return v && v < t->ins.n && t->ins.v[v].type.dtype != 0; }
 static bool idx_or_none(const Tile *t, TVal v) { return !v || is_idx(t, v); }
 static bool broadcasts(TType from, TType to) { return (from.r == 1 || from.r == to.r) && (from.c == 1 || from.c == to.c); }
 
-static void check_memory(const Tile *t, const TIns *i)
+static const char *check_memory(const Tile *t, const TIns *i)
 {
     CHECK(i->buf >= 0 && (uint32_t)i->buf < t->params.n, "no such buffer");
     CHECK(is_idx(t, i->a[0]), "address is not an idx");
@@ -76,9 +72,10 @@ static void check_memory(const Tile *t, const TIns *i)
         TType shape = i->op == T_gather ? i->type : (TType){ 0, t->ins.v[i->a[1]].type.r, 1 };
         CHECK(broadcasts(t->ins.v[k].type, shape), "index does not broadcast");
     }
+    return NULL;
 }
 
-static void check_ew(const Tile *t, const TIns *i)
+static const char *check_ew(const Tile *t, const TIns *i)
 {
     static const uint8_t nargs[S_N] = { [S_ARG] = 0, [S_CONST] = 0,
 #define SC(name, n, text, doc) [S_##name] = n,
@@ -93,9 +90,10 @@ static void check_ew(const Tile *t, const TIns *i)
     }
     if (i->fn == S_select) CHECK(t->ins.v[i->a[0]].type.dtype == SN_BOOL, "select by something not bool");
     if (i->fn >= S_lt && i->fn <= S_ne) CHECK(i->type.dtype == SN_BOOL, "comparison is not bool");
+    return NULL;
 }
 
-static void check_dot(const Tile *t, const TIns *i)
+static const char *check_dot(const Tile *t, const TIns *i)
 {
     CHECK(is_tile(t, i->a[0]) && is_tile(t, i->a[1]), "operand is not a tile");
     TType a = t->ins.v[i->a[0]].type, b = t->ins.v[i->a[1]].type;
@@ -107,9 +105,10 @@ static void check_dot(const Tile *t, const TIns *i)
         TType c = snT_type(t, i->a[2]);
         CHECK(c.dtype == SN_F32 && c.r == i->type.r && c.c == i->type.c, "accumulator's type");
     }
+    return NULL;
 }
 
-static void check_reduce(const Tile *t, const TIns *i)
+static const char *check_reduce(const Tile *t, const TIns *i)
 {
     CHECK(is_tile(t, i->a[0]), "operand is not a tile");
     TType x = t->ins.v[i->a[0]].type;
@@ -120,9 +119,10 @@ static void check_reduce(const Tile *t, const TIns *i)
         CHECK(i->type.r == x.r && i->type.c == x.c, "result shape");
     bool arg = i->op == T_reduce && i->red >= RED_ARGMAX;
     CHECK(i->type.dtype == (arg ? SN_I32 : x.dtype), "result dtype");
+    return NULL;
 }
 
-static void check(const Tile *t, const TIns *i)
+const char *snT_misfit(const Tile *t, const TIns *i)
 {
     if (op_info[i->op].kind == 'V' && i->type.dtype) CHECK(i->type.r > 0 && i->type.c > 0, "empty shape");
     switch (i->op) {
@@ -143,9 +143,9 @@ static void check(const Tile *t, const TIns *i)
         CHECK(is_idx(t, i->a[0]) && i->type.dtype == SN_F32, "f32 of an idx");
         if (i->a[1]) CHECK(is_tile(t, i->a[1]) && broadcasts(snT_type(t, i->a[1]), i->type), "key does not broadcast");
         break;
-    case T_load: case T_gather: case T_store: case T_scatter_add: check_memory(t, i); break;
-    case T_ew: check_ew(t, i); break;
-    case T_reduce: case T_scan: check_reduce(t, i); break;
+    case T_load: case T_gather: case T_store: case T_scatter_add: return check_memory(t, i);
+    case T_ew: return check_ew(t, i);
+    case T_reduce: case T_scan: return check_reduce(t, i);
     case T_topk:
         CHECK(is_tile(t, i->a[0]) && i->type.r == snT_type(t, i->a[0]).r && i->type.c <= snT_type(t, i->a[0]).c, "shape");
         CHECK(i->type.dtype == (i->imm ? SN_I32 : snT_type(t, i->a[0]).dtype), "result dtype");
@@ -154,13 +154,13 @@ static void check(const Tile *t, const TIns *i)
         CHECK(is_tile(t, i->a[0]), "operand is not a tile");
         CHECK(idx_or_none(t, i->a[1]) && idx_or_none(t, i->a[2]), "valid counts are not idx");
         break;
-    case T_dot: check_dot(t, i); break;
+    case T_dot: return check_dot(t, i);
     case T_var: CHECK(i->a[0] && i->a[0] < t->ins.n, "no first value"); break;
     case T_get: CHECK(i->a[0] && t->ins.v[i->a[0]].op == T_var, "not a var"); break;
     case T_set: {
-        CHECK(i->a[0] && t->ins.v[i->a[0]].op == T_var, "not a var");
+        CHECK(i->a[0] && i->a[1] && t->ins.v[i->a[0]].op == T_var, "not a var, or no value");
         TType x = snT_type(t, i->a[0]), y = snT_type(t, i->a[1]);
-        CHECK(i->a[1] && x.dtype == y.dtype && x.r == y.r && x.c == y.c, "value's type is not the var's");
+        CHECK(x.dtype == y.dtype && x.r == y.r && x.c == y.c, "value's type is not the var's");
         break;
     }
     case T_for:
@@ -168,8 +168,9 @@ static void check(const Tile *t, const TIns *i)
         break;
     case T_if: CHECK(is_tile(t, i->a[0]) && snT_type(t, i->a[0]).dtype == SN_BOOL, "condition is not bool"); break;
     case T_end: break;
-    default: CHECK(false, "unknown op");
+    default: return "unknown op";
     }
+    return NULL;
 }
 
 /* -- Sharing and folding -------------------------------------------------------------------------------- */
@@ -247,7 +248,8 @@ TVal snT_add(Tile *t, const TIns *ins)
     SN_ASSERT(i.op > T_none && i.op < T_NOPS, "tile op %d", i.op);
     if ((i.op >= T_grid && i.op <= T_imax) || i.op == T_for) i.type = (TType){ 0, 1, 1 };
     if (op_info[i.op].kind != 'V' && i.op != T_for) i.type = (TType){ 0, 1, 1 };
-    check(t, &i);
+    const char *wrong = snT_misfit(t, &i);
+    SN_ASSERT(!wrong, "tile %s: %%%u = %s: %s", snU_str(t->ctx, t->name), t->ins.n, op_info[i.op].name, wrong);
     TVal v = i.op >= T_iadd && i.op <= T_imax ? fold_idx(t, &i) : fold_tile(t, &i);
     if (!v && is_pure(t, &i)) v = find_equal(t, &i);
     if (v) return v;

@@ -94,6 +94,7 @@ typedef struct GemmShape { int64_t batch, m, n, k; bool ta, tb; Dtype dtype; } G
 Tile *snT_gemm_plain(sn_ctx *c, Arena *a, const GemmShape *s, const Target *target);   /* params a, b, c; grid (m, n, batch) */
 
 /* What tile.def and a value say. */
+const char *snT_misfit(const Tile *t, const TIns *i);      /* what is wrong with an instruction put next; NULL = nothing */
 const char *snT_op_name(int op);
 int snT_op_args(int op);
 char snT_op_kind(int op);

@@ -62,6 +62,12 @@ AttrId snG_intern_attrs(sn_ctx *c, const Attrs *a)
     return c->attrs->attrs.n - 1;
 }
 
+const Attrs *snG_attrs(const sn_ctx *c, AttrId id)
+{
+    static const Attrs none;
+    return id ? &c->attrs->attrs.v[id] : &none;
+}
+
 /* -- Graphs and access ---------------------------------------------------------------------------------------- */
 
 Graph *snG_new(sn_ctx *c, Sym name)
@@ -141,7 +147,7 @@ NodeId snG_add(Graph *g, Here at, unsigned op, const NodeId *operands, unsigned 
 {
     Attrs a = attrs ? *attrs : (Attrs){ 0 };
     Key k = { .op = op, .nin = nin };
-    if (nin <= MAX_IN) memcpy(k.in, operands, sizeof(NodeId) * nin);
+    if (nin && nin <= MAX_IN) memcpy(k.in, operands, sizeof(NodeId) * nin);
     const OpInfo *info = snG_op(g->ctx, op);
     bool comm = info->flags & F_COMM && nin == 2;
     if (comm && snG_node(g, k.in[0])->op == OP_const && snG_node(g, k.in[1])->op != OP_const)

@@ -124,7 +124,7 @@ typedef struct Leaf {                /* input, weight, state: identified by name
 } Leaf;
 typedef struct Output { Sym name; NodeId node; } Output;
 typedef struct Update { NodeId target, value; } Update;  /* target: a weight or state node; commits after the step */
-typedef struct DimName { Sym name; int64_t value; } DimName;
+typedef struct DimName { Sym name; int64_t value; bool own; } DimName;   /* own: of this graph only: graph decode(B=1) */
 
 typedef struct Graph {
     sn_ctx *ctx;

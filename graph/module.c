@@ -139,7 +139,7 @@ static void param_declaration(Loader *l, bool dim) {
     if (d) v = parse_define(l, d, &v);
     v.dim = 0;
     if (dim) {
-        if (v.kind != V_INT || v.i <= 0) FAIL(e, SHAPE, "a dim must be a positive integer, not %s", snG_kind_name(&v));
+        if (v.kind != V_INT || v.i <= 0) FAIL(e, SHAPE, "the dim %s must be a positive integer", snU_str(e->c, name));
         v.dim = name;
     }
     if (snG_word_dtype(name) || (name >= W_and && name <= W_nan)) FAIL(e, PARSE, "%s is a word of the language", snU_str(e->c, name));
@@ -152,7 +152,7 @@ static void param_declaration(Loader *l, bool dim) {
     }
     add_val(l, name, v);
     note_param(l, name, &v);
-    if (dim) PUSH(&e->c->arena, l->names->dims, ((DimName){ name, v.i }));
+    if (dim) PUSH(&e->c->arena, l->names->dims, ((DimName){ .name = name, .value = v.i }));
     e->t = end;
 }
 
@@ -221,7 +221,9 @@ static Body *begin_body(Loader *l, BodyKind kind) {
 
 static void register_body(Loader *l, Body *b) {
     sn_ctx *c = l->e.c;
-    if (snU_find(&l->names->body_of, (uint64_t)b->name + 1))
+    uint32_t old = snU_find(&l->names->body_of, (uint64_t)b->name + 1);
+    if (old && b->kind == BODY_OP && l->names->bodies.v[old - 1]->op == b->op) return;    /* the same text again */
+    if (old)
         snU_fail(c, SN_PARSE, b->loc, "%s is declared twice", snU_str(c, b->name));
     for (int i = 0; i < 2; i++) {
         Names *n = i ? l->pure : l->names;
@@ -452,11 +454,12 @@ static void own_dims(Loader *l, Elab *e, const Body *b) {
         const Define *d = find_define(l, name);
         if (d) v = parse_define(l, d, &v);
         if (v.kind != V_INT || v.i <= 0) FAIL(e, SHAPE, "the dim %s must be a positive integer", snU_str(c, f->name));
-        e->own_dims[e->nown++] = (DimName){ f->name, v.i };
+        DimName own = { f->name, v.i, true };
+        e->own_dims[e->nown++] = own;
         uint32_t k = 0;
         while (k < e->g->dims.n && e->g->dims.v[k].name != f->name) k++;
-        if (k < e->g->dims.n) e->g->dims.v[k].value = v.i;
-        else PUSH(e->g->arena, e->g->dims, ((DimName){ f->name, v.i }));
+        if (k < e->g->dims.n) e->g->dims.v[k] = own;
+        else PUSH(e->g->arena, e->g->dims, own);
     }
 }
 

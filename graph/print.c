@@ -220,8 +220,10 @@ static void put_node(Printer *p, NodeId id) {
     snU_puts(p->b, "\n");
 }
 
-static void put_dims(Printer *p) {
+/* "dim T = 128" lines, then "graph NAME(own dims) {", of the dims that printed types name. */
+static void put_head(Printer *p) {
     const Graph *g = p->g;
+    const char *open = "(";
     bool *used = NEWN(&p->c->scratch, bool, g->dims.n + 1);
     for (NodeId id = 1; id < g->nodes.n; id++) {
         const Type *t = snG_type(g, id);
@@ -231,7 +233,15 @@ static void put_dims(Printer *p) {
         }
     }
     for (uint32_t i = 0; i < g->dims.n; i++)
-        if (used[i]) snU_putf(p->b, "dim %s = %lld\n", snU_str(p->c, g->dims.v[i].name), (long long)g->dims.v[i].value);
+        if (used[i] && !g->dims.v[i].own)
+            snU_putf(p->b, "dim %s = %lld\n", snU_str(p->c, g->dims.v[i].name), (long long)g->dims.v[i].value);
+    snU_putf(p->b, "graph %s", snU_str(p->c, g->name));
+    for (uint32_t i = 0; i < g->dims.n; i++) {
+        if (!used[i] || !g->dims.v[i].own) continue;
+        snU_putf(p->b, "%s%s=%lld", open, snU_str(p->c, g->dims.v[i].name), (long long)g->dims.v[i].value);
+        open = ", ";
+    }
+    snU_puts(p->b, *open == ',' ? ") {\n" : " {\n");
 }
 
 /* Ops of the user's own files go with the graph: the text must stand alone. */
@@ -263,8 +273,8 @@ static void print(StrBuf *b, const Graph *g, const char *prefix) {
     sn_ctx *c = g->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
     Printer p = { b, g, c, name_nodes(g) };
-    if (!prefix) { put_ops(&p); put_dims(&p); }
-    snU_putf(b, "graph %s {\n", snU_str(c, g->name));
+    if (!prefix) put_ops(&p);
+    put_head(&p);
     for (NodeId id = 1; id < g->nodes.n; id++)
         if (!prefix || starts(snU_str(c, p.names[id]), prefix) || starts(snU_str(c, g->nodes.v[id].path), prefix)) put_node(&p, id);
     for (uint32_t i = 0; i < g->updates.n && !prefix; i++) {

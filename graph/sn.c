@@ -62,7 +62,7 @@ Graph *sn_graph(sn_ctx *c, const char *name) {
     return g;
 }
 
-Module *sn_load(sn_ctx *c, const char *path, const Define *defs, int ndefs) {
+Module *sn_load_model(sn_ctx *c, const char *path, const Define *defs, int ndefs) {
     Module *m = snG_load(c, path, defs, ndefs);
     if (m) PUSH(&c->arena, c->dsl->modules, m);
     return m;
@@ -72,7 +72,7 @@ Graph *sn_get(const Module *m, const char *graph_name) { return snG_get(m, graph
 void sn_print(StrBuf *b, const Graph *g) { snG_print(b, g); }
 
 void sn_dim(Graph *g, const char *name, int64_t value) {
-    PUSH(g->arena, g->dims, ((DimName){ snU_symz(g->ctx, name), value }));
+    PUSH(g->arena, g->dims, ((DimName){ .name = snU_symz(g->ctx, name), .value = value }));
 }
 
 static Sym path_of(const Graph *g) {
@@ -138,7 +138,7 @@ static Type type_of(Graph *g, Dtype d, sn_shape s) {
     return t;
 }
 
-static NodeId add_leaf(Graph *g, unsigned op, Sym name, Dtype d, sn_shape s, sn_init init) {
+static NodeId add_leaf(Graph *g, unsigned op, Sym name, Dtype d, sn_shape s, sn_initial init) {
     Type t = type_of(g, d, s);
     Leaf l = { .init = (uint8_t)init.kind, .a = init.a, .b = init.b };
     for (uint32_t i = 0; i < g->leaves.n; i++)
@@ -147,7 +147,7 @@ static NodeId add_leaf(Graph *g, unsigned op, Sym name, Dtype d, sn_shape s, sn_
 }
 
 sn_val sn_input(Graph *g, const char *name, Dtype d, sn_shape s) {
-    BUILD(g, add_leaf(g, OP_input, snU_symz(g->ctx, name), d, s, (sn_init){0}));
+    BUILD(g, add_leaf(g, OP_input, snU_symz(g->ctx, name), d, s, (sn_initial){0}));
 }
 
 sn_val sn_input_scalar(Graph *g, const char *name, double value) {
@@ -155,11 +155,11 @@ sn_val sn_input_scalar(Graph *g, const char *name, double value) {
     BUILD(g, add_leaf(g, OP_input, snU_symz(g->ctx, name), SN_F32, rank0, sn_full(value)));
 }
 
-sn_val sn_weight(Graph *g, const char *name, Dtype d, sn_shape s, sn_init init) {
+sn_val sn_weight(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init) {
     BUILD(g, add_leaf(g, OP_weight, under_path(g, name), d, s, init));
 }
 
-sn_val sn_state(Graph *g, const char *name, Dtype d, sn_shape s, sn_init init) {
+sn_val sn_state(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init) {
     BUILD(g, add_leaf(g, OP_state, under_path(g, name), d, s, init));
 }
 

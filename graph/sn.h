@@ -21,7 +21,7 @@
    Values are handles that belong to one graph; 0 is "no value". Errors are sticky: after the first one every builder
    returns 0 and does nothing, and sn_error tells what went wrong until sn_clear. Nothing here exits or prints.
    Broadcasting is numpy's. Attributes of sn_apply are text, as in a file: "axis=1, eps=1e-6"; NULL = defaults.
-   The context owns everything; sn_close frees it with all its graphs that were made by sn_graph or sn_load. */
+   The context owns everything; sn_close frees it with all its graphs that were made by sn_graph or sn_load_model. */
 #ifndef SN_H
 #define SN_H
 #include "graph/graph.h"
@@ -38,7 +38,7 @@ void sn_clear(sn_ctx *c);
 /* -- Graphs -------------------------------------------------------------------------------------------- */
 
 Graph *sn_graph(sn_ctx *c, const char *name);
-Module *sn_load(sn_ctx *c, const char *path, const Define *defs, int ndefs);   /* NULL on error */
+Module *sn_load_model(sn_ctx *c, const char *path, const Define *defs, int ndefs);   /* NULL on error */
 Graph *sn_get(const Module *m, const char *graph_name);
 void sn_print(StrBuf *b, const Graph *g);
 void sn_dim(Graph *g, const char *name, int64_t value);       /* names an extent in printed types */
@@ -52,17 +52,17 @@ void sn_end_scope(Graph *g);
 typedef struct sn_shape { int rank; const int64_t *dim; } sn_shape;
 #define SHAPE(...) ((sn_shape){ (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), (int64_t[]){ __VA_ARGS__ } })
 #define SCALAR ((sn_shape){ 0, NULL })
-typedef struct sn_init { int kind; double a, b; } sn_init;    /* InitKind */
-static inline sn_init sn_zeros(void) { return (sn_init){ INIT_ZEROS, 0, 0 }; }
-static inline sn_init sn_ones(void) { return (sn_init){ INIT_ONES, 0, 0 }; }
-static inline sn_init sn_full(double v) { return (sn_init){ INIT_FULL, v, 0 }; }
-static inline sn_init sn_normal(double std) { return (sn_init){ INIT_NORMAL, std, 0 }; }
-static inline sn_init sn_uniform(double lo, double hi) { return (sn_init){ INIT_UNIFORM, lo, hi }; }
+typedef struct sn_initial { int kind; double a, b; } sn_initial;    /* InitKind */
+static inline sn_initial sn_zeros(void) { return (sn_initial){ INIT_ZEROS, 0, 0 }; }
+static inline sn_initial sn_ones(void) { return (sn_initial){ INIT_ONES, 0, 0 }; }
+static inline sn_initial sn_full(double v) { return (sn_initial){ INIT_FULL, v, 0 }; }
+static inline sn_initial sn_normal(double std) { return (sn_initial){ INIT_NORMAL, std, 0 }; }
+static inline sn_initial sn_uniform(double lo, double hi) { return (sn_initial){ INIT_UNIFORM, lo, hi }; }
 
 sn_val sn_input(Graph *g, const char *name, Dtype d, sn_shape s);
 sn_val sn_input_scalar(Graph *g, const char *name, double value);              /* f32[] with a default */
-sn_val sn_weight(Graph *g, const char *name, Dtype d, sn_shape s, sn_init init);   /* scope.name */
-sn_val sn_state(Graph *g, const char *name, Dtype d, sn_shape s, sn_init init);
+sn_val sn_weight(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init);   /* scope.name */
+sn_val sn_state(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init);
 void sn_output(Graph *g, const char *name, sn_val v);
 void sn_update(Graph *g, sn_val weight_or_state, sn_val v);
 sn_val sn_name(Graph *g, const char *name, sn_val v);          /* names a value for printing */

@@ -244,7 +244,12 @@ const LocInfo *snU_locinfo(const sn_ctx *c, Loc l) {
 /* "(in h.3.attn, called from ar.sn:38)" */
 static void put_trace(StrBuf *b, const sn_ctx *c, const LocInfo *at) {
     const char *sep = " (";
-    if (at->path) { snU_putf(b, " (in %s", snU_str(c, at->path)); sep = ", "; }
+    if (at->path) {
+        const char *path = snU_str(c, at->path);
+        size_t n = strlen(path);
+        snU_putf(b, " (in %s%s", n > 80 ? "..." : "", n > 80 ? path + n - 77 : path);
+        sep = ", ";
+    }
     int shown = 0;
     for (Loc l = at->from; l && shown < 4; l = snU_locinfo(c, l)->from, shown++) {
         const LocInfo *f = snU_locinfo(c, l);
@@ -327,6 +332,10 @@ double snU_now(void) {
 const char *snU_num(char buf[40], double v, bool as_f32) {
     if (isnan(v)) return strcpy(buf, "nan");
     if (isinf(v)) return strcpy(buf, v > 0 ? "inf" : "-inf");
+    if (v == floor(v) && fabs(v) < 1e15) {
+        snprintf(buf, 40, "%.0f", v);
+        return buf;
+    }
     int most = as_f32 ? 9 : 17;
     for (int digits = 1; digits <= most; digits++) {
         snprintf(buf, 40, "%.*g", digits, v);

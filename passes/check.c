@@ -60,7 +60,7 @@ static int64_t index_range(const Graph *g, NodeId leaf) {
     return hi == INT64_MAX ? 8 : hi;
 }
 
-static bool all_composites(const OpInfo *op, const void *user) { (void)op; (void)user; return true; }
+static bool all_composites(const Graph *g, NodeId id, const void *user) { (void)g; (void)id; (void)user; return true; }
 
 void snP_seed_inputs(const Graph *g, uint64_t seed, unsigned flags, Arena *a, EvalEnv *env) {
     Graph *flat = snP_inline(g, all_composites, NULL);

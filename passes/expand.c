@@ -29,7 +29,7 @@ static NodeId splice(Inliner *in, Here at, const Graph *body, const NodeId *args
         const OpInfo *op = snG_op(c, n->op);
         NodeId ops[MAX_IN];
         for (unsigned i = 0; i < n->nin; i++) ops[i] = map[snG_in(body, id, i)];
-        if (op->cls == C_COMPOSITE && in->want(op, in->user)) {
+        if (op->cls == C_COMPOSITE && in->want(body, id, in->user)) {
             map[id] = inline_call(in, at, body, id, ops);
             continue;
         }
@@ -59,7 +59,7 @@ Graph *snP_inline(const Graph *old, WantFn want, const void *user) {
     for (NodeId id = 1; id < old->nodes.n; id++) {
         const Node *n = snG_node(old, id);
         const OpInfo *op = snG_op(old->ctx, n->op);
-        if (op->cls != C_COMPOSITE || !want(op, user)) {
+        if (op->cls != C_COMPOSITE || !want(old, id, user)) {
             r.map[id] = snG_copy_node(&r, id);
             continue;
         }
@@ -79,8 +79,8 @@ static bool listed(const char *list, const char *name) {
     return false;
 }
 
-static bool not_kept(const OpInfo *op, const void *user) {
-    return !listed(user, op->cname);
+static bool not_kept(const Graph *g, NodeId id, const void *user) {
+    return !listed(user, snG_op(g->ctx, snG_node(g, id)->op)->cname);
 }
 
 Graph *snP_expand(const Graph *g, const PassOptions *opt) {

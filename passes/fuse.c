@@ -27,7 +27,10 @@ typedef struct Set {                 /* one group while it grows; set.up chains 
     int64_t cols, axis[3];           /* red: row length. col: [before, n, after] of the summed axis */
     bool red, col, solo;
     int up, n, reads;                /* nodes in it; memory operands, an upper bound */
-    uint64_t *after;                 /* bit h: depends on set h, directly or not */
+    NodeId first, last;              /* its nodes, chained by f->next; first is the lowest id when it began */
+    NodeId lo, hi;                   /* lowest and highest id */
+    uint32_t seen;                   /* search that has been here */
+    VEC(int) deps;                   /* sets it reads from; resolve through root() */
     VEC(NodeId) apart;               /* read at another element than the one computed: never in the same kernel */
 } Set;
 
@@ -36,10 +39,13 @@ typedef struct Fuse {
     Arena a;
     bool none, want_iota;            /* want_iota: walks also report index nodes */
     uint8_t *stored, *place, *cheap; /* per node: a view that must be stored; FULL, STAT, COL; index arithmetic without memory */
+    uint8_t *again;                  /* computed again by every reader instead of stored */
     int *set;                        /* per node: its first set, -1 = virtual or leaf */
     VEC(Set) sets;
     uint32_t *uses, *user;           /* users in CSR form: user[uses[id] .. uses[id + 1]) */
-    int words;
+    NodeId *next;                    /* nodes of one set */
+    uint32_t search;
+    VEC(int) todo;
 } Fuse;
 
 bool snP_is_view(const Graph *g, NodeId id) {
@@ -49,8 +55,12 @@ bool snP_is_view(const Graph *g, NodeId id) {
 
 static bool is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
 
-static int root(const Fuse *f, int s) {
-    while (f->sets.v[s].up >= 0) s = f->sets.v[s].up;
+static int root(Fuse *f, int s) {
+    while (f->sets.v[s].up >= 0) {
+        int up = f->sets.v[s].up, over = f->sets.v[up].up;
+        if (over >= 0) f->sets.v[s].up = over;
+        s = up;
+    }
     return s;
 }
 
@@ -72,7 +82,7 @@ static void find_cheap(Fuse *f) {
 }
 
 static bool is_virtual(const Fuse *f, NodeId id) {
-    return !f->stored[id] && (f->cheap[id] || snP_is_view(f->g, id));
+    return f->again[id] || (!f->stored[id] && (f->cheap[id] || snP_is_view(f->g, id)));
 }
 
 static int norm_axis(const Graph *g, NodeId id, unsigned attr) {
@@ -81,28 +91,32 @@ static int norm_axis(const Graph *g, NodeId id, unsigned attr) {
     return (int)(v->i[0] < 0 ? v->i[0] + rank : v->i[0]);
 }
 
-typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user);
+/* A stored value p, read at element number e of it; e NULL: at elements that an index picks. */
+typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
 
 /* Calls fn for every stored value that `id`, read at coordinates at[], comes from; false where a view is not affine, and then
    *bad is that view. */
 static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, void *user, NodeId *bad) {
     const Graph *g = f->g;
-    if (f->cheap[id] && !f->stored[id]) {                       /* only its reshapes must be affine */
-        if (f->want_iota && snG_node(g, id)->op == OP_iota) fn(f, id, dom, at, user);
-        if (snG_node(g, id)->nin == 0) return true;
-    } else if (!is_virtual(f, id)) {
-        if (fn) fn(f, id, dom, at, user);
+    const Type *t = snG_type(g, id);
+    Lin e;
+    if (!is_virtual(f, id)) {
+        if (fn) e = snP_linear(t, at), fn(f, id, dom, &e, user);
         return true;
     }
-    Lin to[MAX_RANK];
+    if (f->want_iota && snG_node(g, id)->op == OP_iota) fn(f, id, dom, &at[snG_attr_int(g, id, 1)], user);
     if (snP_is_view(g, id)) {
+        NodeId x = snG_in(g, id, 0);
+        Lin to[MAX_RANK];
+        if (snG_node(g, id)->op == OP_reshape && !is_virtual(f, x)) {    /* what is in memory is one row of elements */
+            if (fn) e = snP_linear(t, at), fn(f, x, dom, &e, user);
+            return true;
+        }
         if (!snP_through(g, id, dom, at, to)) { *bad = id; return false; }
-        return walk(f, snG_in(g, id, 0), dom, to, fn, user, bad);
+        return walk(f, x, dom, to, fn, user, bad);
     }
-    for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
-        NodeId in = snG_in(g, id, i);
-        if (!walk(f, in, dom, at, fn, user, bad)) return false;
-    }
+    for (unsigned i = 0; i < snG_node(g, id)->nin; i++)
+        if (!walk(f, snG_in(g, id, i), dom, at, fn, user, bad)) return false;
     return true;
 }
 
@@ -135,12 +149,11 @@ static bool walk_part(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
 
 /* A table is addressed by an index from memory, so it must be in memory itself, or one constant. */
 static bool walk_table(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
-    static const Lin anywhere[MAX_RANK] = { { .c = -1 } };
     static const Dom none = { 0 };
     double v;
     if (is_virtual(f, in) && snG_is_const(f->g, in, &v)) return true;
     if (is_virtual(f, in)) { *bad = in; return false; }
-    if (fn) fn(f, in, &none, anywhere, user);
+    if (fn) fn(f, in, &none, NULL, user);
     return true;
 }
 
@@ -155,8 +168,14 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     Lin at[MAX_RANK], to[MAX_RANK];
     snP_node_at(g, id, &dom, at);
     if (snP_is_view(g, id)) {
+        NodeId x = snG_in(g, id, 0);
+        Lin e = snP_linear(snG_type(g, id), at);
+        if (n->op == OP_reshape && !is_virtual(f, x)) {
+            if (fn) fn(f, x, &dom, &e, user);
+            return true;
+        }
         if (!snP_through(g, id, &dom, at, to)) { *bad = id; return false; }
-        return walk(f, snG_in(g, id, 0), &dom, to, fn, user, bad);
+        return walk(f, x, &dom, to, fn, user, bad);
     }
     for (unsigned i = 0; i < n->nin; i++) {
         NodeId in = snG_in(g, id, i);
@@ -169,62 +188,71 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     return true;
 }
 
-/* A view that some reader could not index by affine coordinates is stored. Repeats until nothing changes. */
-static void find_stored(Fuse *f) {
-    for (NodeId id = 1; id < f->g->nodes.n; id++) {
-        if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
-        NodeId bad = 0;
-        while (!walk_operands(f, id, NULL, NULL, &bad, NULL)) {
-            SN_ASSERT(bad && bad != id && !f->stored[bad], "view %s cannot be read", snG_node_name(f->g, bad));
-            f->stored[bad] = 1;
-            NodeId inner = 0;
-            while (!walk_operands(f, bad, NULL, NULL, &inner, NULL)) {
-                SN_ASSERT(inner && inner != bad, "view %s cannot be stored", snG_node_name(f->g, bad));
-                f->stored[inner] = 1;
-                inner = 0;
-            }
-            bad = 0;
-        }
+/* A view that some reader could not index by affine coordinates is stored; one that cannot be computed so either reads a stored
+   operand, whose elements are one row. */
+static void read_all(Fuse *f, NodeId id) {
+    NodeId bad = 0;
+    while (!walk_operands(f, id, NULL, NULL, &bad, NULL)) {
+        NodeId s = bad == id ? snG_in(f->g, id, 0) : bad;
+        SN_ASSERT(is_virtual(f, s), "view %s cannot be read", snG_node_name(f->g, bad));
+        f->stored[s] = 1;
+        read_all(f, s);
     }
+}
+
+static void find_stored(Fuse *f) {
+    for (NodeId id = 1; id < f->g->nodes.n; id++)
+        if (!is_leaf(f->g, id) && !is_virtual(f, id)) read_all(f, id);
 }
 
 /* -- Merging --------------------------------------------------------------------------------------------- */
 
-static bool bit(const uint64_t *w, int i) { return w[i >> 6] >> (i & 63) & 1; }
-static void set_bit(uint64_t *w, int i) { w[i >> 6] |= 1ull << (i & 63); }
-
-/* May a and b run as one kernel? Not when something outside needs one of them and is needed by the other. */
-static bool acyclic(Fuse *f, int a, int b) {
-    for (int k = 0; k < (int)f->sets.n; k++) {
-        const Set *s = &f->sets.v[k];
-        if (s->up >= 0 || k == a || k == b) continue;
-        if (bit(s->after, a) && bit(f->sets.v[b].after, k)) return false;
-        if (bit(s->after, b) && bit(f->sets.v[a].after, k)) return false;
+/* Does set s, or what it depends on, depend on set `on`? Only sets with a node after on's first can. */
+static bool reaches(Fuse *f, int s, int on) {
+    NodeId lo = f->sets.v[on].lo;
+    f->todo.n = 0;
+    PUSH(&f->a, f->todo, s);
+    while (f->todo.n) {
+        int k = root(f, f->todo.v[--f->todo.n]);
+        Set *x = &f->sets.v[k];
+        if (k == on) return true;
+        if (x->seen == f->search || x->hi <= lo) continue;
+        x->seen = f->search;
+        for (uint32_t i = 0; i < x->deps.n; i++) PUSH(&f->a, f->todo, x->deps.v[i]);
     }
-    return true;
+    return false;
 }
 
+/* Something outside a and b that b needs and that needs a? */
+static bool between(Fuse *f, int a, int b) {
+    f->search++;
+    for (uint32_t i = 0; i < f->sets.v[b].deps.n; i++) {
+        int d = root(f, f->sets.v[b].deps.v[i]);
+        if (d != a && d != b && reaches(f, d, a)) return true;
+    }
+    return false;
+}
+
+/* May a and b run as one kernel? */
+static bool acyclic(Fuse *f, int a, int b) { return !between(f, a, b) && !between(f, b, a); }
+
 static void depend(Fuse *f, int s, int on) {
-    if (s == on || bit(f->sets.v[s].after, on)) return;
-    uint64_t *w = f->sets.v[s].after;
-    for (int i = 0; i < f->words; i++) w[i] |= f->sets.v[on].after[i];
-    set_bit(w, on);
+    Set *x = &f->sets.v[s];
+    if (s == on || (x->deps.n && x->deps.v[x->deps.n - 1] == on)) return;
+    PUSH(&f->a, x->deps, on);
 }
 
 static void merge(Fuse *f, int into, int from) {
     Set *a = &f->sets.v[into], *b = &f->sets.v[from];
-    for (int i = 0; i < f->words; i++) a->after[i] |= b->after[i];
-    a->after[into >> 6] &= ~(1ull << (into & 63));
-    a->after[from >> 6] &= ~(1ull << (from & 63));
+    for (uint32_t i = 0; i < b->deps.n; i++) PUSH(&f->a, a->deps, b->deps.v[i]);
+    for (uint32_t i = 0; i < b->apart.n; i++) PUSH(&f->a, a->apart, b->apart.v[i]);
+    f->next[a->last] = b->first;
+    a->last = b->last;
+    a->lo = a->lo < b->lo ? a->lo : b->lo;
+    a->hi = a->hi > b->hi ? a->hi : b->hi;
     a->n += b->n;
     a->reads += b->reads;
     b->up = into;
-    for (int k = 0; k < (int)f->sets.n; k++) {
-        Set *s = &f->sets.v[k];
-        if (s->up >= 0 || k == into || !(bit(s->after, into) || bit(s->after, from))) continue;
-        for (int i = 0; i < f->words; i++) s->after[i] |= a->after[i];
-        set_bit(s->after, into);
-    }
 }
 
 static bool refine_dom(Dom *a, const Dom *b) {
@@ -244,11 +272,11 @@ typedef enum { APART, SAME, STATS, SPREAD } Fit;
 
 /* How a node of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
    (STATS), as a row value for a whole row (SPREAD), or at another place. */
-static Fit fit(const Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *at) {
-    if (at[0].c == -1 || f->place[p] == COL || A->kind == G_CONCAT || A->solo) return APART;
+static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *e) {
+    if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->solo) return APART;
     int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom);
-    Lin e = snP_linear(snG_type(f->g, p), at), id = snP_whole(dom);
-    bool same = snP_same_lin(&e, &id);
+    Lin id = snP_whole(dom);
+    bool same = snP_same_lin(e, &id);
     if (f->place[p] == FULL) return same && full == mine ? SAME : APART;
     if (!A->red || B->col) return APART;
     if (same && mine * A->cols == full && !B->red) return STATS;
@@ -258,7 +286,7 @@ static Fit fit(const Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *d
         id.k[dom->n - 1] = 0;
         for (int i = 0; i < dom->n - 1; i++) id.k[i] /= A->cols;
     }
-    return snP_same_lin(&id, &e) ? SPREAD : APART;
+    return snP_same_lin(&id, e) ? SPREAD : APART;
 }
 
 /* The merged set's domain and kind; false when the two cannot share a kernel. */
@@ -283,15 +311,15 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     return !m->red || ends_with(&d, m->cols);
 }
 
-static bool kept_apart(const Fuse *f, const Set *s, int q) {
+static bool kept_apart(Fuse *f, const Set *s, int q) {
     for (uint32_t i = 0; i < s->apart.n; i++) if (root(f, f->set[s->apart.v[i]]) == q) return true;
     return false;
 }
 
 static void note_apart(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
-    Edge *e = user;
+    Edge *edge = user;
     if (f->set[p] < 0) return;
-    Set *B = &f->sets.v[root(f, e->set)], *A = &f->sets.v[root(f, f->set[p])];
+    Set *B = &f->sets.v[root(f, edge->set)], *A = &f->sets.v[root(f, f->set[p])];
     if (A != B && fit(f, A, B, p, dom, at) == APART) PUSH(&f->a, B->apart, p);
 }
 
@@ -299,20 +327,16 @@ static void note_apart(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *u
    the epilogue's own shape cuts them finer. */
 typedef struct Even { const Dom *gemm; bool ok; } Even;
 
-static void check_even(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+static void check_even(Fuse *f, NodeId p, const Dom *dom, const Lin *l, void *user) {
     Even *e = user;
-    Lin l = at[0];
-    if (l.c == -1) { e->ok = false; return; }
-    if (snG_node(f->g, p)->op == OP_iota) {
-        const Type *t = snG_type(f->g, p);
-        l = at[(snG_attr_int(f->g, p, 1) + t->rank) % t->rank];
-    } else l = snP_linear(snG_type(f->g, p), at);
+    (void)f, (void)p;
+    if (!l) { e->ok = false; return; }
     int64_t edge = 1, inner = 1;                           /* edge: end of the gemm dim that dim i belongs to */
     int d = e->gemm->n - 1;
     for (int i = dom->n - 1; i >= 0; i--) {
         while (edge <= inner && d >= 0) edge *= e->gemm->ext[d--];
         inner *= dom->ext[i];
-        if (i > 0 && inner < edge) e->ok = e->ok && l.k[i - 1] == l.k[i] * dom->ext[i];
+        if (i > 0 && inner < edge) e->ok = e->ok && l->k[i - 1] == l->k[i] * dom->ext[i];
     }
 }
 
@@ -326,9 +350,8 @@ static bool even(Fuse *f, const Dom *gemm, NodeId id) {
 }
 
 /* All nodes of set s. */
-static bool all_even(Fuse *f, const Dom *gemm, int s, NodeId last) {
-    for (NodeId i = 1; i <= last; i++)
-        if (f->set[i] >= 0 && root(f, f->set[i]) == s && !even(f, gemm, i)) return false;
+static bool all_even(Fuse *f, const Dom *gemm, int s) {
+    for (NodeId i = f->sets.v[s].first; i; i = f->next[i]) if (!even(f, gemm, i)) return false;
     return true;
 }
 
@@ -344,14 +367,12 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     Fit how = fit(f, A, B, p, dom, at);
     if (how == APART || !combine(A, B, how, &m)) return;
     if (kept_apart(f, A, s) || kept_apart(f, B, q) || !acyclic(f, s, q)) return;
-    if (A->kind == G_GEMM && !all_even(f, &A->dom, s, e->n)) return;
-    if (B->kind == G_GEMM && !all_even(f, &B->dom, q, e->n)) return;
+    if (A->kind == G_GEMM && !all_even(f, &A->dom, s)) return;
+    if (B->kind == G_GEMM && !all_even(f, &B->dom, q)) return;
     if (how == STATS)
-        for (NodeId i = 1; i <= e->n; i++)
-            if (f->set[i] >= 0 && root(f, f->set[i]) == s) f->place[i] = STAT;
+        for (NodeId i = B->first; i; i = f->next[i]) f->place[i] = STAT;
     A->dom = m.dom, A->red = m.red, A->cols = m.cols, A->col = m.col, A->kind = m.kind;
     memcpy(A->axis, m.axis, sizeof A->axis);
-    for (uint32_t i = 0; i < B->apart.n; i++) PUSH(&f->a, A->apart, B->apart.v[i]);
     merge(f, q, s);
 }
 
@@ -369,7 +390,7 @@ static void new_set(Fuse *f, NodeId id) {
     unsigned op = snG_node(g, id)->op;
     OpClass cls = snG_op(g->ctx, op)->cls;
     Set s = { .kind = G_ROWS, .up = -1, .n = 1, .solo = f->none };
-    s.after = NEWN(&f->a, uint64_t, f->words);
+    s.first = s.last = s.lo = s.hi = id;
     NodeId bad = 0;
     if (!walk_operands(f, id, NULL, NULL, &bad, &s.dom)) SN_ASSERT(false, "unreadable operand");
     f->place[id] = FULL;
@@ -402,8 +423,7 @@ static void absorb_parts(Fuse *f, NodeId id) {
         const Set *A = &f->sets.v[q];
         if (q == s || A->kind != G_ROWS || A->red || A->col || A->solo || snP_is_view(g, p)) continue;
         bool only = true;
-        for (NodeId k = 1; k < id && only; k++) {
-            if (f->set[k] < 0 || root(f, f->set[k]) != q) continue;
+        for (NodeId k = A->first; k && only; k = f->next[k]) {
             for (uint32_t u = f->uses[k]; u < f->uses[k + 1] && only; u++) {
                 NodeId v = f->user[u];
                 only = v && (v == id || (f->set[v] >= 0 && root(f, f->set[v]) == q));
@@ -456,28 +476,106 @@ static void group_all(Fuse *f) {
     }
 }
 
+/* -- Recomputing --------------------------------------------------------------------------------------------- */
+
+static void mark_output(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user) {
+    (void)dom, (void)e;
+    Edge *edge = user;
+    if (f->set[p] >= 0 && root(f, f->set[p]) != root(f, edge->set)) f->place[p] |= 64;
+}
+
+/* Tensors of full size that computing x again would read; 9 when it is not light. */
+static int large_reads(Fuse *f, NodeId x, int64_t full, NodeId *last, int depth) {
+    static const uint16_t light[] = { OP_add, OP_sub, OP_mul, OP_neg, OP_select, OP_cast, OP_not, OP_lt, OP_le, OP_gt, OP_ge, OP_eq, OP_ne, OP_max, OP_min };
+    const Graph *g = f->g;
+    bool ok = false;
+    int n = 0;
+    while (is_virtual(f, x) && snP_is_view(g, x)) x = snG_in(g, x, 0);
+    if (f->cheap[x]) return 0;
+    if (is_leaf(g, x) || (depth && !f->again[x])) {
+        bool memory = is_leaf(g, x) || (f->set[x] >= 0 && f->place[x] & 64 && snG_node(g, x)->op != OP_random);
+        bool again = x == *last || snG_count(snG_type(g, x)) < full;
+        *last = again ? *last : x;
+        return !memory ? 9 : !again;
+    }
+    for (size_t i = 0; i < sizeof light / sizeof *light; i++) ok |= snG_node(g, x)->op == light[i];
+    if (!ok || depth > 3) return 9;
+    for (unsigned i = 0; i < snG_node(g, x)->nin; i++) n += large_reads(f, snG_in(g, x, i), full, last, depth + 1);
+    return n;
+}
+
+/* Reads one tensor of its own size that is in memory anyway, and does little with it. */
+static bool worth_again(Fuse *f, NodeId id) {
+    NodeId last = 0;
+    return large_reads(f, id, snG_count(snG_type(f->g, id)), &last, 0) <= 1;
+}
+
+/* Every reader, through virtual nodes, computes elements or rows: no contraction, no table, no copy. */
+static bool readers_can(Fuse *f, NodeId o, NodeId id, int depth) {
+    const Graph *g = f->g;
+    NodeId bad;
+    for (uint32_t u = f->uses[id]; u < f->uses[id + 1]; u++) {
+        NodeId v = f->user[u];
+        if (!v || depth > 8) return false;
+        if (is_virtual(f, v)) { if (!readers_can(f, o, v, depth + 1)) return false; continue; }
+        OpClass cls = snG_op(g->ctx, snG_node(g, v)->op)->cls;
+        if ((cls != C_EWISE && cls != C_REDUCE) || snP_is_view(g, v)) return false;
+        if (!walk_operands(f, v, NULL, NULL, &bad, NULL)) return false;
+        const Set *s = &f->sets.v[root(f, f->set[v])];
+        if (s->kind == G_GEMM && root(f, f->set[v]) != root(f, f->set[o]) && !even(f, &s->dom, v)) return false;
+    }
+    return true;
+}
+
+/* A stored value that is one light step from another stored value is computed again by its readers: they read the other one. */
+static void compute_again(Fuse *f) {
+    const Graph *g = f->g;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        if (f->set[id] < 0) continue;
+        Edge e = { id, f->set[id] };
+        NodeId bad;
+        walk_operands(f, id, mark_output, &e, &bad, NULL);
+    }
+    for (uint32_t i = 0; i < g->outputs.n; i++) f->place[g->outputs.v[i].node] |= 192;
+    for (uint32_t i = 0; i < g->updates.n; i++) f->place[g->updates.v[i].value] |= 192;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        if (f->set[id] < 0 || (f->place[id] & 192) != 64 || f->place[id] - 64 != FULL || f->stored[id] || !worth_again(f, id)) continue;
+        f->again[id] = 1;
+        if (readers_can(f, id, id, 0)) f->sets.v[root(f, f->set[id])].n--, f->set[id] = -1;
+        else f->again[id] = 0;
+    }
+}
+
 /* -- Order and result ---------------------------------------------------------------------------------------- */
 
-/* Groups in an order where each comes after those it depends on, earliest first node first. */
-static void number(Fuse *f, Graph *out) {
-    int n = (int)f->sets.n, *id = NEWN(&f->a, int, n), left = 0, next = 0;
-    int *need = NEWN(&f->a, int, n);
-    for (int s = 0; s < n; s++) {
-        if (f->sets.v[s].up >= 0) { id[s] = -1; continue; }
-        left++;
-        for (int k = 0; k < n; k++) if (k != s && f->sets.v[k].up < 0 && bit(f->sets.v[s].after, k)) need[s]++;
-    }
-    while (left) {
-        bool moved = false;
-        for (int s = 0; s < n; s++) {
-            if (id[s] || need[s]) continue;
-            id[s] = ++next, left--, moved = true;
-            for (int k = 0; k < n; k++) if (f->sets.v[k].up < 0 && !id[k] && bit(f->sets.v[k].after, s)) need[k]--;
+/* Ids for sets in an order where each comes after those it depends on: depth first, earliest first node first. */
+static void number_from(Fuse *f, int s, int *id, int *next) {
+    f->todo.n = 0;
+    PUSH(&f->a, f->todo, s);
+    while (f->todo.n) {
+        int k = f->todo.v[f->todo.n - 1];
+        Set *x = &f->sets.v[k];
+        if (id[k]) { f->todo.n--; continue; }
+        if (x->seen == f->search) {                            /* all it needs has a number */
+            id[k] = x->n ? ++*next : -1;
+            f->todo.n--;
+            continue;
         }
-        SN_ASSERT(moved, "fusion made a cycle");
+        x->seen = f->search;
+        for (uint32_t i = x->deps.n; i-- > 0;) {
+            int d = root(f, x->deps.v[i]);
+            if (d == k || id[d]) continue;
+            SN_ASSERT(f->sets.v[d].seen != f->search, "fusion made a cycle");
+            PUSH(&f->a, f->todo, d);
+        }
     }
-    for (NodeId i = 1; i < out->nodes.n; i++)
-        out->nodes.v[i].group = f->set[i] >= 0 ? (uint32_t)id[root(f, f->set[i])] : 0;
+}
+
+static void number(Fuse *f, Graph *out) {
+    int *id = NEWN(&f->a, int, f->sets.n + 1), next = 0;
+    f->search++;
+    for (NodeId i = 1; i < out->nodes.n; i++) if (f->set[i] >= 0) number_from(f, root(f, f->set[i]), id, &next);
+    for (NodeId i = 1; i < out->nodes.n; i++) out->nodes.v[i].group = f->set[i] >= 0 ? (uint32_t)id[root(f, f->set[i])] : 0;
 }
 
 static void count_users(Fuse *f) {
@@ -571,19 +669,16 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     Graph *g = normalise(old);
     Fuse f = { .g = g, .none = o && o->none };
     uint32_t n = g->nodes.n + 1;
-    f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n);
-    f.set = NEWN(&f.a, int, n);
+    f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
+    f.set = NEWN(&f.a, int, n), f.next = NEWN(&f.a, NodeId, n);
     for (uint32_t i = 0; i < n; i++) f.set[i] = -1;
-    f.words = (int)(n + 63) / 64;
     find_cheap(&f);
     for (uint32_t i = 0; i < g->outputs.n; i++) if (!is_leaf(g, g->outputs.v[i].node)) f.stored[g->outputs.v[i].node] = 1;
     for (uint32_t i = 0; i < g->updates.n; i++) if (!is_leaf(g, g->updates.v[i].value)) f.stored[g->updates.v[i].value] = 1;
     find_stored(&f);
-    int sets = 0;
-    for (NodeId id = 1; id < g->nodes.n; id++) sets += !is_leaf(g, id) && !is_virtual(&f, id);
-    f.words = sets / 64 + 1;
     count_users(&f);
     group_all(&f);
+    if (!f.none) compute_again(&f);
     number(&f, g);
     snU_free_arena(&f.a);
     return g;
@@ -600,16 +695,14 @@ static void add_once(Arena *a, Group *g, int list, NodeId id) {
     if (list) PUSH(a, g->inputs, id); else PUSH(a, g->outputs, id);
 }
 
-static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
+static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user) {
     Gather *w = user;
     uint32_t pg = snG_node(f->g, p)->group;
     if (pg == snG_node(f->g, w->node)->group) return;
     add_once(w->a, w->group, 1, p);
     if (pg) add_once(w->a, &w->all->group.v[pg - 1], 0, p);
-    const Type *t = snG_type(f->g, p);
-    Lin e, id = snP_whole(dom);
-    bool same = w->plain && at[0].c != -1 && snG_count(t) == snP_points(dom);
-    if (same) e = snP_linear(t, at), same = snP_same_lin(&e, &id);
+    Lin id = snP_whole(dom);
+    bool same = w->plain && e && snG_count(snG_type(f->g, p)) == snP_points(dom) && snP_same_lin(e, &id);
     f->place[p] |= same ? 1 : 2;                                /* 1: read in place; 2: read elsewhere */
 }
 
@@ -626,11 +719,12 @@ Groups snP_groups(const Graph *g, Arena *a) {
     Fuse f = { .g = g };
     Groups all = { 0 };
     uint32_t n = g->nodes.n + 1, count = 0;
-    f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n);
+    f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
     find_cheap(&f);
     for (NodeId id = 1; id < g->nodes.n; id++) {
         uint32_t grp = snG_node(g, id)->group;
         f.stored[id] = grp != 0;
+        f.again[id] = !grp && !is_leaf(g, id) && !f.cheap[id] && !snP_is_view(g, id);
         if (grp > count) count = grp;
     }
     for (uint32_t i = 0; i < count; i++) PUSH(a, all.group, (Group){ 0 });

@@ -102,13 +102,12 @@ static NodeId operand_grad(Back *b, NodeId id, unsigned i, const char *text) {
     }
     const Type *tx = snG_type(g, x), *td = snG_type(g, d);
     if (tx->rank == 0 && td->rank > 0) d = snG_add(g, at, OP_sum, &d, 1, NULL);
-    else if (td->rank == 0 && tx->rank > 0) d = snG_broadcast_to(g, at, d, tx);
+    else if (snG_count(td) < snG_count(tx)) d = snG_broadcast_to(g, at, d, tx);
+    else if (!snG_same_shape(td, tx)) d = snG_expr(g, at, "sum_to(dy, y)", (Sym[]){ b->s_dy, b->s_y }, (NodeId[]){ d, x }, 2, 0);
     if (snG_type(g, d)->dtype != tx->dtype) {
         Attrs to = { .v[0] = { .kind = A_DTYPE, .i = { tx->dtype } } };
         d = snG_add(g, at, OP_cast, &d, 1, &to);
     }
-    if (!snG_same_shape(snG_type(g, d), tx))
-        snU_fail(g->ctx, SN_SHAPE, n.loc, "the gradient of %s for operand %u has another shape than the operand: %s", op->cname, i, text);
     return d;
 }
 
@@ -143,9 +142,12 @@ void snP_backward(Graph *g, NodeId loss, NodeId seed, const bool *want, NodeId *
     snU_reset(&c->scratch, mark);
 }
 
-static bool without_vjp(const OpInfo *op, const void *user) {
+/* Composites to differentiate through their bodies: those without a vjp, and those whose first operand is broadcast,
+   which gradient texts do not provide for. */
+static bool without_vjp(const Graph *g, NodeId id, const void *user) {
+    const Node *n = snG_node(g, id);
     (void)user;
-    return !has_vjp(op);
+    return !has_vjp(snG_op(g->ctx, n->op)) || (n->nin && snG_count(snG_type(g, snG_in(g, id, 0))) < snG_count(snG_type(g, id)));
 }
 
 static NodeId find_output(const Graph *g, const char *name) {

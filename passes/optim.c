@@ -1,6 +1,6 @@
 /* optim.c: loss graph -> training step: forward, backward, AdamW.
 
-   In:  a graph with an output `loss`. Out, by pass:
+   In:  a graph with an output `loss`, with or without the outputs grad.<w> of the pass grad. Out, by pass:
      optim   one graph: everything of the loss graph, updates of every weight and of its moments adam.m.<w>, adam.v.<w>,
              and the outputs grad_norm and lr_now.
      accum   one micro-step of several: gradients times accum_scale are added to the f32 states accum.<w>, the loss to accum.loss.
@@ -179,8 +179,15 @@ static Graph *finish(Optim *o) {
     return out;
 }
 
+static bool has_gradients(const Graph *g) {
+    for (uint32_t i = 0; i < g->outputs.n; i++)
+        if (!strncmp(snU_str(g->ctx, g->outputs.v[i].name), "grad.", 5)) return true;
+    return false;
+}
+
+/* A copy with gradients: those that the pass grad has left as outputs, or its own. */
 static Optim begin(const Graph *train, const PassOptions *opt) {
-    Optim o = { .g = snP_grad(train, opt) };
+    Optim o = { .g = has_gradients(train) ? snG_dce((Graph *)train) : snP_grad(train, opt) };
     take_gradients(&o);
     return o;
 }

@@ -36,11 +36,13 @@ PASSES(PASS)
 
 /* -- pipeline.c ------------------------------------------------------------------------------------------- */
 
-/* The orders. TRAIN replaces `optim` by accum / apply when gradients are accumulated over micro-steps. */
+/* The orders. The optimizer comes last: its nodes, most of a training graph, are written in canonical form. ACCUM and APPLY
+   replace `optim` when gradients are accumulated over micro-steps. */
 #define SNP_ORDER_INFER "canon,recognise,expand,canon,split"
-#define SNP_ORDER_TRAIN "canon,recognise,optim,canon,expand,canon,split"
-#define SNP_ORDER_ACCUM "canon,recognise,accum,canon,expand,canon,split"
-#define SNP_ORDER_APPLY "canon,recognise,apply,canon,expand,canon,split"
+#define SNP_ORDER_GRAD  "canon,recognise,grad,canon,expand,canon"
+#define SNP_ORDER_TRAIN SNP_ORDER_GRAD ",optim,split"
+#define SNP_ORDER_ACCUM SNP_ORDER_GRAD ",accum,split"
+#define SNP_ORDER_APPLY SNP_ORDER_GRAD ",apply,split"
 
 /* Runs a comma list of passes; the caller frees the result (g itself is left alone). Fails through ctx on an unknown name.
    SN_DUMP=a,b|all prints after those passes, SN_DUMP_DIR writes NN-pass.sn, SN_CHECK=1 verifies, =2 also prints, parses, compares. */
@@ -61,8 +63,8 @@ int snP_check(sn_ctx *c, const Graph *g, const PassOptions *opt, const char *lis
 
 /* -- shared by the passes ---------------------------------------------------------------------------------- */
 
-/* Calls want(op, user) per composite and inlines those it accepts, bodies included, until none is left (expand.c). */
-typedef bool (*WantFn)(const OpInfo *op, const void *user);
+/* Asks want() per composite node and inlines those it accepts, bodies included, until none is left (expand.c). */
+typedef bool (*WantFn)(const Graph *g, NodeId id, const void *user);
 Graph *snP_inline(const Graph *g, WantFn want, const void *user);
 
 /* Differentiates inside g: gradients of the scalar `loss` (seeded with `seed`, 0 = 1.0) into d[leaf index], one per g->leaves

@@ -73,11 +73,12 @@ static const Graph *sample_body(sn_ctx *c, unsigned op, const Type *const *types
     return body;
 }
 
-/* First operand [2, 4, 8], the others [2, 4, 8], [8], i32 [2, 4] in every combination that elaborates. */
-static void learn(sn_ctx *c, Bodies *b, unsigned op) {
-    static const Type choice[] = {
-        { .dtype = SN_F32, .rank = 3, .dim = { 2, 4, 8 } },
-        { .dtype = SN_F32, .rank = 1, .dim = { 8 } },
+/* First operand [2, 4, n], the others [2, 4, n], [n], i32 [2, 4] in every combination that elaborates. n = 8 and n = 6, since
+   a division by a power of two is a product in canonical form. */
+static void learn(sn_ctx *c, Bodies *b, unsigned op, int64_t n) {
+    const Type choice[] = {
+        { .dtype = SN_F32, .rank = 3, .dim = { 2, 4, n } },
+        { .dtype = SN_F32, .rank = 1, .dim = { n } },
         { .dtype = SN_I32, .rank = 2, .dim = { 2, 4 } },
     };
     const OpInfo *info = snG_op(c, op);
@@ -99,7 +100,7 @@ static Bodies *bodies_of(sn_ctx *c) {
     if (b->nops == nops) return b;
     b->by_root = snU_grow(&c->arena, b->by_root, sizeof *b->by_root * b->nops, sizeof *b->by_root * nops);
     b->nops = nops;
-    for (unsigned op = from; op < nops; op++) learn(c, b, op);
+    for (unsigned op = from; op < nops; op++) learn(c, b, op, 8), learn(c, b, op, 6);
     return b;
 }
 
@@ -123,7 +124,8 @@ static int formal_index(const Graph *body, NodeId id) {
 static void guess_attr(Guess *s, double sample, double found) {
     for (unsigned k = 0; k < s->op->nattr; k++) {
         if (s->op->attr_kind[k] != A_FLOAT || (float)s->op->attr_default[k].f != (float)sample) continue;
-        s->attrs.v[k] = (AttrVal){ .kind = A_FLOAT, .f = found };
+        char buf[40];
+        s->attrs.v[k] = (AttrVal){ .kind = A_FLOAT, .f = strtod(snU_num(buf, found, true), NULL) };   /* 1e-05, as it was written */
     }
 }
 

@@ -11,8 +11,8 @@
 
    Patterns are expressions of the model language: calls of ops, infix operators, numbers. A name is a wildcard (the same name twice
    is the same value); $s binds a constant, or an attribute's value in the place of an attribute; attributes that are not written are
-   free. Commutative ops match in both orders. An expand (or a reshape) that the pattern does not write is looked through,
-   since broadcasting is written nowhere. The replacement is ordinary text, elaborated by snG_expr. Ops flagged HEAVY match inside a
+   free. Commutative ops match in both orders. The expand of an elementwise operand is looked through, since broadcasting is
+   written nowhere. The replacement is ordinary text, elaborated by snG_expr. Ops flagged HEAVY match inside a
    pattern only where the match is their only use. One sweep builds a new graph bottom-up and tries the rules of each new node's op. */
 #include <ctype.h>
 #include <math.h>
@@ -31,7 +31,7 @@ typedef struct Pat {
     struct { uint8_t kind, slot; AttrVal v; } attr[MAX_ATTRS];   /* 0 free, 1 must equal v, 2 binds slot */
 } Pat;
 
-enum { SLOTS = 16 };
+enum { SLOTS = 10, MAX_DEPTH = 8 };
 typedef struct Compiled {
     const Rule *rule;
     Pat *root;
@@ -237,9 +237,8 @@ typedef struct Rewriter {
     Graph *g;
     VEC(uint32_t) uses;              /* per new node: uses of the old nodes it stands for */
     VEC(Compiled *) *by_op;          /* per root op */
-    unsigned hits;
+    int depth;                       /* replacements inside replacements */
     bool recognise;
-    bool stats;
 } Rewriter;
 
 static bool equal_attr(const AttrVal *a, const AttrVal *b) {
@@ -258,32 +257,50 @@ static bool bind_slot(Match *m, unsigned slot, const AttrVal *v) {
     return true;
 }
 
-/* Attribute k with `axis` counted from 0 and a list of one axis as a number. */
+/* Attribute k; of `axis` the one spelling: the last is -1, others count from 0, a list of one axis is a number. */
 static AttrVal plain_attr(const Graph *g, NodeId id, unsigned k) {
     AttrVal v = *snG_attr(g, id, k);
     const OpInfo *op = snG_op(g->ctx, snG_node(g, id)->op);
     if (op->nin && !strcmp(snU_str(g->ctx, op->attr_name[k]), "axis")) {
         if (v.kind == A_LIST && v.n == 1) v.kind = A_INT, v.n = 0;
-        if (v.kind == A_INT && v.i[0] < 0) v.i[0] += snG_type(g, snG_in(g, id, 0))->rank;
+        int64_t rank = snG_type(g, snG_in(g, id, 0))->rank;
+        if (v.kind == A_INT) v.i[0] = v.i[0] < 0 ? v.i[0] + rank : v.i[0];
+        if (v.kind == A_INT && v.i[0] == rank - 1) v.i[0] = -1;
     }
     return v;
 }
 
-static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, bool root);
+/* The value that broadcasting has spread: behind an expand, and behind a reshape that only adds axes of 1 in front. */
+static NodeId before_broadcast(const Graph *g, NodeId id) {
+    if (snG_node(g, id)->op == OP_expand) id = snG_in(g, id, 0);
+    if (snG_node(g, id)->op != OP_reshape) return id;
+    const Type *t = snG_type(g, id), *x = snG_type(g, snG_in(g, id, 0));
+    int more = t->rank - x->rank;
+    for (int i = 0; i < t->rank; i++)
+        if (more < 0 || t->dim[i] != (i < more ? 1 : x->dim[i - more])) return id;
+    return snG_in(g, id, 0);
+}
+
+/* Which orders of a commutative op's operands are tried. Inside a pattern the first that fits is taken; at the root the caller
+   tries one after the other, since the condition may refuse the first. */
+enum { STRAIGHT = 1, SWAPPED = 2, EITHER = STRAIGHT | SWAPPED, AT_ROOT = 4, BROADCAST = 8 };
+
+static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, int how);
 
 static bool match_operands(Rewriter *w, const Pat *p, NodeId id, Match *m, bool swapped) {
+    int how = snG_op(w->g->ctx, p->op)->cls == C_EWISE ? EITHER | BROADCAST : EITHER;
     for (unsigned i = 0; i < p->nin; i++) {
         unsigned k = swapped && i < 2 ? 1 - i : i;
-        if (!match(w, p->in[i], snG_in(w->g, id, k), m, false)) return false;
+        if (!match(w, p->in[i], snG_in(w->g, id, k), m, how)) return false;
     }
     return true;
 }
 
-static bool match_op(Rewriter *w, const Pat *p, NodeId id, Match *m, bool root) {
+static bool match_op(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
     const Graph *g = w->g;
     const OpInfo *op = snG_op(g->ctx, p->op);
-    if (!root && op->cls != C_MOVE)
-        while (snG_node(g, id)->op == OP_expand || snG_node(g, id)->op == OP_reshape) id = snG_in(g, id, 0);
+    bool root = how & AT_ROOT;
+    if (how & BROADCAST && op->cls != C_MOVE) id = before_broadcast(g, id);
     const Node *n = snG_node(g, id);
     if (n->op != p->op || n->nin != p->nin) return false;
     if (!root && op->flags & F_HEAVY && id < w->uses.n && w->uses.v[id] > 1) return false;
@@ -293,12 +310,12 @@ static bool match_op(Rewriter *w, const Pat *p, NodeId id, Match *m, bool root) 
         if (p->attr[k].kind == 1 ? !equal_attr(&p->attr[k].v, &v) : !bind_slot(m, p->attr[k].slot, &v)) return false;
     }
     Match saved = *m;
-    if (match_operands(w, p, id, m, false)) return true;
+    if (how & STRAIGHT && match_operands(w, p, id, m, false)) return true;
     *m = saved;
-    return op->flags & F_COMM && match_operands(w, p, id, m, true);
+    return how & SWAPPED && op->flags & F_COMM && match_operands(w, p, id, m, true);
 }
 
-static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, bool root) {
+static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
     double v;
     switch (p->kind) {
     case PAT_ANY:
@@ -314,7 +331,27 @@ static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, bool root) {
     }
     case PAT_OP: break;
     }
-    return match_op(w, p, id, m, root);
+    return match_op(w, p, id, m, how);
+}
+
+/* Cheap and necessary: the ops and constants that the pattern wants right below its root are there. */
+static bool could_match(const Rewriter *w, const Pat *p, NodeId id) {
+    const Graph *g = w->g;
+    const OpInfo *op = snG_op(g->ctx, p->op);
+    const Node *n = snG_node(g, id);
+    if (n->nin != p->nin) return false;
+    bool straight = true, swapped = op->flags & F_COMM && n->nin == 2;
+    for (unsigned i = 0; i < n->nin; i++) {
+        NodeId x = snG_in(g, id, i);
+        if (op->cls == C_EWISE) x = before_broadcast(g, x);
+        unsigned have = snG_node(g, x)->op;
+        for (int s = 0; s < 2; s++) {
+            const Pat *q = p->in[s && i < 2 && n->nin == 2 ? 1 - i : i];
+            bool fits = q->kind == PAT_ANY || (q->kind == PAT_OP ? have == q->op || snG_op(g->ctx, q->op)->cls == C_MOVE : have == OP_const);
+            if (!fits) *(s ? &swapped : &straight) = false;
+        }
+    }
+    return straight || swapped;
 }
 
 /* -- Conditions ---------------------------------------------------------------------------------------- */
@@ -341,7 +378,9 @@ static bool is_swap(const Graph *g, const Arg *a) {         /* a permutation tha
     return p->n >= 2 && p->i[p->n - 1] == p->n - 2 && p->i[p->n - 2] == p->n - 1;
 }
 static bool is_adjacent(const Graph *g, const Arg *a) {     /* a ends on axis k where what starts at the last argument begins */
-    return a[3].v.i[0] - a[2].v.i[0] == snG_type(g, a[0].node)->dim[a[1].v.i[0]];
+    const Type *t = snG_type(g, a[0].node);
+    int64_t k = a[1].v.i[0];
+    return a[3].v.i[0] - a[2].v.i[0] == t->dim[k < 0 ? k + t->rank : k];
 }
 static bool is_wider(const Graph *g, const Arg *a) {        /* every value of x is one of dtype $t */
     Dtype from = snG_type(g, a[0].node)->dtype, to = (Dtype)a[1].v.i[0];
@@ -436,14 +475,47 @@ static bool same_type(const Graph *g, NodeId a, NodeId b) {
     return x->dtype == y->dtype && snG_same_shape(x, y);
 }
 
+static NodeId settle(Rewriter *w, NodeId first, NodeId out, Here at);
+static NodeId rewrite_node(Rewriter *w, NodeId id, Here at);
+
 /* One rule at one node: the replacement, or 0. */
 static NodeId apply_rule(Rewriter *w, Compiled *k, NodeId id, Here at) {
+    if (!could_match(w, k->root, id)) return 0;
     Match m = {0};
-    if (!match(w, k->root, id, &m, true) || !condition_holds(w, k, &m)) return 0;
+    if (!match_op(w, k->root, id, &m, AT_ROOT | STRAIGHT) || !condition_holds(w, k, &m)) {
+        m = (Match){0};
+        if (!match_op(w, k->root, id, &m, AT_ROOT | SWAPPED) || !condition_holds(w, k, &m)) return 0;
+    }
+    NodeId first = w->g->nodes.n;
     NodeId out = snG_expr(w->g, at, fill(w, k, &m), k->wild, m.wild, k->nwild, 0);
     if (out == id || !same_type(w->g, out, id)) return 0;
     k->hits++;
-    w->hits++;
+    return settle(w, first, out, at);
+}
+
+/* Rewrites the nodes inside a replacement, the new ones from `first` on, so that one sweep is enough. */
+static NodeId settle(Rewriter *w, NodeId first, NodeId out, Here at) {
+    Graph *g = w->g;
+    uint32_t n = out < first ? 0 : out - first;
+    if (!n || w->depth >= MAX_DEPTH) return out;
+    w->depth++;
+    ArenaMark mark = snU_mark(&g->ctx->scratch);
+    NodeId *map = NEWN(&g->ctx->scratch, NodeId, n + 1);
+    for (uint32_t i = 0; i <= n; i++) {
+        const Node *x = snG_node(g, first + i);
+        NodeId in[MAX_IN];
+        bool same = true;
+        for (unsigned k = 0; k < x->nin; k++) {
+            NodeId old = snG_in(g, first + i, k);
+            in[k] = old < first ? old : map[old - first];
+            same &= in[k] == old;
+        }
+        map[i] = same ? first + i : snG_add(g, at, x->op, in, x->nin, x->attr ? snG_attrs(g->ctx, x->attr) : NULL);
+        if (i < n) map[i] = rewrite_node(w, map[i], at);
+    }
+    out = map[n];
+    snU_reset(&g->ctx->scratch, mark);
+    w->depth--;
     return out;
 }
 
@@ -464,8 +536,7 @@ static void note_uses(Rewriter *w, NodeId id, uint32_t uses) {
     w->uses.v[id] += uses;
 }
 
-/* One sweep; *hits: rules that fired. */
-static Graph *sweep(const Graph *old, bool recognise, unsigned *hits) {
+static Graph *sweep(const Graph *old, bool recognise) {
     sn_ctx *c = old->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
     Rewriter w = { .r = snG_rebuild(old), .recognise = recognise };
@@ -485,7 +556,6 @@ static Graph *sweep(const Graph *old, bool recognise, unsigned *hits) {
         if (w.r.map[id] != copy && n->name) snG_rename(w.g, w.r.map[id], n->name);
         note_uses(&w, w.r.map[id], uses[id]);
     }
-    *hits = w.hits;
     snU_reset(&c->scratch, mark);
     return snG_finish(&w.r);
 }
@@ -503,16 +573,8 @@ static void load_builtin(sn_ctx *c) {
 }
 
 static Graph *rewrite(const Graph *old, bool recognise) {
-    enum { MAX_SWEEPS = 6 };
     load_builtin(old->ctx);
-    unsigned hits;
-    Graph *g = sweep(old, recognise, &hits);
-    for (int i = 1; hits && i < MAX_SWEEPS; i++) {
-        Graph *next = sweep(g, recognise, &hits);
-        snG_free(g);
-        g = next;
-    }
-    return g;
+    return sweep(old, recognise);
 }
 
 void snP_rule_stats(const sn_ctx *c, StrBuf *b) {

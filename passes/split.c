@@ -44,11 +44,21 @@ static NodeId list_op(Graph *g, Here at, unsigned op, NodeId x, const int64_t *l
     return snG_add(g, at, op, &x, 1, &a);
 }
 
+/* A full sum keeps the tensor's own rows: trailing axes first, so that what computes the operand row by row also sums it. */
+static int64_t whole_rows(const Type *t, int64_t elements) {
+    int64_t c = 1;
+    for (int i = t->rank - 1; i > 0 && c < MIN_ROWS; i--) c *= t->dim[i];
+    return c > 1 && elements / c >= MIN_CHUNK ? elements / c : 1;
+}
+
 static NodeId split_sum(Rebuild *r, NodeId id) {
     int64_t cols, rows = leading_rows(r->old, id, &cols), s = chunks_for(rows);
-    if (rows < MIN_ROWS || rows * cols < MIN_ELEMENTS || s == 1) return 0;
+    if (rows < MIN_ROWS || rows * cols < MIN_ELEMENTS || (s == 1 && cols > 1)) return 0;
     const Node *n = snG_node(r->old, id);
     const Type *t = snG_type(r->old, id);
+    if (cols == 1 && whole_rows(snG_type(r->old, snG_in(r->old, id, 0)), rows) > 1)
+        s = whole_rows(snG_type(r->old, snG_in(r->old, id, 0)), rows);
+    if (s == 1) return 0;
     Here at = { n->loc, n->path };
     NodeId x = list_op(r->g, at, OP_reshape, r->map[snG_in(r->old, id, 0)], (int64_t[]){ s, rows / s, cols }, 3);
     x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 1 }, 1);

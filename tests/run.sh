@@ -13,7 +13,7 @@ SINTER=$ROOT/build/sinter
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/sinter-tests.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
 LONG=${SN_LONG:-0}
-TINY="-D vocab=37 -D width=32 -D layers=2 -D heads=2 -D hidden=64 -D T=16 -D B=3"
+TINY="-D vocab=37 -D width=32 -D layers=2 -D heads=2 -D hidden=64 -D seq=16 -D batch=3"
 passed=0 failed=0
 
 pass() { passed=$((passed + 1)); echo "ok      $*"; }
@@ -104,7 +104,7 @@ train() {
     ${EXEC:-} "$SINTER" train models/dlm.sn $SMALL --data graph passes --unique 32K --val-bytes 8K --draws 1 --out "$WORK/$out" --steps "$steps" \
         --eval-every 4 --set dropout=0.1 --set warmup=4 -q "$@"
 }
-SMALL="-D width=32 -D layers=2 -D heads=2 -D hidden=64 -D T=32 -D B=4"
+SMALL="-D width=32 -D layers=2 -D heads=2 -D hidden=64 -D seq=32 -D batch=4"
 
 resume() {
     train whole 12 >"$WORK/out" 2>&1 || { fail "train 12 steps"; tail -n 5 "$WORK/out"; return; }

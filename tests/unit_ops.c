@@ -1,9 +1,11 @@
-/* unit_ops.c: every op, compiled, against the reference evaluator. In: nothing, or names of ops; out: `N passed, N failed`.
+/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [words that a case must contain]; out: `N passed, N failed`.
 
    A case is operands and an expression; dtypes and, for elementwise rows of ops.def, shapes multiply it. Every case becomes a graph
    of its own in one module, so that all kernels compile as one batch. Each graph runs on 1 and on 2 threads over poisoned
    memory; outputs and updates must meet the tolerance of design.md 8 (tools/verify.h), and both runs must agree in every bit. */
 #include <math.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "codegen/family.h"
 #include "runtime/program.h"
 #include "tools/verify.h"
@@ -279,30 +281,61 @@ static int missing_cases(Suite *s) {
     return n;
 }
 
-int main(int argc, char **argv) {
-    Suite s = { .c = sn_ctx_new(), .only = argv + 1 };
-    add_ewise_rows(&s);
-    for (int i = 0; i < NCASES; i++) add_case(&s, &cases[i]);
-    Module *m = snG_parse(s.c, "unit_ops", s.text.s ? s.text.s : "", s.text.n, NULL, 0);
-    if (!m) return printf("FAILED parse: %s\n", s.c->message), 1;
-    BuildStats stats = {0};
-    SnProgram *p = snK_build(m, &(BuildOptions){ .target = "host", .verbose = getenv("SN_VERBOSE") != NULL }, &stats);
-    if (!p) return printf("FAILED build: %s\n", s.c->message), 1;
-    printf("%u graphs, %d kernels, %d compiled in %.1f s\n", m->graphs.n, stats.kernels, stats.unique_kernels, stats.compile_s);
+/* Builds and runs the graphs of `text`, which are tests from..from + graphs - 1. Returns the number of failures; passes in *passed. */
+static int run_module(Suite *s, const char *text, size_t bytes, uint32_t from, int *passed, BuildStats *stats) {
+    Module *m = snG_parse(s->c, "unit_ops", text, bytes, NULL, 0);
+    if (!m) return printf("FAILED parse: %s\n", s->c->message), 1;
+    SnProgram *p = snK_build(m, &(BuildOptions){ .target = "host", .verbose = getenv("SN_VERBOSE") != NULL }, stats);
+    if (!p) return printf("FAILED build: %s\n", s->c->message), 1;
     sn_session *session[2];
+    int failed = 0;
     for (int i = 0; i < 2; i++) {
         session[i] = sn_session_new(p, &(sn_session_desc){ .seed = 7, .threads = i + 1, .poison = true });
         if (!session[i]) return printf("FAILED session: %s\n", sn_rt_error()), 1;
     }
-    int passed = 0, failed = argc > 1 ? 0 : missing_cases(&s);
     for (uint32_t i = 0; i < m->graphs.n; i++) {
-        if (run_test(&s, session, m->graphs.v[i], &s.tests.v[i])) passed++;
+        if (run_test(s, session, m->graphs.v[i], &s->tests.v[from + i])) ++*passed;
         else failed++;
     }
-    printf("%d passed, %d failed\n", passed, failed);
     for (int i = 0; i < 2; i++) sn_session_free(session[i]);
     snR_program_free(p);
     snG_free_module(m);
+    return failed;
+}
+
+/* --each: every test in a process of its own, so that an abort fails one test and is printed with it. */
+static int run_each(Suite *s, int *passed) {
+    int failed = 0;
+    for (uint32_t i = 0; i < s->tests.n; i++) {
+        const char *text = strchr(s->tests.v[i].text, '|') + 1;
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            BuildStats stats = {0};
+            int ok = 0, bad = run_module(s, text, strlen(text), i, &ok, &stats);
+            fflush(NULL);
+            _exit(bad != 0);
+        }
+        int status = 1;
+        waitpid(child, &status, 0);
+        if (WIFSIGNALED(status)) printf("FAILED signal %d\n%s", WTERMSIG(status), text);
+        if (status == 0) ++*passed;
+        else failed++;
+    }
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    bool each = argc > 1 && !strcmp(argv[1], "--each");
+    Suite s = { .c = sn_ctx_new(), .only = argv + 1 + each };
+    add_ewise_rows(&s);
+    for (int i = 0; i < NCASES; i++) add_case(&s, &cases[i]);
+    int passed = 0, failed = argc > 1 ? 0 : missing_cases(&s);
+    BuildStats stats = {0};
+    if (each) failed += run_each(&s, &passed);
+    else failed += run_module(&s, s.text.s ? s.text.s : "", s.text.n, 0, &passed, &stats);
+    if (!each) printf("%d launches, %d kernels, compiled in %.1f s\n", stats.kernels, stats.unique_kernels, stats.compile_s);
+    printf("%d passed, %d failed\n", passed, failed);
     snU_free_arena(&s.a);
     return failed != 0;
 }

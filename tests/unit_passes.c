@@ -381,7 +381,7 @@ static void test_texts(sn_ctx *c, const char *folder) {
     for (int i = 0; i < n; i++) {
         size_t len = strlen(list[i]->d_name);
         char path[1000];
-        snprintf(path, sizeof path, "%s/%s", folder, list[i]->d_name);
+        snprintf(path, sizeof path, "%.700s/%.255s", folder, list[i]->d_name);
         if (len > 3 && !strcmp(list[i]->d_name + len - 3, ".sn")) run_text_test(c, path);
         free(list[i]);
     }

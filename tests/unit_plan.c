@@ -163,11 +163,13 @@ static void check_graph(sn_ctx *c, const Graph *source, const char *order, const
     Arena a = {0};
     PassOptions po = { .fuse = fuse };
     FuseOptions fo = { !strcmp(fuse, "none") };
+    SN_ENTER(c, { expect(false, c->message); return; });
     Graph *g = snP_run(c, source, &po, order), *f = snP_fuse(g, &fo);
     Groups groups = snP_groups(f, &a);
     double t0 = snU_now();
     Plan plan = snP_plan(f, &groups, &a);
     double ms = (snU_now() - t0) * 1e3;
+    SN_LEAVE(c);
     const char *wrong = play(f, &groups, &plan, &a);
     char text[256];
     snprintf(text, sizeof text, "%s (fuse %s): %s", what, fuse, wrong ? wrong : "");

@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")/.."
 OUT=${1:-demo}
 UNIQUE=64K
-SHAPE="-D width=128 -D layers=4 -D heads=4 -D hidden=352 -D T=128 -D B=16"   # 0.9M weights, 13 per unique byte
+SHAPE="-D width=128 -D layers=4 -D heads=4 -D hidden=352 -D seq=128 -D batch=16"   # 0.9M weights, 13 per unique byte
 TRAIN="--unique $UNIQUE --val-bytes 64K --test-bytes 64K --draws 4 --seed 1 --score-test --set lr=2e-3 --set warmup=100"
 EPOCH=32                             # steps: 64 KiB / (16 x 128)
 AR_EPOCHS=${SN_DEMO_AR_EPOCHS:-40}

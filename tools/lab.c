@@ -106,7 +106,7 @@ static int feed_constant(Lab *lab, const SnGraphPlan *g, const char *name, int64
 }
 
 int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_t *sample) {
-    Batch b;
+    Batch b = {0};
     int rc = lab_batch(g, &b);
     if (rc) return rc;
     size_t bytes = sizeof *tokens * (size_t)(b.rows * b.window);

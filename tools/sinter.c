@@ -11,7 +11,7 @@
       "sinter print models/dlm.sn -D layers=2 --graph train -p canon,recognise,grad")                                   \
     C(check,   "M.sn [-D k=v] [--graph G] [-p pass,...] [--seed N]",                                                     \
       "Evaluates the graph after every pass on the same values; names the first pass that moves the answer.",           \
-      "sinter check models/ar.sn -D layers=1 -D width=32 -D heads=2 -D hidden=64 -D T=16 -D B=2")                       \
+      "sinter check models/ar.sn -D layers=1 -D width=32 -D heads=2 -D hidden=64 -D seq=16 -D batch=2")                       \
     C(ops,     "[NAME...]",                                                                                              \
       "The op reference, from the table and std.sn; with names, only these.",                                           \
       "sinter ops matmul gather")                                                                                       \

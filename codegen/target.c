@@ -1,0 +1,70 @@
+/* target.c: what a target is. In: its name. Out: the facts that lowerings and schedules may use.
+
+     host               this machine: cpuid for the vectors, sysconf for the caches; LLVM finds the exact CPU itself
+     host:x86-64-v3     any CPU with AVX2 and FMA: for bundles that travel; cache sizes are typical ones
+     host:x86-64-v4     any CPU with AVX-512 */
+#include "codegen/kir.h"
+#include <unistd.h>
+
+static void set_vectors(Target *t, int lanes, int vregs) {
+    t->f32_lanes = lanes;
+    t->vregs = vregs;
+    t->fma = true;
+}
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* avx512_bf16 is bit 5 of eax of leaf 7, subleaf 1; the OS side is implied by avx512f being usable. */
+static bool has_bf16_dot(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
+
+static const char *this_machine(Target *t) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq")) {
+        set_vectors(t, 16, 32);
+        t->bf16_dot = has_bf16_dot();
+        return NULL;
+    }
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return "this CPU has no AVX2 and FMA";
+    set_vectors(t, 8, 16);
+    return NULL;
+}
+#else
+static const char *this_machine(Target *t) {
+    set_vectors(t, 4, 32);
+    return NULL;
+}
+#endif
+
+static int64_t cache_size(int name, int64_t otherwise) {
+    long n = sysconf(name);
+    return n > 0 ? n : otherwise;
+}
+
+static bool named_cpu(Target *t, const char *cpu) {
+    if (!strcmp(cpu, "x86-64-v3")) set_vectors(t, 8, 16);
+    else if (!strcmp(cpu, "x86-64-v4")) set_vectors(t, 16, 32);
+    else return false;
+    snprintf(t->cpu, sizeof t->cpu, "%s", cpu);
+    return true;
+}
+
+int snK_target(sn_ctx *c, const char *name, Target *out) {
+    *out = (Target){ .l1_bytes = 32 << 10, .l2_bytes = 1 << 20, .l3_bytes = 16 << 20 };
+    if (!name || !*name) name = "host";
+    out->name = snU_str(c, snU_symz(c, name));
+    const char *why = NULL;
+    if (!strcmp(name, "host")) {
+        why = this_machine(out);
+        out->l1_bytes = cache_size(_SC_LEVEL1_DCACHE_SIZE, out->l1_bytes);
+        out->l2_bytes = cache_size(_SC_LEVEL2_CACHE_SIZE, out->l2_bytes);
+        out->l3_bytes = cache_size(_SC_LEVEL3_CACHE_SIZE, out->l3_bytes);
+    } else if (strncmp(name, "host:", 5) || !named_cpu(out, name + 5)) {
+        why = "the targets are host, host:x86-64-v3 and host:x86-64-v4";
+    }
+    if (why) snU_fail(c, SN_UNSUPPORTED, 0, "target %s: %s", name, why);
+    return 0;
+}
