@@ -468,7 +468,7 @@ static Val value(Emit *e, const KIns *i, KType from, Val a, Val b, Val c) {
     case K_hsum: case K_hmax: case K_hmin: return across(e, i, from, a);
     case K_load: return load(e, i, a, b, c);
     case K_gather: return gather(e, i, a, b, c);
-    case K_offset: return LLVMBuildInBoundsGEP2(e->b, element(e, i->mem), a, &b, 1, "");
+    case K_offset: return address(e, element(e, i->mem), a, b, false);
     case K_get: return LLVMBuildLoad2(e->b, type(e, i->type), a, "");
     case K_var: {
         Val p = alloca_at_entry(e, type(e, i->type));

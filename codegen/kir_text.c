@@ -118,7 +118,7 @@ static const char *check_bounds(const Kernel *k, const KIns *i) {
     KType t = store ? snK_type(k, i->a[2]) : i->type;
     int64_t size = snK_kind_bytes(t.kind);
     bool inside = at >= -(p->imm / size) && at <= k->scratch && p->imm + (at + t.lanes) * size <= k->scratch;
-    return inside ? NULL : "outside the kernel's scratch";
+    return inside ? NULL : "load or store outside the kernel's scratch";
 }
 
 static const char *check_one(const Kernel *k, Regions *r, KVal v, char err[256]) {
@@ -171,7 +171,8 @@ typedef struct Reader {
     Sym file;
     const char *p, *end;
     uint32_t line;
-    HashMap ids;                     /* written number + 1 -> instruction */
+    HashMap ids;                     /* written number -> instruction */
+    VEC(uint32_t) lines;             /* of each instruction */
 } Reader;
 
 static _Noreturn void fail_at(Reader *r, const char *what) {
@@ -379,9 +380,9 @@ static void instruction(Reader *r) {
     if (tail) expected(r, "','");
     immediates(r, &i);
     char err[256];
-    r->line = line;
-    if (!snK_check_ins(r->k, r->k->ins.n, &i, err)) fail_at(r, err);
+    if (!snK_check_ins(r->k, r->k->ins.n, &i, err)) r->line = line, fail_at(r, err);
     KVal v = snK_push(r->k, i);
+    PUSH(r->k->arena, r->lines, line);
     if (number) snU_insert(r->k->arena, &r->ids, number, v);
 }
 
@@ -415,11 +416,9 @@ Kernel *snK_parse(sn_ctx *c, Arena *a, const char *file, const char *text, size_
     }
     skip(&r);
     if (r.p != r.end) expected(&r, "the end");
-    char err[256], at[300];
+    char err[256];
     KVal bad = snK_check(r.k, err);
-    if (bad) {
-        snprintf(at, sizeof at, "instruction %u: %s", bad, err);
-        fail_at(&r, at);
-    }
-    return r.k;
+    if (!bad) return r.k;
+    r.line = bad <= r.lines.n ? r.lines.v[bad - 1] : 1;
+    fail_at(&r, err);
 }

@@ -187,9 +187,11 @@ Dom snP_node_dom(const Graph *g, NodeId id) {
         return d;
     }
     Dom d = snP_dom(elements(g, id));
+    Dom plain = d;
     refine_reshapes(g, id, &d);
     if (cls != C_MOVE) for (unsigned i = 0; i < n->nin; i++) refine_reshapes(g, snG_in(g, id, i), &d);
-    return d;
+    bool rows = cls == C_REDUCE || cls == C_SCAN;              /* a row that is reduced stays one dim */
+    return rows && plain.n && d.ext[d.n - 1] != plain.ext[plain.n - 1] ? plain : d;
 }
 
 Dom snP_part_dom(const Graph *g, NodeId part) {

@@ -347,7 +347,8 @@ static bool could_match(const Rewriter *w, const Pat *p, NodeId id) {
         unsigned have = snG_node(g, x)->op;
         for (int s = 0; s < 2; s++) {
             const Pat *q = p->in[s && i < 2 && n->nin == 2 ? 1 - i : i];
-            bool fits = q->kind == PAT_ANY || (q->kind == PAT_OP ? have == q->op || snG_op(g->ctx, q->op)->cls == C_MOVE : have == OP_const);
+            bool fits = q->kind == PAT_ANY || have == (q->kind == PAT_OP ? q->op : OP_const);
+            fits |= q->kind == PAT_OP && snG_op(g->ctx, q->op)->cls == C_MOVE;
             if (!fits) *(s ? &swapped : &straight) = false;
         }
     }

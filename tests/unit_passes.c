@@ -388,6 +388,14 @@ static void test_texts(sn_ctx *c, const char *folder) {
     if (n >= 0) free(list);
 }
 
+/* A rule that no test here makes fire is a rule without a test. */
+static void test_rules_fire(sn_ctx *c) {
+    StrBuf b = {0};
+    snP_rule_stats(c, &b);
+    for (char *line = strtok(b.s, "\n"); line; line = strtok(NULL, "\n")) ok(strtol(line, NULL, 10) > 0, "rule never fires: %s", line);
+    snU_free_buf(&b);
+}
+
 int main(int argc, char **argv) {
     const char *root = ".";
     for (int i = 1; i < argc; i++) {
@@ -405,6 +413,7 @@ int main(int argc, char **argv) {
     test_model(c, path);
     snprintf(path, sizeof path, "%s/models/dlm.sn", root);
     test_model(c, path);
+    test_rules_fire(c);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
