@@ -43,7 +43,7 @@ typedef struct Batch {
     atomic_int next;
 } Batch;
 
-/* -- The module with LLVM ------------------------------------------------------------------------------------- */
+/* -- The module with LLVM ---------------------------------------------------------------------- */
 
 static void *open_module(char why[512]) {
     char path[600] = "", exe[512];
@@ -70,16 +70,19 @@ open:;
 static void find_emitter(Batch *b) {
     char why[512] = "";
     void *h = open_module(why);          /* stays open: LLVM does not like to be unloaded */
-    if (!h) snU_fail(b->c, SN_UNSUPPORTED, 0, "the code generator cannot be loaded: %s (set SN_LIB to its folder)", why);
+    if (!h)
+        snU_fail(b->c, SN_UNSUPPORTED, 0,
+                 "the code generator cannot be loaded: %s (set SN_LIB to its folder)", why);
     *(void **)&b->emit = dlsym(h, "snK_emit_object");
     if (!b->emit) snU_fail(b->c, SN_UNSUPPORTED, 0, "libsinter_llvm.so has no snK_emit_object");
     size_t n;
     void *text;
-    if (b->emit(NULL, 0, b->target, NULL, &text, &n, why)) snU_fail(b->c, SN_UNSUPPORTED, 0, "code generator: %s", why);
+    if (b->emit(NULL, 0, b->target, NULL, &text, &n, why))
+        snU_fail(b->c, SN_UNSUPPORTED, 0, "code generator: %s", why);
     b->identity = text;
 }
 
-/* -- Files ------------------------------------------------------------------------------------------------------- */
+/* -- Files ------------------------------------------------------------------------------------- */
 
 static bool write_file(const char *path, const void *p, size_t n, const void *tail, size_t ntail) {
     FILE *f = fopen(path, "wb");
@@ -106,7 +109,8 @@ static void find_cache(Batch *b) {
 }
 
 static void entry_path(const Batch *b, XXH128_hash_t key, char path[600]) {
-    snprintf(path, 600, "%s/%016llx%016llx.o", b->cache, (unsigned long long)key.high64, (unsigned long long)key.low64);
+    snprintf(path, 600, "%s/%016llx%016llx.o", b->cache, (unsigned long long)key.high64,
+             (unsigned long long)key.low64);
 }
 
 /* malloc'ed; NULL when the entry is missing or damaged. */
@@ -135,11 +139,12 @@ static void to_cache(const Batch *b, XXH128_hash_t key, const void *p, size_t n)
     if (!write_file(temp, p, n, &sum, 8) || rename(temp, path)) unlink(temp);
 }
 
-/* -- Kernels to objects --------------------------------------------------------------------------------------------- */
+/* -- Kernels to objects ------------------------------------------------------------------------ */
 
 static XXH128_hash_t with_compiler(const Batch *b, XXH128_hash_t text) {
     char s[256];
-    int n = snprintf(s, sizeof s, "%016llx%016llx lanes %d ", (unsigned long long)text.high64, (unsigned long long)text.low64, b->target->f32_lanes);
+    int n = snprintf(s, sizeof s, "%016llx%016llx lanes %d ", (unsigned long long)text.high64,
+                     (unsigned long long)text.low64, b->target->f32_lanes);
     XXH3_state_t st;
     XXH3_128bits_reset(&st);
     XXH3_128bits_update(&st, s, (size_t)n);
@@ -176,7 +181,7 @@ static void run_jobs(Batch *b, int threads) {
     pthread_attr_destroy(&attr);
 }
 
-/* -- Objects to a shared object ---------------------------------------------------------------------------------------- */
+/* -- Objects to a shared object ---------------------------------------------------------------- */
 
 /* Runs argv with its messages in `log`; the exit status, or -1 when there is no such program. */
 static int run(char **argv, const char *log) {
@@ -211,7 +216,8 @@ static int try_linkers(char **argv, const char *log) {
 /* What the linker said, or that there is none. The caller removes `dir`. */
 static void link_failed(int status, const char *log, char err[512]) {
     if (status < 0) {
-        snprintf(err, 512, "no linker: ld, ld.lld and cc were tried (Debian: apt-get install binutils)");
+        snprintf(err, 512,
+                 "no linker: ld, ld.lld and cc were tried (Debian: apt-get install binutils)");
         return;
     }
     int n = snprintf(err, 512, "the linker failed (status %d): ", status);
@@ -226,7 +232,8 @@ static void *link_objects(Batch *b, size_t *bytes, char err[512]) {
     const char *tmp = getenv("TMPDIR");
     char dir[256], path[300], out[300], log[300];
     snprintf(dir, sizeof dir, "%.200s/sinterXXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir)) return snprintf(err, 512, "no temporary folder %s: %s", dir, strerror(errno)), NULL;
+    if (!mkdtemp(dir))
+        return snprintf(err, 512, "no temporary folder %s: %s", dir, strerror(errno)), NULL;
     Arena a = {0};
     char **argv = NEWN(&a, char *, b->n + 8);
     snprintf(out, sizeof out, "%s/k.so", dir);
@@ -246,7 +253,8 @@ static void *link_objects(Batch *b, size_t *bytes, char err[512]) {
     else {
         int status = try_linkers(argv, log);
         if (status) link_failed(status, log, err);
-        else if (!(so = snU_read_file(b->c, out, bytes))) snprintf(err, 512, "the linker left no %s", out);
+        else if (!(so = snU_read_file(b->c, out, bytes)))
+            snprintf(err, 512, "the linker left no %s", out);
     }
     while (n > 7) unlink(argv[--n]);
     unlink(out);
@@ -256,12 +264,14 @@ static void *link_objects(Batch *b, size_t *bytes, char err[512]) {
     return so;
 }
 
-/* -- The batch ------------------------------------------------------------------------------------------------------------ */
+/* -- The batch --------------------------------------------------------------------------------- */
 
 static void symbol_name(Batch *b, Job *j, const char *name) {
     char s[64];
     size_t n = 0;
-    for (; name[n] && n < 40; n++) s[n] = (name[n] >= 'a' && name[n] <= 'z') || (name[n] >= '0' && name[n] <= '9') ? name[n] : '_';
+    for (; name[n] && n < 40; n++)
+        s[n] = (name[n] >= 'a' && name[n] <= 'z') || (name[n] >= '0' && name[n] <= '9') ? name[n]
+                                                                                        : '_';
     s[n] = 0;
     j->kernel.name = snU_symf(b->c, "sn_%s_%016llx", s, (unsigned long long)j->key.low64);
 }
@@ -303,8 +313,8 @@ static XXH128_hash_t key_of_all(const Batch *b, Arena *a) {
     return with_compiler(b, XXH3_128bits(keys, sizeof *keys * (size_t)b->n));
 }
 
-int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads, void **so, size_t *bytes,
-                     const char **symbols, Arena *a) {
+int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads,
+                     void **so, size_t *bytes, const char **symbols, Arena *a) {
     Batch b = { .c = c, .target = t, .dump_dir = getenv("SN_DUMP_DIR") };
     if (b.dump_dir && !*b.dump_dir) b.dump_dir = NULL;
     if (b.dump_dir) mkdir(b.dump_dir, 0777);
@@ -319,7 +329,9 @@ int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Targe
     if (!*so) {
         run_jobs(&b, threads);
         for (int i = 0; i < b.n && !code; i++)
-            if ((code = b.jobs[i].code) != 0) snprintf(err, sizeof err, "kernel %s: %.440s", snU_str(c, b.jobs[i].kernel.name), b.jobs[i].err);
+            if ((code = b.jobs[i].code) != 0)
+                snprintf(err, sizeof err, "kernel %s: %.440s", snU_str(c, b.jobs[i].kernel.name),
+                         b.jobs[i].err);
         if (!code && !(*so = link_objects(&b, bytes, err))) code = SN_IO;
         if (*so) to_cache(&b, key, *so, *bytes);
     }

@@ -22,7 +22,12 @@ typedef LLVMValueRef Val;
 typedef LLVMTypeRef Typ;
 typedef LLVMBasicBlockRef Block;
 
-typedef struct Region { const KIns *at; Val i, end, step; Block body, other, join; bool has_else; } Region;
+typedef struct Region {
+    const KIns *at;
+    Val i, end, step;
+    Block body, other, join;
+    bool has_else;
+} Region;
 
 typedef struct Emit {
     const Kernel *k;
@@ -38,19 +43,22 @@ typedef struct Emit {
 
 static void wrong(Emit *e, const char *what) { if (!e->err[0]) snprintf(e->err, 512, "%s", what); }
 
-/* -- Types and constants ------------------------------------------------------------------------------------ */
+/* -- Types and constants ----------------------------------------------------------------------- */
 
 static bool is_float(int kind) { return kind == K_F32; }
 static bool is_half(int kind) { return kind == K_BF16 || kind == K_F16; }
 static bool is_signed(int kind) { return kind == K_I32 || kind == K_I64; }
 
 static int bytes_of(int kind) {
-    static const uint8_t n[] = { [K_F32] = 4, [K_BF16] = 2, [K_F16] = 2, [K_I32] = 4, [K_U32] = 4, [K_BOOL] = 1, [K_I64] = 8, [K_PTR] = 8, [K_U8] = 1 };
+    static const uint8_t n[] = { [K_F32] = 4,  [K_BF16] = 2, [K_F16] = 2, [K_I32] = 4, [K_U32] = 4,
+                                 [K_BOOL] = 1, [K_I64] = 8,  [K_PTR] = 8, [K_U8] = 1 };
     return n[kind];
 }
 
 static Typ lanes_of(Typ t, int lanes) { return lanes > 1 ? LLVMVectorType(t, (unsigned)lanes) : t; }
-static Typ ints(Emit *e, int bits, int lanes) { return lanes_of(LLVMIntTypeInContext(e->ctx, (unsigned)bits), lanes); }
+static Typ ints(Emit *e, int bits, int lanes) {
+    return lanes_of(LLVMIntTypeInContext(e->ctx, (unsigned)bits), lanes);
+}
 static Typ floats(Emit *e, int lanes) { return lanes_of(LLVMFloatTypeInContext(e->ctx), lanes); }
 
 static Typ scalar(Emit *e, int kind) {
@@ -109,11 +117,13 @@ static Val call1(Emit *e, const char *name, Val x) {
     return call(e, name, &t, 1, &x, 1);
 }
 
-/* -- Arithmetic ------------------------------------------------------------------------------------------------ */
+/* -- Arithmetic -------------------------------------------------------------------------------- */
 
 static int bits_of(KType t) { return t.kind == K_BOOL ? 1 : bytes_of(t.kind) * 8; }
 static Val like(Emit *e, KType t, int64_t v) { return int_const(e, bits_of(t), t.lanes, v); }
-static Val icmp(Emit *e, LLVMIntPredicate p, Val a, Val b) { return LLVMBuildICmp(e->b, p, a, b, ""); }
+static Val icmp(Emit *e, LLVMIntPredicate p, Val a, Val b) {
+    return LLVMBuildICmp(e->b, p, a, b, "");
+}
 static Val pick(Emit *e, Val c, Val a, Val b) { return LLVMBuildSelect(e->b, c, a, b, ""); }
 
 /* Integer division never traps: x / 0 = x % 0 = 0, and the least number / -1 wraps. */
@@ -126,13 +136,15 @@ static Val divide(Emit *e, const KIns *i, Val a, Val b) {
     if (sign) q = rem ? LLVMBuildSRem(e->b, a, safe, "") : LLVMBuildSDiv(e->b, a, safe, "");
     else q = rem ? LLVMBuildURem(e->b, a, safe, "") : LLVMBuildUDiv(e->b, a, safe, "");
     if (sign && !rem) q = pick(e, is1, LLVMBuildNeg(e->b, a, ""), q);
-    return rem ? q : pick(e, is0, zero, q);                  /* x % 1 is the 0 wanted in both cases */
+    return rem ? q : pick(e, is0, zero, q); /* x % 1 is the 0 wanted in both cases */
 }
 
 static Val least(Emit *e, KType t, bool max, Val a, Val b) {
-    if (is_float(t.kind)) return pick(e, LLVMBuildFCmp(e->b, max ? LLVMRealOGT : LLVMRealOLT, a, b, ""), a, b);
+    if (is_float(t.kind))
+        return pick(e, LLVMBuildFCmp(e->b, max ? LLVMRealOGT : LLVMRealOLT, a, b, ""), a, b);
     if (t.kind == K_BOOL) return max ? LLVMBuildOr(e->b, a, b, "") : LLVMBuildAnd(e->b, a, b, "");
-    LLVMIntPredicate p = is_signed(t.kind) ? (max ? LLVMIntSGT : LLVMIntSLT) : (max ? LLVMIntUGT : LLVMIntULT);
+    LLVMIntPredicate p =
+        is_signed(t.kind) ? (max ? LLVMIntSGT : LLVMIntSLT) : (max ? LLVMIntUGT : LLVMIntULT);
     return pick(e, icmp(e, p, a, b), a, b);
 }
 
@@ -159,8 +171,10 @@ static Val float_op(Emit *e, const KIns *i, Val a, Val b, Val c) {
 
 static Val mulhi(Emit *e, int lanes, Val a, Val b) {
     Typ wide = ints(e, 64, lanes);
-    Val p = LLVMBuildMul(e->b, LLVMBuildZExt(e->b, a, wide, ""), LLVMBuildZExt(e->b, b, wide, ""), "");
-    return LLVMBuildTrunc(e->b, LLVMBuildLShr(e->b, p, int_const(e, 64, lanes, 32), ""), ints(e, 32, lanes), "");
+    Val p =
+        LLVMBuildMul(e->b, LLVMBuildZExt(e->b, a, wide, ""), LLVMBuildZExt(e->b, b, wide, ""), "");
+    return LLVMBuildTrunc(e->b, LLVMBuildLShr(e->b, p, int_const(e, 64, lanes, 32), ""),
+                          ints(e, 32, lanes), "");
 }
 
 static Val int_op(Emit *e, const KIns *i, Val a, Val b) {
@@ -171,7 +185,10 @@ static Val int_op(Emit *e, const KIns *i, Val a, Val b) {
     case K_mul: return LLVMBuildMul(e->b, a, b, "");
     case K_div: case K_rem: return divide(e, i, a, b);
     case K_neg: return LLVMBuildNeg(e->b, a, "");
-    case K_abs: return is_signed(t.kind) ? pick(e, icmp(e, LLVMIntSLT, a, like(e, t, 0)), LLVMBuildNeg(e->b, a, ""), a) : a;
+    case K_abs:
+        return is_signed(t.kind)
+                   ? pick(e, icmp(e, LLVMIntSLT, a, like(e, t, 0)), LLVMBuildNeg(e->b, a, ""), a)
+                   : a;
     case K_min: case K_max: return least(e, t, i->op == K_max, a, b);
     case K_and: return LLVMBuildAnd(e->b, a, b, "");
     case K_or: return LLVMBuildOr(e->b, a, b, "");
@@ -187,21 +204,25 @@ static Val int_op(Emit *e, const KIns *i, Val a, Val b) {
 }
 
 static Val compare(Emit *e, int op, int kind, Val a, Val b) {
-    static const LLVMRealPredicate real[] = { LLVMRealOLT, LLVMRealOLE, LLVMRealOGT, LLVMRealOGE, LLVMRealOEQ, LLVMRealUNE };
-    static const LLVMIntPredicate sint[] = { LLVMIntSLT, LLVMIntSLE, LLVMIntSGT, LLVMIntSGE, LLVMIntEQ, LLVMIntNE };
-    static const LLVMIntPredicate uint[] = { LLVMIntULT, LLVMIntULE, LLVMIntUGT, LLVMIntUGE, LLVMIntEQ, LLVMIntNE };
+    static const LLVMRealPredicate real[] = { LLVMRealOLT, LLVMRealOLE, LLVMRealOGT,
+                                              LLVMRealOGE, LLVMRealOEQ, LLVMRealUNE };
+    static const LLVMIntPredicate sint[] = { LLVMIntSLT, LLVMIntSLE, LLVMIntSGT,
+                                             LLVMIntSGE, LLVMIntEQ,  LLVMIntNE };
+    static const LLVMIntPredicate uint[] = { LLVMIntULT, LLVMIntULE, LLVMIntUGT,
+                                             LLVMIntUGE, LLVMIntEQ,  LLVMIntNE };
     if (is_float(kind)) return LLVMBuildFCmp(e->b, real[op - K_lt], a, b, "");
     return icmp(e, is_signed(kind) ? sint[op - K_lt] : uint[op - K_lt], a, b);
 }
 
-/* -- Conversions -------------------------------------------------------------------------------------------------- */
+/* -- Conversions ------------------------------------------------------------------------------- */
 
 static Val widen_half(Emit *e, int kind, int lanes, Val x) {
     if (kind == K_F16) {
         Val h = LLVMBuildBitCast(e->b, x, lanes_of(LLVMHalfTypeInContext(e->ctx), lanes), "");
         return LLVMBuildFPExt(e->b, h, floats(e, lanes), "");
     }
-    Val u = LLVMBuildShl(e->b, LLVMBuildZExt(e->b, x, ints(e, 32, lanes), ""), int_const(e, 32, lanes, 16), "");
+    Val u = LLVMBuildShl(e->b, LLVMBuildZExt(e->b, x, ints(e, 32, lanes), ""),
+                         int_const(e, 32, lanes, 16), "");
     return LLVMBuildBitCast(e->b, u, floats(e, lanes), "");
 }
 
@@ -210,12 +231,15 @@ static Val narrow_half(Emit *e, int kind, int lanes, Val x) {
         Val h = LLVMBuildFPTrunc(e->b, x, lanes_of(LLVMHalfTypeInContext(e->ctx), lanes), "");
         return LLVMBuildBitCast(e->b, h, ints(e, 16, lanes), "");
     }
-    Val u = LLVMBuildBitCast(e->b, x, ints(e, 32, lanes), ""), sixteen = int_const(e, 32, lanes, 16);
+    Val u = LLVMBuildBitCast(e->b, x, ints(e, 32, lanes), ""),
+        sixteen = int_const(e, 32, lanes, 16);
     Val high = LLVMBuildLShr(e->b, u, sixteen, "");
     Val even = LLVMBuildAnd(e->b, high, int_const(e, 32, lanes, 1), "");
-    Val up = LLVMBuildAdd(e->b, LLVMBuildAdd(e->b, u, int_const(e, 32, lanes, 0x7fff), ""), even, "");
+    Val up =
+        LLVMBuildAdd(e->b, LLVMBuildAdd(e->b, u, int_const(e, 32, lanes, 0x7fff), ""), even, "");
     Val quiet = LLVMBuildOr(e->b, high, int_const(e, 32, lanes, 0x40), "");
-    Val r = pick(e, LLVMBuildFCmp(e->b, LLVMRealUNO, x, x, ""), quiet, LLVMBuildLShr(e->b, up, sixteen, ""));
+    Val r = pick(e, LLVMBuildFCmp(e->b, LLVMRealUNO, x, x, ""), quiet,
+                 LLVMBuildLShr(e->b, up, sixteen, ""));
     return LLVMBuildTrunc(e->b, r, ints(e, 16, lanes), "");
 }
 
@@ -229,7 +253,9 @@ static Val cast(Emit *e, KType from, KType t, Val x) {
     if (is_half(kind) && kind != t.kind) x = widen_half(e, kind, lanes, x), kind = K_F32;
     if (kind == t.kind) return x;
     if (is_float(t.kind) || is_half(t.kind)) {
-        if (kind != K_F32) x = is_signed(kind) ? LLVMBuildSIToFP(e->b, x, floats(e, lanes), "") : LLVMBuildUIToFP(e->b, x, floats(e, lanes), "");
+        if (kind != K_F32)
+            x = is_signed(kind) ? LLVMBuildSIToFP(e->b, x, floats(e, lanes), "")
+                                : LLVMBuildUIToFP(e->b, x, floats(e, lanes), "");
         return is_half(t.kind) ? narrow_half(e, t.kind, lanes, x) : x;
     }
     if (t.kind == K_BOOL)
@@ -239,23 +265,28 @@ static Val cast(Emit *e, KType from, KType t, Val x) {
     int have = kind == K_BOOL ? 1 : bytes_of(kind) * 8, want = bits_of(t);
     if (have == want) return x;
     if (have > want) return LLVMBuildTrunc(e->b, x, type(e, t), "");
-    return is_signed(kind) ? LLVMBuildSExt(e->b, x, type(e, t), "") : LLVMBuildZExt(e->b, x, type(e, t), "");
+    return is_signed(kind) ? LLVMBuildSExt(e->b, x, type(e, t), "")
+                           : LLVMBuildZExt(e->b, x, type(e, t), "");
 }
 
-/* -- Vectors ---------------------------------------------------------------------------------------------------------- */
+/* -- Vectors ----------------------------------------------------------------------------------- */
 
-static Val i32c(Emit *e, int v) { return LLVMConstInt(LLVMInt32TypeInContext(e->ctx), (unsigned)v, 0); }
+static Val i32c(Emit *e, int v) {
+    return LLVMConstInt(LLVMInt32TypeInContext(e->ctx), (unsigned)v, 0);
+}
 
 static Val shuffle(Emit *e, Val a, Val b, const uint8_t *lane, int n) {
     Val index[64];
     for (int j = 0; j < n; j++) index[j] = i32c(e, lane[j]);
-    return LLVMBuildShuffleVector(e->b, a, b ? b : LLVMGetPoison(LLVMTypeOf(a)), LLVMConstVector(index, (unsigned)n), "");
+    return LLVMBuildShuffleVector(e->b, a, b ? b : LLVMGetPoison(LLVMTypeOf(a)),
+                                  LLVMConstVector(index, (unsigned)n), "");
 }
 
 /* A scalar as a vector of one lane, for the ops that LLVM has on vectors only. */
 static Val one_lane(Emit *e, Val x) {
     if (!x || LLVMGetTypeKind(LLVMTypeOf(x)) == LLVMVectorTypeKind) return x;
-    return LLVMBuildInsertElement(e->b, LLVMGetPoison(LLVMVectorType(LLVMTypeOf(x), 1)), x, i32c(e, 0), "");
+    return LLVMBuildInsertElement(e->b, LLVMGetPoison(LLVMVectorType(LLVMTypeOf(x), 1)), x,
+                                  i32c(e, 0), "");
 }
 
 static Val shuffle_op(Emit *e, const KIns *i, Val a, Val b) {
@@ -265,7 +296,8 @@ static Val shuffle_op(Emit *e, const KIns *i, Val a, Val b) {
 }
 
 static Val splat(Emit *e, Val x, int lanes) {
-    Val v = LLVMBuildInsertElement(e->b, LLVMGetPoison(LLVMVectorType(LLVMTypeOf(x), (unsigned)lanes)), x, i32c(e, 0), "");
+    Val v = LLVMBuildInsertElement(
+        e->b, LLVMGetPoison(LLVMVectorType(LLVMTypeOf(x), (unsigned)lanes)), x, i32c(e, 0), "");
     uint8_t zero[64] = {0};
     return shuffle(e, v, NULL, zero, lanes);
 }
@@ -282,7 +314,7 @@ static Val across(Emit *e, const KIns *i, KType from, Val x) {
     return from.lanes == 1 ? x : LLVMBuildExtractElement(e->b, x, i32c(e, 0), "");
 }
 
-/* -- Memory ------------------------------------------------------------------------------------------------------------ */
+/* -- Memory ------------------------------------------------------------------------------------ */
 
 static Val from_memory(Emit *e, int kind, Val x) {
     return kind == K_BOOL ? icmp(e, LLVMIntNE, x, LLVMConstNull(LLVMTypeOf(x))) : x;
@@ -294,7 +326,8 @@ static Val to_memory(Emit *e, KType t, Val x) {
 
 /* The address of p[index]; under a mask it may lie outside the buffer when every lane is off, so no claim is made. */
 static Val address(Emit *e, Typ el, Val p, Val index, bool inside) {
-    return inside ? LLVMBuildInBoundsGEP2(e->b, el, p, &index, 1, "") : LLVMBuildGEP2(e->b, el, p, &index, 1, "");
+    return inside ? LLVMBuildInBoundsGEP2(e->b, el, p, &index, 1, "")
+                  : LLVMBuildGEP2(e->b, el, p, &index, 1, "");
 }
 
 static unsigned alignment(const KIns *i, int kind) {
@@ -311,7 +344,8 @@ static Val load(Emit *e, const KIns *i, Val p, Val index, Val mask) {
         return from_memory(e, t.kind, x);
     }
     Typ over[2] = { LLVMVectorType(el, t.lanes), LLVMTypeOf(at) };
-    Val args[4] = { at, i32c(e, (int)alignment(i, t.kind)), one_lane(e, mask), LLVMConstNull(over[0]) };
+    Val args[4] = { at, i32c(e, (int)alignment(i, t.kind)), one_lane(e, mask),
+                    LLVMConstNull(over[0]) };
     Val x = call(e, "llvm.masked.load", over, 2, args, 4);
     if (t.lanes == 1) x = LLVMBuildExtractElement(e->b, x, i32c(e, 0), "");
     return from_memory(e, t.kind, x);
@@ -327,7 +361,8 @@ static void store(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
     }
     x = one_lane(e, x);
     Typ over[2] = { LLVMTypeOf(x), LLVMTypeOf(at) };
-    call(e, "llvm.masked.store", over, 2, (Val[]){ x, at, i32c(e, (int)alignment(i, t.kind)), one_lane(e, mask) }, 4);
+    call(e, "llvm.masked.store", over, 2,
+         (Val[]){ x, at, i32c(e, (int)alignment(i, t.kind)), one_lane(e, mask) }, 4);
 }
 
 static Val all_on(Emit *e, Val mask, int lanes) {
@@ -340,7 +375,8 @@ static Val gather(Emit *e, const KIns *i, Val p, Val index, Val mask) {
     Typ el = element(e, t.kind);
     Val at = address(e, el, p, one_lane(e, index), !mask);
     Typ over[2] = { LLVMVectorType(el, t.lanes), LLVMTypeOf(at) };
-    Val args[4] = { at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes), LLVMConstNull(over[0]) };
+    Val args[4] = { at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes),
+                    LLVMConstNull(over[0]) };
     Val x = call(e, "llvm.masked.gather", over, 2, args, 4);
     if (t.lanes == 1) x = LLVMBuildExtractElement(e->b, x, i32c(e, 0), "");
     return from_memory(e, t.kind, x);
@@ -352,10 +388,11 @@ static void scatter(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
     Val at = address(e, element(e, t.kind), p, one_lane(e, index), !mask);
     x = one_lane(e, to_memory(e, t, x));
     Typ over[2] = { LLVMTypeOf(x), LLVMTypeOf(at) };
-    call(e, "llvm.masked.scatter", over, 2, (Val[]){ x, at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes) }, 4);
+    call(e, "llvm.masked.scatter", over, 2,
+         (Val[]){ x, at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes) }, 4);
 }
 
-/* -- Structure -------------------------------------------------------------------------------------------------------------- */
+/* -- Structure --------------------------------------------------------------------------------- */
 
 static Block new_block(Emit *e) { return LLVMAppendBasicBlockInContext(e->ctx, e->fn, ""); }
 static Block here(Emit *e) { return LLVMGetInsertBlock(e->b); }
@@ -376,7 +413,8 @@ static void unroll_hint(Emit *e, Val branch, int64_t count) {
     loop[1] = LLVMMDNodeInContext2(e->ctx, one, count > 1 ? 2 : 1);
     LLVMMetadataRef node = LLVMMDNodeInContext2(e->ctx, loop, 2);
     LLVMMetadataReplaceAllUsesWith(loop[0], node);
-    LLVMSetMetadata(branch, LLVMGetMDKindIDInContext(e->ctx, "llvm.loop", 9), LLVMMetadataAsValue(e->ctx, node));
+    LLVMSetMetadata(branch, LLVMGetMDKindIDInContext(e->ctx, "llvm.loop", 9),
+                    LLVMMetadataAsValue(e->ctx, node));
 }
 
 static Val open_for(Emit *e, const KIns *i, Val begin, Val end, Val step) {
@@ -409,7 +447,8 @@ static void close_region(Emit *e) {
     if (r->at->op == K_for) {
         Val next = LLVMBuildNSWAdd(e->b, r->i, r->step, "");
         Block from = here(e);
-        unroll_hint(e, LLVMBuildCondBr(e->b, icmp(e, LLVMIntSLT, next, r->end), r->body, r->join), r->at->imm);
+        unroll_hint(e, LLVMBuildCondBr(e->b, icmp(e, LLVMIntSLT, next, r->end), r->body, r->join),
+                    r->at->imm);
         LLVMAddIncoming(r->i, &next, &from, 1);
     } else {
         if (!r->has_else) other_branch(e);
@@ -419,7 +458,7 @@ static void close_region(Emit *e) {
     LLVMPositionBuilderAtEnd(e->b, r->join);
 }
 
-/* -- The walk ------------------------------------------------------------------------------------------------------------------ */
+/* -- The walk ---------------------------------------------------------------------------------- */
 
 static Val byte_offset(Emit *e, Val p, int64_t bytes) {
     Val at = int_const(e, 64, 1, bytes);
@@ -429,7 +468,8 @@ static Val byte_offset(Emit *e, Val p, int64_t bytes) {
 static void mark(Emit *e, Val load_of_pointer) {
     LLVMMetadataRef n = LLVMValueAsMetadata(int_const(e, 64, 1, 64));
     LLVMMetadataRef node = LLVMMDNodeInContext2(e->ctx, &n, 1);
-    LLVMSetMetadata(load_of_pointer, LLVMGetMDKindIDInContext(e->ctx, "align", 5), LLVMMetadataAsValue(e->ctx, node));
+    LLVMSetMetadata(load_of_pointer, LLVMGetMDKindIDInContext(e->ctx, "align", 5),
+                    LLVMMetadataAsValue(e->ctx, node));
 }
 
 /* Leaves stand before everything: arguments of the call, constants. bufs, la, begin, end, scratch are arguments 0..4. */
@@ -438,16 +478,20 @@ static Val leaf(Emit *e, const KIns *i) {
     switch (i->op) {
     case K_const: return constant(e, i);
     case K_param: {
-        Val x = LLVMBuildLoad2(e->entry, ptr, byte_offset(e, LLVMGetParam(e->fn, 0), i->imm * 8), "");
+        Val x =
+            LLVMBuildLoad2(e->entry, ptr, byte_offset(e, LLVMGetParam(e->fn, 0), i->imm * 8), "");
         mark(e, x);
         return x;
     }
     case K_scratch: return byte_offset(e, LLVMGetParam(e->fn, 4), i->imm);
     case K_task: return LLVMGetParam(e->fn, 2 + (unsigned)i->imm);
-    case K_sysarg: return LLVMBuildLoad2(e->entry, word, byte_offset(e, LLVMGetParam(e->fn, 1), i->imm * 4), "");
+    case K_sysarg:
+        return LLVMBuildLoad2(e->entry, word, byte_offset(e, LLVMGetParam(e->fn, 1), i->imm * 4),
+                              "");
     case K_lane: {
         Val lane[64];
-        for (int n = 0; n < i->type.lanes; n++) lane[n] = LLVMConstInt(scalar(e, i->type.kind), (unsigned)n, 0);
+        for (int n = 0; n < i->type.lanes; n++)
+            lane[n] = LLVMConstInt(scalar(e, i->type.kind), (unsigned)n, 0);
         return i->type.lanes > 1 ? LLVMConstVector(lane, i->type.lanes) : lane[0];
     }
     default: return wrong(e, "a GPU's op in a kernel for the host"), NULL;
@@ -457,13 +501,15 @@ static Val leaf(Emit *e, const KIns *i) {
 static Val value(Emit *e, const KIns *i, KType from, Val a, Val b, Val c) {
     int lanes = i->type.lanes;
     if (i->op >= K_lt && i->op <= K_ne) return compare(e, i->op, from.kind, a, b);
-    if (i->op >= K_add && i->op <= K_mulhi) return is_float(i->type.kind) ? float_op(e, i, a, b, c) : int_op(e, i, a, b);
+    if (i->op >= K_add && i->op <= K_mulhi)
+        return is_float(i->type.kind) ? float_op(e, i, a, b, c) : int_op(e, i, a, b);
     switch (i->op) {
     case K_select: return pick(e, a, b, c);
     case K_cast: return cast(e, from, i->type, a);
     case K_bitcast: return LLVMBuildBitCast(e->b, a, type(e, i->type), "");
     case K_splat: return lanes > 1 ? splat(e, a, lanes) : a;
-    case K_extract: return from.lanes > 1 ? LLVMBuildExtractElement(e->b, a, i32c(e, (int)i->imm), "") : a;
+    case K_extract:
+        return from.lanes > 1 ? LLVMBuildExtractElement(e->b, a, i32c(e, (int)i->imm), "") : a;
     case K_shuffle: return shuffle_op(e, i, a, b);
     case K_hsum: case K_hmax: case K_hmin: return across(e, i, from, a);
     case K_load: return load(e, i, a, b, c);
@@ -496,7 +542,8 @@ static void instruction(Emit *e, KVal x) {
 }
 
 static void text_attr(Emit *e, const char *key, const char *val) {
-    LLVMAttributeRef a = LLVMCreateStringAttribute(e->ctx, key, (unsigned)strlen(key), val, (unsigned)strlen(val));
+    LLVMAttributeRef a =
+        LLVMCreateStringAttribute(e->ctx, key, (unsigned)strlen(key), val, (unsigned)strlen(val));
     LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex, a);
 }
 
@@ -517,7 +564,8 @@ static void declare(Emit *e, const char *cpu, const char *features) {
     if (e->target->f32_lanes == 16) text_attr(e, "prefer-vector-width", "512");
     flag_attr(e, 1, "noalias", 0);
     flag_attr(e, 2, "noalias", 0);
-    flag_attr(e, 5, "noalias", 0);       /* scratch; buffers may be the same, or one may be written in place */
+    flag_attr(e, 5, "noalias",
+              0); /* scratch; buffers may be the same, or one may be written in place */
     flag_attr(e, 5, "align", 64);
 }
 
@@ -545,7 +593,7 @@ static void emit_kernel(Emit *e, const char *cpu, const char *features) {
     free(e->v);
 }
 
-/* -- The module ------------------------------------------------------------------------------------------------------------------ */
+/* -- The module -------------------------------------------------------------------------------- */
 
 static void start_llvm(void) {
     LLVMInitializeNativeTarget();
@@ -572,11 +620,13 @@ static void dump(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, co
     if (LLVMPrintModuleToFile(mod, path, &msg)) LLVMDisposeMessage(msg);
     snprintf(path, sizeof path, "%s/%s.s", dir, name);
     LLVMModuleRef copy = LLVMCloneModule(mod);
-    if (LLVMTargetMachineEmitToFile(tm, copy, path, LLVMAssemblyFile, &msg)) LLVMDisposeMessage(msg);
+    if (LLVMTargetMachineEmitToFile(tm, copy, path, LLVMAssemblyFile, &msg))
+        LLVMDisposeMessage(msg);
     LLVMDisposeModule(copy);
 }
 
-static void finish(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, const char *name, void **obj, size_t *bytes, char err[512]) {
+static void finish(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, const char *name,
+                   void **obj, size_t *bytes, char err[512]) {
     char *msg = NULL;
     if (LLVMVerifyModule(mod, LLVMReturnStatusAction, &msg)) snprintf(err, 512, "LLVM: %s", msg);
     LLVMDisposeMessage(msg);
@@ -596,8 +646,9 @@ static void finish(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, 
     LLVMDisposeMemoryBuffer(buf);
 }
 
-static void compile(const Kernel *const *kernels, int n, const Target *t, const char *cpu, const char *features, LLVMTargetMachineRef tm,
-                    const char *triple, const char *dir, void **obj, size_t *bytes, char err[512]) {
+static void compile(const Kernel *const *kernels, int n, const Target *t, const char *cpu,
+                    const char *features, LLVMTargetMachineRef tm, const char *triple,
+                    const char *dir, void **obj, size_t *bytes, char err[512]) {
     LLVMContextRef ctx = LLVMContextCreate();
     const char *name = kernels[0]->ctx->syms.v[kernels[0]->name];
     LLVMModuleRef mod = LLVMModuleCreateWithNameInContext(name, ctx);
@@ -615,24 +666,30 @@ static void compile(const Kernel *const *kernels, int n, const Target *t, const 
 }
 
 /* Who compiles, for the keys of a cache: version, CPU, features. */
-static void identity(const char *triple, const char *cpu, const char *features, void **obj, size_t *bytes) {
+static void identity(const char *triple, const char *cpu, const char *features, void **obj,
+                     size_t *bytes) {
     unsigned major, minor, patch;
     LLVMGetVersion(&major, &minor, &patch);
     size_t room = strlen(triple) + strlen(cpu) + strlen(features) + 100;
     char *s = malloc(room);
-    if (s) *bytes = (size_t)snprintf(s, room, "emitter %d llvm %u.%u.%u %s %s %s", EMITTER_VERSION, major, minor, patch, triple, cpu, features);
+    if (s)
+        *bytes = (size_t)snprintf(s, room, "emitter %d llvm %u.%u.%u %s %s %s", EMITTER_VERSION,
+                                  major, minor, patch, triple, cpu, features);
     *obj = s;
 }
 
 /* kir.h has the type: EmitObjectFn. With n = 0 the result is the text that identifies this compiler and CPU. */
-__attribute__((visibility("default")))
-int snK_emit_object(const Kernel *const *kernels, int n, const Target *t, const char *dump_dir, void **obj, size_t *bytes, char err[512]) {
+__attribute__((visibility("default"))) int snK_emit_object(const Kernel *const *kernels, int n,
+                                                           const Target *t, const char *dump_dir,
+                                                           void **obj, size_t *bytes,
+                                                           char err[512]) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, start_llvm);
     err[0] = 0;
     *obj = NULL;
     *bytes = 0;
-    char *triple = LLVMGetDefaultTargetTriple(), *host_cpu = LLVMGetHostCPUName(), *host_features = LLVMGetHostCPUFeatures(), *msg = NULL;
+    char *triple = LLVMGetDefaultTargetTriple(), *host_cpu = LLVMGetHostCPUName(),
+         *host_features = LLVMGetHostCPUFeatures(), *msg = NULL;
     const char *cpu = t->cpu[0] ? t->cpu : host_cpu;
     const char *features = t->cpu[0] || t->features[0] ? t->features : host_features;
     LLVMTargetRef target;
@@ -642,7 +699,9 @@ int snK_emit_object(const Kernel *const *kernels, int n, const Target *t, const 
         snprintf(err, 512, "LLVM: %s", msg);
         LLVMDisposeMessage(msg);
     } else {
-        LLVMTargetMachineRef tm = LLVMCreateTargetMachine(target, triple, cpu, features, LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelDefault);
+        LLVMTargetMachineRef tm =
+            LLVMCreateTargetMachine(target, triple, cpu, features, LLVMCodeGenLevelDefault,
+                                    LLVMRelocPIC, LLVMCodeModelDefault);
         compile(kernels, n, t, cpu, features, tm, triple, dump_dir, obj, bytes, err);
         LLVMDisposeTargetMachine(tm);
     }

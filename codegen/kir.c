@@ -5,7 +5,7 @@
    kernel: they have no place in the structure, every region may use them and the emitter puts them at the start. */
 #include "codegen/kir.h"
 
-/* -- Tables ------------------------------------------------------------------------------------------------ */
+/* -- Tables ------------------------------------------------------------------------------------ */
 
 static const struct { const char *name; uint8_t nargs; char kind; } ops[K_NOPS] = {
 #define R 'R'
@@ -21,27 +21,34 @@ static const struct { const char *name; uint8_t nargs; char kind; } ops[K_NOPS] 
 #undef E
 };
 
-static const struct { const char *name; uint8_t bytes; } kinds[] = {
-    [K_F32] = { "f32", 4 }, [K_BF16] = { "bf16", 2 }, [K_F16] = { "f16", 2 }, [K_I32] = { "i32", 4 }, [K_U32] = { "u32", 4 },
-    [K_BOOL] = { "bool", 1 }, [K_I64] = { "i64", 8 }, [K_PTR] = { "ptr", 8 }, [K_U8] = { "u8", 1 },
+static const struct { const char *name; uint8_t bytes;
+} kinds[] = {
+    [K_F32] = { "f32", 4 }, [K_BF16] = { "bf16", 2 }, [K_F16] = { "f16", 2 },
+    [K_I32] = { "i32", 4 }, [K_U32] = { "u32", 4 },   [K_BOOL] = { "bool", 1 },
+    [K_I64] = { "i64", 8 }, [K_PTR] = { "ptr", 8 },   [K_U8] = { "u8", 1 },
 };
 
 const char *snK_op_name(int op) { return op > 0 && op < K_NOPS ? ops[op].name : "?"; }
-const char *snK_kind_name(int kind) { return kind >= K_F32 && kind <= K_U8 ? kinds[kind].name : "?"; }
+const char *snK_kind_name(int kind) {
+    return kind >= K_F32 && kind <= K_U8 ? kinds[kind].name : "?";
+}
 int snK_nargs(int op) { return ops[op].nargs; }
 int snK_kind_bytes(int kind) { return kind >= K_F32 && kind <= K_U8 ? kinds[kind].bytes : 0; }
 KType snK_type(const Kernel *k, KVal v) { return v < k->ins.n ? k->ins.v[v].type : (KType){0}; }
 
 static bool same(KType a, KType b) { return a.kind == b.kind && a.lanes == b.lanes; }
-static bool is_int(int kind) { return kind == K_I32 || kind == K_U32 || kind == K_I64 || kind == K_U8; }
+static bool is_int(int kind) {
+    return kind == K_I32 || kind == K_U32 || kind == K_I64 || kind == K_U8;
+}
 static bool is_leaf(int op) { return op >= K_const && op <= K_lane; }
 
 static bool legal(KType t) {
     int n = t.lanes;
-    return t.kind >= K_F32 && t.kind <= K_U8 && n >= 1 && n <= 64 && !(n & (n - 1)) && (t.kind != K_PTR || n == 1);
+    return t.kind >= K_F32 && t.kind <= K_U8 && n >= 1 && n <= 64 && !(n & (n - 1)) &&
+           (t.kind != K_PTR || n == 1);
 }
 
-/* -- Types of one instruction -------------------------------------------------------------------------------- */
+/* -- Types of one instruction ------------------------------------------------------------------ */
 
 typedef struct Check { const Kernel *k; const KIns *i; KType t, a, b, c, d; char *err; } Check;
 
@@ -51,8 +58,8 @@ static bool no(const Check *c, const char *what) {
 }
 
 static bool is_optional(int op, int n) {
-    return ((op == K_load || op == K_gather) && n == 2) || ((op == K_store || op == K_scatter) && n == 3) ||
-           (op == K_shuffle && n == 1);
+    return ((op == K_load || op == K_gather) && n == 2) ||
+           ((op == K_store || op == K_scatter) && n == 3) || (op == K_shuffle && n == 1);
 }
 
 static bool check_operands(const Check *c, KVal at) {
@@ -68,7 +75,8 @@ static bool check_operands(const Check *c, KVal at) {
         const KIns *d = &c->k->ins.v[v];
         if (ops[d->op].kind != 'V' && d->op != K_for) return no(c, "operand has no value");
         bool wants_var = n == 0 && (i->op == K_get || i->op == K_set);
-        if ((d->op == K_var) != wants_var) return no(c, wants_var ? "operand is not a var" : "a var is read by get");
+        if ((d->op == K_var) != wants_var)
+            return no(c, wants_var ? "operand is not a var" : "a var is read by get");
     }
     return true;
 }
@@ -78,15 +86,23 @@ static bool check_leaf(const Check *c) {
     switch (i->op) {
     case K_const: return c->t.kind != K_PTR || no(c, "no pointer constants");
     case K_param:
-        if (c->t.kind != K_PTR || i->imm < 0 || i->imm >= c->k->params.n) return no(c, "no such parameter");
-        return i->mem == c->k->params.v[i->imm].mem || no(c, "element kind differs from the parameter's");
+        if (c->t.kind != K_PTR || i->imm < 0 || i->imm >= c->k->params.n)
+            return no(c, "no such parameter");
+        return i->mem == c->k->params.v[i->imm].mem ||
+               no(c, "element kind differs from the parameter's");
     case K_scratch:
-        if (c->t.kind != K_PTR || !snK_kind_bytes(i->mem) || i->mem == K_PTR) return no(c, "not a pointer to elements");
-        if (i->imm < 0 || i->imm > c->k->scratch) return no(c, "offset outside the kernel's scratch");
-        return i->imm % snK_kind_bytes(i->mem) == 0 || no(c, "offset is not aligned to its elements");
+        if (c->t.kind != K_PTR || !snK_kind_bytes(i->mem) || i->mem == K_PTR)
+            return no(c, "not a pointer to elements");
+        if (i->imm < 0 || i->imm > c->k->scratch)
+            return no(c, "offset outside the kernel's scratch");
+        return i->imm % snK_kind_bytes(i->mem) == 0 ||
+               no(c, "offset is not aligned to its elements");
     case K_task: case K_block: case K_thread:
-        return (same(c->t, kt(K_I64, 1)) && i->imm >= 0 && i->imm < (i->op == K_task ? 2 : 3)) || no(c, "an i64, index out of range");
-    case K_sysarg: return (same(c->t, kt(K_U32, 1)) && i->imm >= 0 && i->imm < 4) || no(c, "a u32, index 0..3");
+        return (same(c->t, kt(K_I64, 1)) && i->imm >= 0 && i->imm < (i->op == K_task ? 2 : 3)) ||
+               no(c, "an i64, index out of range");
+    case K_sysarg:
+        return (same(c->t, kt(K_U32, 1)) && i->imm >= 0 && i->imm < 4) ||
+               no(c, "a u32, index 0..3");
     default: return (is_int(c->t.kind) && c->t.kind != K_U8) || no(c, "i32, u32 or i64 lanes");
     }
 }
@@ -97,10 +113,14 @@ static bool check_arith(const Check *c) {
     if (!same(c->a, c->t) || (n > 1 && !same(c->b, c->t)) || (n > 2 && !same(c->c, c->t)))
         return no(c, "operands and result are of different types");
     switch (op) {
-    case K_add: case K_sub: case K_mul: case K_div: case K_neg: case K_abs: return kind == K_F32 || is_int(kind) || no(c, "not a number in registers");
-    case K_min: case K_max: return kind == K_F32 || kind == K_BOOL || is_int(kind) || no(c, "not a number in registers");
+    case K_add: case K_sub: case K_mul: case K_div: case K_neg:
+    case K_abs: return kind == K_F32 || is_int(kind) || no(c, "not a number in registers");
+    case K_min: case K_max:
+        return kind == K_F32 || kind == K_BOOL || is_int(kind) ||
+               no(c, "not a number in registers");
     case K_rem: case K_shl: case K_shr: return is_int(kind) || no(c, "not an integer");
-    case K_and: case K_or: case K_xor: case K_not: return is_int(kind) || kind == K_BOOL || no(c, "not an integer or bool");
+    case K_and: case K_or: case K_xor:
+    case K_not: return is_int(kind) || kind == K_BOOL || no(c, "not an integer or bool");
     case K_mulhi: return kind == K_U32 || no(c, "not u32");
     default: return kind == K_F32 || no(c, "not f32");
     }
@@ -112,28 +132,49 @@ static bool check_moves(const Check *c) {
     const KIns *x = &c->k->ins.v[i->a[0]], *y = &c->k->ins.v[i->a[1]];
     switch (i->op) {
     case K_select:
-        if (c->a.kind != K_BOOL || (c->a.lanes != 1 && c->a.lanes != t.lanes)) return no(c, "condition is not bool or has other lanes");
+        if (c->a.kind != K_BOOL || (c->a.lanes != 1 && c->a.lanes != t.lanes))
+            return no(c, "condition is not bool or has other lanes");
         if (!same(c->b, t) || !same(c->c, t)) return no(c, "choices are of different types");
-        return t.kind != K_PTR || (y->mem == i->mem && c->k->ins.v[i->a[2]].mem == i->mem) || no(c, "pointers to different kinds");
-    case K_cast: return (c->a.lanes == t.lanes && c->a.kind != K_PTR && t.kind != K_PTR) || no(c, "other lanes, or a pointer");
+        return t.kind != K_PTR || (y->mem == i->mem && c->k->ins.v[i->a[2]].mem == i->mem) ||
+               no(c, "pointers to different kinds");
+    case K_cast:
+        return (c->a.lanes == t.lanes && c->a.kind != K_PTR && t.kind != K_PTR) ||
+               no(c, "other lanes, or a pointer");
     case K_bitcast:
-        if (c->a.lanes != t.lanes || kinds[c->a.kind].bytes != kinds[t.kind].bytes) return no(c, "sizes differ");
-        return (c->a.kind == t.kind || (t.kind != K_PTR && t.kind != K_BOOL && c->a.kind != K_PTR && c->a.kind != K_BOOL)) || no(c, "bool or pointer");
-    case K_splat: return (c->a.kind == t.kind && c->a.lanes == 1 && t.kind != K_PTR) || no(c, "not a scalar of this kind");
-    case K_extract: return (c->a.kind == t.kind && t.lanes == 1 && i->imm >= 0 && i->imm < c->a.lanes && t.kind != K_PTR) || no(c, "no such lane");
+        if (c->a.lanes != t.lanes || kinds[c->a.kind].bytes != kinds[t.kind].bytes)
+            return no(c, "sizes differ");
+        return (c->a.kind == t.kind || (t.kind != K_PTR && t.kind != K_BOOL && c->a.kind != K_PTR &&
+                                        c->a.kind != K_BOOL)) ||
+               no(c, "bool or pointer");
+    case K_splat:
+        return (c->a.kind == t.kind && c->a.lanes == 1 && t.kind != K_PTR) ||
+               no(c, "not a scalar of this kind");
+    case K_extract:
+        return (c->a.kind == t.kind && t.lanes == 1 && i->imm >= 0 && i->imm < c->a.lanes &&
+                t.kind != K_PTR) ||
+               no(c, "no such lane");
     case K_shuffle: {
-        if (c->a.kind != t.kind || t.kind == K_PTR || (i->a[1] && !same(c->a, c->b))) return no(c, "operands are of different types");
+        if (c->a.kind != t.kind || t.kind == K_PTR || (i->a[1] && !same(c->a, c->b)))
+            return no(c, "operands are of different types");
         if (i->imm < 0 || i->imm >= c->k->shuffles.n) return no(c, "no such lane table");
         const uint8_t *lane = c->k->shuffles.v[i->imm].lane;
-        for (int n = 0; n < t.lanes; n++) if (lane[n] >= c->a.lanes * (i->a[1] ? 2 : 1)) return no(c, "lane out of range");
+        for (int n = 0; n < t.lanes; n++)
+            if (lane[n] >= c->a.lanes * (i->a[1] ? 2 : 1)) return no(c, "lane out of range");
         return true;
     }
-    case K_hsum: return (c->a.kind == t.kind && t.lanes == 1 && (t.kind == K_F32 || is_int(t.kind))) || no(c, "a scalar of the vector's kind");
+    case K_hsum:
+        return (c->a.kind == t.kind && t.lanes == 1 && (t.kind == K_F32 || is_int(t.kind))) ||
+               no(c, "a scalar of the vector's kind");
     case K_hmax: case K_hmin:
-        return (c->a.kind == t.kind && t.lanes == 1 && (t.kind == K_F32 || t.kind == K_BOOL || is_int(t.kind))) || no(c, "a scalar of the vector's kind");
-    case K_var: return (same(c->a, t) && x->mem == i->mem) || no(c, "first value is of another type");
+        return (c->a.kind == t.kind && t.lanes == 1 &&
+                (t.kind == K_F32 || t.kind == K_BOOL || is_int(t.kind))) ||
+               no(c, "a scalar of the vector's kind");
+    case K_var:
+        return (same(c->a, t) && x->mem == i->mem) || no(c, "first value is of another type");
     case K_get: return (same(c->a, t) && x->mem == i->mem) || no(c, "the var is of another type");
-    default: return (same(c->a, c->b) && (c->a.kind != K_PTR || x->mem == y->mem)) || no(c, "the var is of another type");   /* set */
+    default:
+        return (same(c->a, c->b) && (c->a.kind != K_PTR || x->mem == y->mem)) ||
+               no(c, "the var is of another type"); /* set */
     }
 }
 
@@ -144,12 +185,17 @@ static bool check_memory(const Check *c) {
     KType mask = op == K_store || op == K_scatter ? c->d : c->c;
     bool lanes = op == K_gather || op == K_scatter;
     if (c->a.kind != K_PTR) return no(c, "not a pointer");
-    if (op == K_offset) return (same(c->b, kt(K_I64, 1)) && c->t.kind == K_PTR && i->mem == mem) || no(c, "an i64 count; the pointer's kind");
+    if (op == K_offset)
+        return (same(c->b, kt(K_I64, 1)) && c->t.kind == K_PTR && i->mem == mem) ||
+               no(c, "an i64 count; the pointer's kind");
     if (v.kind != mem || v.kind == K_PTR) return no(c, "element kind differs from the pointer's");
     if (!lanes && !same(c->b, kt(K_I64, 1))) return no(c, "index is not a scalar i64");
-    if (lanes && ((c->b.kind != K_I64 && c->b.kind != K_I32) || c->b.lanes != v.lanes)) return no(c, "indices are not i32 or i64 of the same lanes");
-    if (mask.kind && (mask.kind != K_BOOL || mask.lanes != v.lanes)) return no(c, "mask is not bool of the same lanes");
-    return (i->imm >= 0 && i->imm <= 4096 && !(i->imm & (i->imm - 1))) || no(c, "alignment is not a power of two");
+    if (lanes && ((c->b.kind != K_I64 && c->b.kind != K_I32) || c->b.lanes != v.lanes))
+        return no(c, "indices are not i32 or i64 of the same lanes");
+    if (mask.kind && (mask.kind != K_BOOL || mask.lanes != v.lanes))
+        return no(c, "mask is not bool of the same lanes");
+    return (i->imm >= 0 && i->imm <= 4096 && !(i->imm & (i->imm - 1))) ||
+           no(c, "alignment is not a power of two");
 }
 
 bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
@@ -158,10 +204,12 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     if (!check_operands(&c, at)) return false;
     bool value = ops[i->op].kind == 'V' || i->op == K_for;
     if (value && !legal(c.t)) return no(&c, "no such type");
-    c.a = snK_type(k, i->a[0]), c.b = snK_type(k, i->a[1]), c.c = snK_type(k, i->a[2]), c.d = snK_type(k, i->a[3]);
+    c.a = snK_type(k, i->a[0]), c.b = snK_type(k, i->a[1]), c.c = snK_type(k, i->a[2]),
+    c.d = snK_type(k, i->a[3]);
     if (is_leaf(i->op)) return check_leaf(&c);
     if (i->op >= K_lt && i->op <= K_ne) {
-        if (!same(c.a, c.b) || c.a.kind == K_PTR || c.a.kind == K_BF16 || c.a.kind == K_F16) return no(&c, "operands are of different types, or not comparable");
+        if (!same(c.a, c.b) || c.a.kind == K_PTR || c.a.kind == K_BF16 || c.a.kind == K_F16)
+            return no(&c, "operands are of different types, or not comparable");
         return same(c.t, kt(K_BOOL, c.a.lanes)) || no(&c, "result is bool of the same lanes");
     }
     if (i->op >= K_add && i->op <= K_mulhi) return check_arith(&c);
@@ -169,7 +217,8 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     switch (i->op) {
     case K_for: {
         int64_t step;
-        if ((c.t.kind != K_I64 && c.t.kind != K_I32) || c.t.lanes != 1 || !same(c.a, c.t) || !same(c.b, c.t) || !same(c.c, c.t))
+        if ((c.t.kind != K_I64 && c.t.kind != K_I32) || c.t.lanes != 1 || !same(c.a, c.t) ||
+            !same(c.b, c.t) || !same(c.c, c.t))
             return no(&c, "bounds and step are not all i64 or all i32");
         if (i->imm < 0 || i->imm > 1024) return no(&c, "unroll is out of range");
         return !snK_const_int(k, i->a[2], &step) || step > 0 || no(&c, "step is not positive");
@@ -180,7 +229,7 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     }
 }
 
-/* -- Kernels and leaves ---------------------------------------------------------------------------------------- */
+/* -- Kernels and leaves ------------------------------------------------------------------------ */
 
 Kernel *snK_new(sn_ctx *c, Arena *a, const char *name) {
     Kernel *k = NEW(a, Kernel);
@@ -209,19 +258,24 @@ KVal snK_push(Kernel *k, KIns i) {
 
 static KVal add_checked(Kernel *k, KIns i) {
     char err[256];
-    SN_ASSERT(snK_check_ins(k, k->ins.n, &i, err), "kernel %s, %%%u: %s", snU_str(k->ctx, k->name), k->ins.n, err);
+    SN_ASSERT(snK_check_ins(k, k->ins.n, &i, err), "kernel %s, %%%u: %s", snU_str(k->ctx, k->name),
+              k->ins.n, err);
     return snK_push(k, i);
 }
 
 /* Leaves are found by content; f is compared by its bits. */
 static KVal leaf(Kernel *k, KIns i) {
-    uint64_t w[3] = { (uint64_t)i.op | (uint64_t)i.mem << 8 | (uint64_t)i.type.kind << 16 | (uint64_t)i.type.lanes << 24, (uint64_t)i.imm, 0 };
+    uint64_t w[3] = { (uint64_t)i.op | (uint64_t)i.mem << 8 | (uint64_t)i.type.kind << 16 |
+                          (uint64_t)i.type.lanes << 24,
+                      (uint64_t)i.imm, 0 };
     memcpy(&w[2], &i.f, 8);
     uint64_t h = snU_hash(w, sizeof w, 1);
     uint32_t at = snU_first(&k->cons, h), v;
     while ((v = snU_at(&k->cons, h, &at)) != 0) {
         const KIns *o = &k->ins.v[v];
-        if (o->op == i.op && o->mem == i.mem && same(o->type, i.type) && o->imm == i.imm && !memcmp(&o->f, &i.f, 8)) return v;
+        if (o->op == i.op && o->mem == i.mem && same(o->type, i.type) && o->imm == i.imm &&
+            !memcmp(&o->f, &i.f, 8))
+            return v;
     }
     v = add_checked(k, i);
     snU_insert(k->arena, &k->cons, h, v);
@@ -238,7 +292,9 @@ static int64_t wrap(int kind, int64_t v) {
     }
 }
 
-KVal snK_int(Kernel *k, KType t, int64_t v) { return leaf(k, (KIns){ .op = K_const, .type = t, .imm = wrap(t.kind, v) }); }
+KVal snK_int(Kernel *k, KType t, int64_t v) {
+    return leaf(k, (KIns){ .op = K_const, .type = t, .imm = wrap(t.kind, v) });
+}
 
 KVal snK_float(Kernel *k, KType t, double v) {
     return leaf(k, (KIns){ .op = K_const, .type = t, .f = t.kind == K_F32 ? (double)(float)v : v });
@@ -246,14 +302,20 @@ KVal snK_float(Kernel *k, KType t, double v) {
 
 KVal snK_ptr(Kernel *k, int param) {
     SN_ASSERT(param >= 0 && (uint32_t)param < k->params.n, "no parameter %d", param);
-    return leaf(k, (KIns){ .op = K_param, .mem = k->params.v[param].mem, .type = kt(K_PTR, 1), .imm = param });
+    return leaf(
+        k,
+        (KIns){ .op = K_param, .mem = k->params.v[param].mem, .type = kt(K_PTR, 1), .imm = param });
 }
 
 KVal snK_scratch_ptr(Kernel *k, KKind mem, int64_t byte_offset) {
-    return leaf(k, (KIns){ .op = K_scratch, .mem = (uint8_t)mem, .type = kt(K_PTR, 1), .imm = byte_offset });
+    return leaf(
+        k,
+        (KIns){ .op = K_scratch, .mem = (uint8_t)mem, .type = kt(K_PTR, 1), .imm = byte_offset });
 }
 
-KVal snK_leaf(Kernel *k, int op, KType t, int64_t imm) { return leaf(k, (KIns){ .op = (uint8_t)op, .type = t, .imm = imm }); }
+KVal snK_leaf(Kernel *k, int op, KType t, int64_t imm) {
+    return leaf(k, (KIns){ .op = (uint8_t)op, .type = t, .imm = imm });
+}
 
 bool snK_const_int(const Kernel *k, KVal v, int64_t *out) {
     const KIns *i = &k->ins.v[v];
@@ -262,10 +324,12 @@ bool snK_const_int(const Kernel *k, KVal v, int64_t *out) {
     return true;
 }
 
-/* -- Folding ----------------------------------------------------------------------------------------------------- */
+/* -- Folding ----------------------------------------------------------------------------------- */
 
 static bool compare(int op, int kind, int64_t a, int64_t b) {
-    int order = kind == K_U32 || kind == K_U8 || kind == K_BOOL ? ((uint64_t)a > (uint64_t)b) - ((uint64_t)a < (uint64_t)b) : (a > b) - (a < b);
+    int order = kind == K_U32 || kind == K_U8 || kind == K_BOOL
+                    ? ((uint64_t)a > (uint64_t)b) - ((uint64_t)a < (uint64_t)b)
+                    : (a > b) - (a < b);
     switch (op) {
     case K_lt: return order < 0;
     case K_le: return order <= 0;
@@ -292,7 +356,9 @@ static bool fold_ints(int op, int kind, int64_t a, int64_t b, int64_t *r) {
     case K_or: *r = a | b; return true;
     case K_xor: *r = a ^ b; return true;
     case K_shl: *r = (int64_t)(x << (b & (bits - 1))); return true;
-    case K_shr: *r = a >> (b & (bits - 1)); return true;      /* constants are kept sign- or zero-extended */
+    case K_shr:
+        *r = a >> (b & (bits - 1));
+        return true; /* constants are kept sign- or zero-extended */
     case K_mulhi: *r = (int64_t)(x * y >> 32); return true;
     default: return false;
     }
@@ -301,7 +367,9 @@ static bool fold_ints(int op, int kind, int64_t a, int64_t b, int64_t *r) {
 /* One operand is a constant: identities, and chains of added constants. */
 static KVal fold_identity(Kernel *k, int op, KType t, KVal a, KVal b, int64_t y) {
     bool ones = t.kind == K_BOOL ? y == 1 : wrap(t.kind, -1) == y;
-    if (y == 0 && (op == K_add || op == K_sub || op == K_or || op == K_xor || op == K_shl || op == K_shr)) return a;
+    if (y == 0 &&
+        (op == K_add || op == K_sub || op == K_or || op == K_xor || op == K_shl || op == K_shr))
+        return a;
     if (y == 0 && (op == K_mul || op == K_and)) return b;
     if (y == 1 && (op == K_mul || op == K_div) && t.kind != K_BOOL) return a;
     if (y == 1 && op == K_rem) return snK_int(k, t, 0);
@@ -310,7 +378,8 @@ static KVal fold_identity(Kernel *k, int op, KType t, KVal a, KVal b, int64_t y)
     const KIns *i = &k->ins.v[a];
     int64_t x;
     if ((op == K_add || op == K_sub) && i->op == K_add && snK_const_int(k, i->a[1], &x)) {
-        int64_t sum = op == K_add ? (int64_t)((uint64_t)x + (uint64_t)y) : (int64_t)((uint64_t)x - (uint64_t)y);
+        int64_t sum = op == K_add ? (int64_t)((uint64_t)x + (uint64_t)y)
+                                  : (int64_t)((uint64_t)x - (uint64_t)y);
         return snK_op(k, K_add, t, i->a[0], snK_int(k, t, sum), 0);
     }
     if (op == K_mul && i->op == K_mul && snK_const_int(k, i->a[1], &x))
@@ -346,7 +415,9 @@ static KVal fold_other(Kernel *k, int op, KType t, KVal a, KVal b, KVal c) {
     case K_cast:
         if (same(t, i->type)) return a;
         if (known && (is_int(t.kind) || t.kind == K_BOOL)) return snK_int(k, t, x);
-        return known && t.kind == K_F32 && x > -(1 << 24) && x < 1 << 24 ? snK_float(k, t, (double)x) : 0;
+        return known && t.kind == K_F32 && x > -(1 << 24) && x < 1 << 24
+                   ? snK_float(k, t, (double)x)
+                   : 0;
     case K_bitcast: return same(t, i->type) ? a : 0;
     case K_neg: return known ? snK_int(k, t, (int64_t)(0 - (uint64_t)x)) : 0;
     case K_not: return known ? snK_int(k, t, t.kind == K_BOOL ? !x : ~x) : 0;
@@ -361,18 +432,20 @@ KVal snK_op(Kernel *k, int op, KType t, KVal a, KVal b, KVal c) {
     KIns i = { .op = (uint8_t)op, .type = t, .a = { a, b, c } };
     if (t.kind == K_PTR) i.mem = k->ins.v[op == K_select ? b : a].mem;
     char err[256];
-    SN_ASSERT(snK_check_ins(k, k->ins.n, &i, err), "kernel %s, %%%u: %s", snU_str(k->ctx, k->name), k->ins.n, err);
+    SN_ASSERT(snK_check_ins(k, k->ins.n, &i, err), "kernel %s, %%%u: %s", snU_str(k->ctx, k->name),
+              k->ins.n, err);
     KVal v = b && !c && op != K_offset ? fold_two(k, op, t, a, b) : fold_other(k, op, t, a, b, c);
     return v ? v : snK_push(k, i);
 }
 
-/* -- Vectors, memory, structure ------------------------------------------------------------------------------------ */
+/* -- Vectors, memory, structure ---------------------------------------------------------------- */
 
 KVal snK_extract(Kernel *k, KVal v, int lane) {
     const KIns *i = &k->ins.v[v];
     KType t = kt((KKind)i->type.kind, 1);
     if (i->type.lanes == 1) return v;
-    if (i->op == K_const) return leaf(k, (KIns){ .op = K_const, .type = t, .imm = i->imm, .f = i->f });
+    if (i->op == K_const)
+        return leaf(k, (KIns){ .op = K_const, .type = t, .imm = i->imm, .f = i->f });
     if (i->op == K_splat) return i->a[0];
     return add_checked(k, (KIns){ .op = K_extract, .type = t, .a = { v }, .imm = lane });
 }
@@ -384,7 +457,10 @@ KVal snK_shuffle(Kernel *k, KVal a, KVal b, const uint8_t *lanes, int n) {
     uint32_t at = 0;
     while (at < k->shuffles.n && memcmp(&k->shuffles.v[at], &s, sizeof s)) at++;
     if (at == k->shuffles.n) PUSH(k->arena, k->shuffles, s);
-    return add_checked(k, (KIns){ .op = K_shuffle, .type = kt((KKind)snK_type(k, a).kind, n), .a = { a, b }, .imm = at });
+    return add_checked(k, (KIns){ .op = K_shuffle,
+                                  .type = kt((KKind)snK_type(k, a).kind, n),
+                                  .a = { a, b },
+                                  .imm = at });
 }
 
 /* A mask that is always on is none; the check of one that is always off stays with the emitter. */
@@ -394,7 +470,8 @@ static KVal real_mask(const Kernel *k, KVal mask) {
 }
 
 KVal snK_load(Kernel *k, KType t, KVal ptr, KVal index, KVal mask) {
-    return add_checked(k, (KIns){ .op = K_load, .type = t, .a = { ptr, index, real_mask(k, mask) } });
+    return add_checked(k,
+                       (KIns){ .op = K_load, .type = t, .a = { ptr, index, real_mask(k, mask) } });
 }
 
 void snK_store(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask) {
@@ -402,7 +479,8 @@ void snK_store(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask) {
 }
 
 KVal snK_gather(Kernel *k, KType t, KVal ptr, KVal index, KVal mask) {
-    return add_checked(k, (KIns){ .op = K_gather, .type = t, .a = { ptr, index, real_mask(k, mask) } });
+    return add_checked(
+        k, (KIns){ .op = K_gather, .type = t, .a = { ptr, index, real_mask(k, mask) } });
 }
 
 void snK_scatter(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask) {
@@ -410,7 +488,9 @@ void snK_scatter(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask) {
 }
 
 KVal snK_for(Kernel *k, KVal begin, KVal end, KVal step, int unroll) {
-    return add_checked(k, (KIns){ .op = K_for, .type = snK_type(k, begin), .a = { begin, end, step }, .imm = unroll });
+    return add_checked(
+        k, (KIns){
+               .op = K_for, .type = snK_type(k, begin), .a = { begin, end, step }, .imm = unroll });
 }
 
 void snK_if(Kernel *k, KVal cond) { add_checked(k, (KIns){ .op = K_if, .a = { cond } }); }
@@ -418,11 +498,17 @@ void snK_else(Kernel *k) { add_checked(k, (KIns){ .op = K_else }); }
 void snK_end(Kernel *k) { add_checked(k, (KIns){ .op = K_end }); }
 
 KVal snK_var(Kernel *k, KVal first) {
-    return add_checked(k, (KIns){ .op = K_var, .mem = k->ins.v[first].mem, .type = snK_type(k, first), .a = { first } });
+    return add_checked(k, (KIns){ .op = K_var,
+                                  .mem = k->ins.v[first].mem,
+                                  .type = snK_type(k, first),
+                                  .a = { first } });
 }
 
 KVal snK_get(Kernel *k, KVal var) {
-    return add_checked(k, (KIns){ .op = K_get, .mem = k->ins.v[var].mem, .type = snK_type(k, var), .a = { var } });
+    return add_checked(
+        k, (KIns){ .op = K_get, .mem = k->ins.v[var].mem, .type = snK_type(k, var), .a = { var } });
 }
 
-void snK_set(Kernel *k, KVal var, KVal v) { add_checked(k, (KIns){ .op = K_set, .a = { var, v } }); }
+void snK_set(Kernel *k, KVal var, KVal v) {
+    add_checked(k, (KIns){ .op = K_set, .a = { var, v } });
+}

@@ -16,7 +16,7 @@
 #include "codegen/kir.h"
 #include <ctype.h>
 
-/* -- Print ------------------------------------------------------------------------------------------------- */
+/* -- Print ------------------------------------------------------------------------------------- */
 
 static void put_type(StrBuf *b, KType t, int mem) {
     if (t.kind == K_PTR) snU_putf(b, " %s*", snK_kind_name(mem));
@@ -50,7 +50,8 @@ static void put_ins(StrBuf *b, const Kernel *k, KVal v) {
     } else if (i->op == K_extract) {
         snU_putf(b, ", %lld", (long long)i->imm);
     } else if (i->op == K_shuffle) {
-        for (int n = 0; n < i->type.lanes; n++) snU_putf(b, "%s%d", n ? " " : ", [", k->shuffles.v[i->imm].lane[n]);
+        for (int n = 0; n < i->type.lanes; n++)
+            snU_putf(b, "%s%d", n ? " " : ", [", k->shuffles.v[i->imm].lane[n]);
         snU_puts(b, "]");
     } else if (i->imm) {
         snU_putf(b, " %s %lld", i->op == K_for ? "unroll" : "align", (long long)i->imm);
@@ -79,7 +80,7 @@ void snK_print(StrBuf *b, const Kernel *k) {
     snU_puts(b, "}\n");
 }
 
-/* -- Verify ------------------------------------------------------------------------------------------------- */
+/* -- Verify ------------------------------------------------------------------------------------ */
 
 enum { MAX_DEPTH = 200 };
 typedef struct Regions {
@@ -112,12 +113,14 @@ static const char *enter(Regions *r, int op) {
 static const char *check_bounds(const Kernel *k, const KIns *i) {
     int64_t at;
     bool store = i->op == K_store;
-    if ((i->op != K_load && !store) || !snK_const_int(k, i->a[1], &at) || i->a[store ? 3 : 2]) return NULL;
+    if ((i->op != K_load && !store) || !snK_const_int(k, i->a[1], &at) || i->a[store ? 3 : 2])
+        return NULL;
     const KIns *p = &k->ins.v[i->a[0]];
     if (p->op != K_scratch) return NULL;
     KType t = store ? snK_type(k, i->a[2]) : i->type;
     int64_t size = snK_kind_bytes(t.kind);
-    bool inside = at >= -(p->imm / size) && at <= k->scratch && p->imm + (at + t.lanes) * size <= k->scratch;
+    bool inside =
+        at >= -(p->imm / size) && at <= k->scratch && p->imm + (at + t.lanes) * size <= k->scratch;
     return inside ? NULL : "load or store outside the kernel's scratch";
 }
 
@@ -160,10 +163,11 @@ void snK_verify(const Kernel *k) {
     if (!at) return;
     StrBuf b = {0};
     if (at < k->ins.n) put_ins(&b, k, at);
-    snU_abort(__FILE__, __LINE__, "kernel %s: %s\n  %s", snU_str(k->ctx, k->name), err, b.s ? b.s : "");
+    snU_abort(__FILE__, __LINE__, "kernel %s: %s\n  %s", snU_str(k->ctx, k->name), err,
+              b.s ? b.s : "");
 }
 
-/* -- Parse --------------------------------------------------------------------------------------------------- */
+/* -- Parse ------------------------------------------------------------------------------------- */
 
 typedef struct Reader {
     sn_ctx *c;
@@ -212,7 +216,9 @@ static size_t word(Reader *r, const char **s) {
     skip(r);
     *s = r->p;
     if (r->p < r->end && isdigit((unsigned char)*r->p)) return 0;
-    while (r->p < r->end && (isalnum((unsigned char)*r->p) || *r->p == '_' || *r->p == '.' || *r->p == '$')) r->p++;
+    while (r->p < r->end &&
+           (isalnum((unsigned char)*r->p) || *r->p == '_' || *r->p == '.' || *r->p == '$'))
+        r->p++;
     return (size_t)(r->p - *s);
 }
 
@@ -235,7 +241,9 @@ static Sym name(Reader *r, const char *what) {
 static const char *number_text(Reader *r, char buf[64]) {
     skip(r);
     size_t n = 0;
-    while (r->p < r->end && n < 63 && (isalnum((unsigned char)*r->p) || *r->p == '.' || *r->p == '-' || *r->p == '+')) buf[n++] = *r->p++;
+    while (r->p < r->end && n < 63 &&
+           (isalnum((unsigned char)*r->p) || *r->p == '.' || *r->p == '-' || *r->p == '+'))
+        buf[n++] = *r->p++;
     buf[n] = 0;
     return buf;
 }
@@ -281,7 +289,8 @@ static int kind(Reader *r, int *lanes) {
     int found = 0;
     for (int kd = K_F32; kd <= K_U8; kd++) {
         size_t len = strlen(snK_kind_name(kd));
-        if (kd != K_PTR && n >= len && len > m && !memcmp(s, snK_kind_name(kd), len)) found = kd, m = len;
+        if (kd != K_PTR && n >= len && len > m && !memcmp(s, snK_kind_name(kd), len))
+            found = kd, m = len;
     }
     *lanes = 1;
     bool ok = found != 0;
@@ -318,7 +327,11 @@ static int op_code(Reader *r) {
 
 static int64_t constant(Reader *r, int kd) {
     int64_t v = integer(r);
-    bool ok = kd == K_I32 ? v == (int32_t)v : kd == K_U32 ? v == (int64_t)(uint32_t)v : kd == K_U8 ? v == (uint8_t)v : kd == K_BOOL ? v == (v != 0) : true;
+    bool ok = kd == K_I32    ? v == (int32_t)v
+              : kd == K_U32  ? v == (int64_t)(uint32_t)v
+              : kd == K_U8   ? v == (uint8_t)v
+              : kd == K_BOOL ? v == (v != 0)
+                             : true;
     if (!ok) fail_at(r, "the constant does not fit its type");
     return v;
 }
@@ -362,10 +375,13 @@ static void instruction(Reader *r) {
     }
     const uint32_t line = r->line;
     i.op = (uint8_t)op_code(r);
-    bool value = i.op < K_store || (i.op > K_store && i.op < K_set && i.op != K_scatter) || i.op == K_for;
-    if (value != (number != 0)) fail_at(r, value ? "this op gives a value: write %N = ..." : "this op gives no value");
+    bool value =
+        i.op < K_store || (i.op > K_store && i.op < K_set && i.op != K_scatter) || i.op == K_for;
+    if (value != (number != 0))
+        fail_at(r, value ? "this op gives a value: write %N = ..." : "this op gives no value");
     if (value) type(r, &i);
-    bool tail = i.op == K_extract || i.op == K_shuffle;         /* what follows the last comma is no operand */
+    bool tail =
+        i.op == K_extract || i.op == K_shuffle; /* what follows the last comma is no operand */
     int most = snK_nargs(i.op), n = 0;
     skip(r);
     if (most && r->p < r->end && *r->p == '%') {
@@ -403,12 +419,18 @@ static void header(Reader *r) {
     }
     if (!accept_word(r, "scratch")) expected(r, "scratch");
     r->k->scratch = integer(r);
-    if (r->k->scratch < 0 || r->k->scratch > INT64_C(1) << 40) fail_at(r, "scratch size out of range");
+    if (r->k->scratch < 0 || r->k->scratch > INT64_C(1) << 40)
+        fail_at(r, "scratch size out of range");
     expect(r, '{');
 }
 
 Kernel *snK_parse(sn_ctx *c, Arena *a, const char *file, const char *text, size_t n) {
-    Reader r = { .c = c, .k = snK_new(c, a, ""), .file = snU_symz(c, file), .p = text, .end = text + n, .line = 1 };
+    Reader r = { .c = c,
+                 .k = snK_new(c, a, ""),
+                 .file = snU_symz(c, file),
+                 .p = text,
+                 .end = text + n,
+                 .line = 1 };
     header(&r);
     while (!accept(&r, '}')) {
         if (r.p == r.end) expected(&r, "'}'");

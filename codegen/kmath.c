@@ -35,10 +35,14 @@ static KVal at_least(Math m, double c, KVal x) { return snK_op(m.k, K_max, m.f, 
 static KVal test(Math m, int op, KVal a, KVal b) { return snK_op(m.k, op, m.b, a, b, 0); }
 static KVal both(Math m, KVal a, KVal b) { return snK_op(m.k, K_and, m.b, a, b, 0); }
 static KVal either(Math m, KVal a, KVal b) { return snK_op(m.k, K_or, m.b, a, b, 0); }
-static KVal pick(Math m, KVal c, KVal a, KVal b) { return snK_op(m.k, K_select, snK_type(m.k, a), c, a, b); }
+static KVal pick(Math m, KVal c, KVal a, KVal b) {
+    return snK_op(m.k, K_select, snK_type(m.k, a), c, a, b);
+}
 static KVal bits(Math m, KVal x) { return snK_op(m.k, K_bitcast, m.i, x, 0, 0); }
 static KVal from_bits(Math m, KVal x) { return snK_op(m.k, K_bitcast, m.f, x, 0, 0); }
-static KVal iop(Math m, int op, KVal a, int64_t c) { return snK_op(m.k, op, m.i, a, inum(m, c), 0); }
+static KVal iop(Math m, int op, KVal a, int64_t c) {
+    return snK_op(m.k, op, m.i, a, inum(m, c), 0);
+}
 
 /* c[0] + x (c[1] + x (c[2] + ...)) */
 static KVal poly(Math m, KVal x, const float *c, int n) {
@@ -53,17 +57,19 @@ static KVal with_sign(Math m, KVal x, KVal s) {
     return from_bits(m, snK_op(m.k, K_or, m.i, bits(m, x), sign, 0));
 }
 
-/* -- exp ---------------------------------------------------------------------------------------------------- */
+/* -- exp --------------------------------------------------------------------------------------- */
 
 /* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r + r^2 q(r), times 2^n in two
    steps so that results near both ends of the range are rounded once. tail = 0: none. */
 static KVal exp_sum(Math m, KVal x, KVal tail) {
-    static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f, 0x1.6ab89ep-10f };   /* 3.2e-9 */
-    enum { MAGIC = 0x4b400000 };                                        /* the bits of 1.5 * 2^23: adding it rounds to an integer */
+    static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f,
+                               0x1.6ab89ep-10f }; /* 3.2e-9 */
+    enum { MAGIC = 0x4b400000 }; /* the bits of 1.5 * 2^23: adding it rounds to an integer */
     x = at_least(m, -105, at_most(m, 90, x));
     KVal shifted = fma_(m, x, num(m, 0x1.715476p+0), num(m, 12582912));
     KVal n = sub(m, shifted, num(m, 12582912)), ni = iop(m, K_sub, bits(m, shifted), MAGIC);
-    KVal r = fma_(m, n, num(m, -0x1.62e400p-1), x);                     /* ln2 = 0x1.62e4p-1 + 0x1.7f7d1cp-20; n times the first is exact */
+    KVal r = fma_(m, n, num(m, -0x1.62e400p-1),
+                  x); /* ln2 = 0x1.62e4p-1 + 0x1.7f7d1cp-20; n times the first is exact */
     r = fma_(m, n, num(m, -0x1.7f7d1cp-20), r);
     if (tail) r = add(m, r, tail);
     KVal p = fma_(m, mul(m, r, r), poly(m, r, q, 5), r);
@@ -76,7 +82,7 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
 
 static KVal exp_f32(Kernel *k, KVal x) { return exp_sum(math(k, x), x, 0); }
 
-/* -- log ---------------------------------------------------------------------------------------------------- */
+/* -- log --------------------------------------------------------------------------------------- */
 
 /* x = 2^e f with f in [sqrt(1/2), sqrt(2)), for positive finite x, subnormal too. */
 static void split(Math m, KVal x, KVal *e, KVal *f) {
@@ -91,8 +97,9 @@ static void split(Math m, KVal x, KVal *e, KVal *f) {
 
 /* log(f) = g - g^2/2 + g^3 p(g), g = f - 1; plus e ln2 in two parts. */
 static KVal log_f32(Kernel *k, KVal x) {
-    static const float p[] = { 0x1.555548p-2f, -0x1.00007p-2f, 0x1.99a54p-3f, -0x1.552f18p-3f, 0x1.23036ep-3f,
-                               -0x1.0103e2p-3f, 0x1.efcb8p-4f, -0x1.b99ba4p-4f, 0x1.9caa12p-5f };                  /* 3.2e-8 */
+    static const float p[] = { 0x1.555548p-2f,  -0x1.00007p-2f,  0x1.99a54p-3f,
+                               -0x1.552f18p-3f, 0x1.23036ep-3f,  -0x1.0103e2p-3f,
+                               0x1.efcb8p-4f,   -0x1.b99ba4p-4f, 0x1.9caa12p-5f }; /* 3.2e-8 */
     Math m = math(k, x);
     KVal e, f;
     split(m, x, &e, &f);
@@ -107,24 +114,28 @@ static KVal log_f32(Kernel *k, KVal x) {
     return pick(m, test(m, K_eq, x, num(m, 0)), num(m, -inf), y);
 }
 
-/* -- tanh, erf ------------------------------------------------------------------------------------------------ */
+/* -- tanh, erf --------------------------------------------------------------------------------- */
 
 /* Small: x + x z p(z), z = x^2. Large: 1 - 2 / (e^2|x| + 1). */
 static KVal tanh_f32(Kernel *k, KVal x) {
-    static const float p[] = { -0x1.555532p-2f, 0x1.1106e4p-3f, -0x1.b8318ap-5f, 0x1.51d4dcp-6f, -0x1.744a0ep-8f }; /* 4.5e-9 */
+    static const float p[] = { -0x1.555532p-2f, 0x1.1106e4p-3f, -0x1.b8318ap-5f, 0x1.51d4dcp-6f,
+                               -0x1.744a0ep-8f }; /* 4.5e-9 */
     Math m = math(k, x);
     KVal a = absolute(m, x), z = mul(m, x, x);
     KVal small = fma_(m, mul(m, a, z), poly(m, z, p, 5), a);
-    KVal large = sub(m, num(m, 1), quo(m, num(m, 2), add(m, exp_sum(m, add(m, a, a), 0), num(m, 1))));
+    KVal large =
+        sub(m, num(m, 1), quo(m, num(m, 2), add(m, exp_sum(m, add(m, a, a), 0), num(m, 1))));
     return with_sign(m, pick(m, test(m, K_gt, a, num(m, 0.625)), large, small), x);
 }
 
 /* Small: x + x p(z). Large: 1 - exp(-t - t q(t)), t = min(|x|, 4). */
 static KVal erf_f32(Kernel *k, KVal x) {
-    static const float p[] = { 0x1.06eba8p-3f, -0x1.812740p-2f, 0x1.ce2d62p-4f, -0x1.b800dep-6f, 0x1.544808p-8f,
-                               -0x1.a5fecap-11f, 0x1.4f640ap-14f };                                                  /* 9.8e-10 */
-    static const float q[] = { 0x1.0740bcp-3f, 0x1.4576f4p-1f, 0x1.aec61ep-4f, -0x1.71e04p-6f, 0x1.7809c6p-9f,
-                               -0x1.cabc16p-16f, -0x1.a32cb2p-15f, 0x1.63d3a4p-18f };                                /* 7.9e-10 */
+    static const float p[] = { 0x1.06eba8p-3f, -0x1.812740p-2f,  0x1.ce2d62p-4f, -0x1.b800dep-6f,
+                               0x1.544808p-8f, -0x1.a5fecap-11f, 0x1.4f640ap-14f }; /* 9.8e-10 */
+    static const float q[] = {
+        0x1.0740bcp-3f, 0x1.4576f4p-1f,   0x1.aec61ep-4f,   -0x1.71e04p-6f,
+        0x1.7809c6p-9f, -0x1.cabc16p-16f, -0x1.a32cb2p-15f, 0x1.63d3a4p-18f
+    }; /* 7.9e-10 */
     Math m = math(k, x);
     KVal a = absolute(m, x), t = at_most(m, 4, a);
     KVal small = fma_(m, a, poly(m, mul(m, a, a), p, 7), a);
@@ -132,7 +143,7 @@ static KVal erf_f32(Kernel *k, KVal x) {
     return with_sign(m, pick(m, test(m, K_gt, a, num(m, 0.925)), large, small), x);
 }
 
-/* -- sin, cos -------------------------------------------------------------------------------------------------- */
+/* -- sin, cos ---------------------------------------------------------------------------------- */
 
 /* Cody-Waite: |x| = q pi/2 + r with pi/2 in three f32 parts. q times the first part is subtracted exactly by the fma, so r is
    good to an ulp while q is right: |x| up to 2^20. Beyond, accuracy fades; the result stays in [-1, 1]. */
@@ -142,12 +153,14 @@ static KVal quarter(Math m, KVal a, KVal *r) {
     *r = fma_(m, q, num(m, -0x1.921fb6p+0), a);
     *r = fma_(m, q, num(m, 0x1.777a5cp-25), *r);
     *r = fma_(m, q, num(m, 0x1.ee59dap-50), *r);
-    return bits(m, shifted);                                            /* the low bits are those of q */
+    return bits(m, shifted); /* the low bits are those of q */
 }
 
 static KVal sin_or_cos(Kernel *k, KVal x, bool cosine) {
-    static const float s[] = { -0x1.555556p-3f, 0x1.111166p-7f, -0x1.a04726p-13f, 0x1.76d16cp-19f };                  /* 1.9e-10 */
-    static const float c[] = { 0x1.555556p-5f, -0x1.6c174cp-10f, 0x1.a05d54p-16f, -0x1.309ee4p-22f };                 /* 8.5e-12 */
+    static const float s[] = { -0x1.555556p-3f, 0x1.111166p-7f, -0x1.a04726p-13f,
+                               0x1.76d16cp-19f }; /* 1.9e-10 */
+    static const float c[] = { 0x1.555556p-5f, -0x1.6c174cp-10f, 0x1.a05d54p-16f,
+                               -0x1.309ee4p-22f }; /* 8.5e-12 */
     Math m = math(k, x);
     KVal r, q = quarter(m, absolute(m, x), &r), z = mul(m, r, r);
     if (cosine) q = iop(m, K_add, q, 1);
@@ -163,9 +176,11 @@ static KVal sin_or_cos(Kernel *k, KVal x, bool cosine) {
 static KVal sin_f32(Kernel *k, KVal x) { return sin_or_cos(k, x, false); }
 static KVal cos_f32(Kernel *k, KVal x) { return sin_or_cos(k, x, true); }
 
-/* -- pow ---------------------------------------------------------------------------------------------------------- */
+/* -- pow --------------------------------------------------------------------------------------- */
 
-typedef struct Two { KVal hi, lo; } Two;                                /* an unevaluated sum, |lo| <= ulp(hi) / 2 */
+typedef struct Two {
+    KVal hi, lo;
+} Two; /* an unevaluated sum, |lo| <= ulp(hi) / 2 */
 
 static Two two_sum(Math m, KVal big, KVal small) {                      /* |big| >= |small| */
     KVal hi = add(m, big, small);
@@ -185,19 +200,21 @@ static Two mul_two(Math m, Two a, Two b) {
 
 /* log x in two parts, good to 2^-40 or so: s = (f - 1) / (f + 1), log f = 2 s (1 + z (1/3 + z q(z))), z = s^2. */
 static Two log_two(Math m, KVal x) {
-    static const float q[] = { 0x1.999998p-3f, 0x1.2493b6p-3f, 0x1.c63da8p-4f, 0x1.9083fep-4f };                       /* 7.1e-14 */
+    static const float q[] = { 0x1.999998p-3f, 0x1.2493b6p-3f, 0x1.c63da8p-4f,
+                               0x1.9083fep-4f }; /* 7.1e-14 */
     KVal e, f, one = num(m, 1);
     split(m, x, &e, &f);
     KVal g = sub(m, f, one), u = add(m, f, one), ulo = sub(m, f, sub(m, u, one));
     KVal s = quo(m, g, u);
     KVal slo = quo(m, fma_(m, neg(m, s), ulo, fma_(m, neg(m, s), u, g)), u);
     Two S = two_sum(m, s, slo), Z = mul_two(m, S, S);
-    KVal low = fma_(m, Z.hi, poly(m, Z.hi, q, 4), num(m, -0x1.555556p-27));   /* 1/3 = 0x1.555556p-2 - 0x1.555556p-27 */
+    KVal low = fma_(m, Z.hi, poly(m, Z.hi, q, 4),
+                    num(m, -0x1.555556p-27)); /* 1/3 = 0x1.555556p-2 - 0x1.555556p-27 */
     Two W = mul_two(m, Z, two_sum(m, num(m, 0x1.555556p-2), low));
     Two P = two_sum(m, one, W.hi);
     P.lo = add(m, P.lo, W.lo);
     S = mul_two(m, (Two){ add(m, S.hi, S.hi), add(m, S.lo, S.lo) }, P);
-    KVal hi = mul(m, e, num(m, 0x1.62e400p-1));                          /* exact; |hi| > |S| unless e = 0, where hi = 0 */
+    KVal hi = mul(m, e, num(m, 0x1.62e400p-1)); /* exact; |hi| > |S| unless e = 0, where hi = 0 */
     Two L = two_sum(m, hi, S.hi);
     KVal zero = test(m, K_eq, e, num(m, 0));
     L.hi = pick(m, zero, S.hi, L.hi);
@@ -224,15 +241,18 @@ static KVal pow_f32(Kernel *k, KVal x, KVal y) {
     KVal odd = both(m, whole, test(m, K_ne, snK_op(k, K_floor, m.f, half, 0, 0), half));
     odd = both(m, odd, test(m, K_lt, absolute(m, y), num(m, 0x1p24)));
     r = pick(m, odd, with_sign(m, r, x), r);
-    KVal bad = both(m, test(m, K_lt, x, zero), both(m, test(m, K_gt, x, num(m, -inf)), test(m, K_ne, floor_y, y)));
+    KVal bad = both(m, test(m, K_lt, x, zero),
+                    both(m, test(m, K_gt, x, num(m, -inf)), test(m, K_ne, floor_y, y)));
     bad = either(m, bad, either(m, test(m, K_ne, x, x), test(m, K_ne, y, y)));
     r = pick(m, bad, num(m, (double)NAN), r);
     return pick(m, either(m, test(m, K_eq, x, one), test(m, K_eq, y, zero)), one, r);
 }
 
-/* -- Entries: any float type, computed in f32 ------------------------------------------------------------------------ */
+/* -- Entries: any float type, computed in f32 -------------------------------------------------- */
 
-static KVal widen(Kernel *k, KVal x) { return snK_op(k, K_cast, kt(K_F32, snK_type(k, x).lanes), x, 0, 0); }
+static KVal widen(Kernel *k, KVal x) {
+    return snK_op(k, K_cast, kt(K_F32, snK_type(k, x).lanes), x, 0, 0);
+}
 
 static KVal in_f32(Kernel *k, KVal (*f)(Kernel *, KVal), KVal x) {
     KType t = snK_type(k, x);
@@ -251,9 +271,11 @@ KVal snK_pow(Kernel *k, KVal x, KVal y) {
     return snK_op(k, K_cast, t, pow_f32(k, widen(k, x), widen(k, y)), 0, 0);
 }
 
-/* -- Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC11) ----------------------- */
+/* -- Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC11)  */
 
-static KVal to_lanes(Kernel *k, KVal x, KType t) { return snK_type(k, x).lanes == t.lanes ? x : snK_op(k, K_splat, t, x, 0, 0); }
+static KVal to_lanes(Kernel *k, KVal x, KType t) {
+    return snK_type(k, x).lanes == t.lanes ? x : snK_op(k, K_splat, t, x, 0, 0);
+}
 
 KVal snK_philox(Kernel *k, const KVal key[2], const KVal ctr[4], KVal word) {
     KType u = snK_type(k, word);
@@ -275,38 +297,46 @@ KVal snK_philox(Kernel *k, const KVal key[2], const KVal ctr[4], KVal word) {
     }
     KType b = kt(K_BOOL, u.lanes);
     KVal r = c[3];
-    for (int n = 2; n >= 0; n--) r = snK_op(k, K_select, u, snK_op(k, K_eq, b, word, snK_int(k, u, n), 0), c[n], r);
+    for (int n = 2; n >= 0; n--)
+        r = snK_op(k, K_select, u, snK_op(k, K_eq, b, word, snK_int(k, u, n), 0), c[n], r);
     return r;
 }
 
-/* -- scalar.def ------------------------------------------------------------------------------------------------------------- */
+/* -- scalar.def -------------------------------------------------------------------------------- */
 
 /* "The other operand when one is NaN": min(a, b) already gives b for a NaN a. */
 static KVal extreme(Kernel *k, int op, KType t, KVal a, KVal b) {
-    bool known = snK_type(k, a).kind != K_F32 || (k->ins.v[b].op == K_const && k->ins.v[b].f == k->ins.v[b].f);
+    bool known = snK_type(k, a).kind != K_F32 ||
+                 (k->ins.v[b].op == K_const && k->ins.v[b].f == k->ins.v[b].f);
     KVal r = snK_op(k, op, t, a, b, 0);
     if (known) return r;
-    if (k->ins.v[a].op == K_const && k->ins.v[a].f == k->ins.v[a].f) return snK_op(k, op, t, b, a, 0);
+    if (k->ins.v[a].op == K_const && k->ins.v[a].f == k->ins.v[a].f)
+        return snK_op(k, op, t, b, a, 0);
     return snK_op(k, K_select, t, snK_op(k, K_ne, kt(K_BOOL, t.lanes), b, b, 0), a, r);
 }
 
 /* a - b trunc(a / b), put right by one b where the quotient was rounded up to the next integer. */
 static KVal float_rem(Kernel *k, KVal a, KVal b) {
     Math m = math(k, a);
-    KVal size = snK_op(k, K_floor, m.f, absolute(m, quo(m, a, b)), 0, 0), q = absolute(m, b), x = absolute(m, a);
+    KVal size = snK_op(k, K_floor, m.f, absolute(m, quo(m, a, b)), 0, 0), q = absolute(m, b),
+         x = absolute(m, a);
     KVal r = fma_(m, neg(m, size), q, x);
     r = pick(m, test(m, K_lt, r, num(m, 0)), add(m, r, q), r);
     r = with_sign(m, r, a);
-    KVal far = both(m, test(m, K_eq, q, num(m, (double)INFINITY)), test(m, K_lt, x, num(m, (double)INFINITY)));
+    KVal far = both(m, test(m, K_eq, q, num(m, (double)INFINITY)),
+                    test(m, K_lt, x, num(m, (double)INFINITY)));
     return pick(m, far, a, r);
 }
 
 static KVal as(Kernel *k, KType t, KVal x) { return snK_op(k, K_cast, t, x, 0, 0); }
 
 static KVal scalar_two(Kernel *k, int fn, KType t, KVal a, KVal b) {
-    static const uint8_t op[S_N] = { [S_add] = K_add, [S_sub] = K_sub, [S_mul] = K_mul, [S_div] = K_div, [S_lt] = K_lt,
-        [S_le] = K_le, [S_gt] = K_gt, [S_ge] = K_ge, [S_eq] = K_eq, [S_ne] = K_ne, [S_and] = K_and, [S_or] = K_or,
-        [S_xor] = K_xor, [S_shl] = K_shl, [S_shr] = K_shr, [S_rem] = K_rem };
+    static const uint8_t op[S_N] = {
+        [S_add] = K_add, [S_sub] = K_sub, [S_mul] = K_mul, [S_div] = K_div,
+        [S_lt] = K_lt,   [S_le] = K_le,   [S_gt] = K_gt,   [S_ge] = K_ge,
+        [S_eq] = K_eq,   [S_ne] = K_ne,   [S_and] = K_and, [S_or] = K_or,
+        [S_xor] = K_xor, [S_shl] = K_shl, [S_shr] = K_shr, [S_rem] = K_rem
+    };
     KType ta = snK_type(k, a), bt = kt(K_BOOL, ta.lanes);
     switch (fn) {
     case S_min: return extreme(k, K_min, ta, a, b);

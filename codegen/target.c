@@ -22,13 +22,14 @@ static bool has_bf16_dot(void) {
 }
 
 static const char *this_machine(Target *t) {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
         set_vectors(t, 16, 32);
         t->bf16_dot = has_bf16_dot();
         return NULL;
     }
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return "this CPU has no AVX2 and FMA";
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return "this CPU has no AVX2 and FMA";
     set_vectors(t, 8, 16);
     return NULL;
 }

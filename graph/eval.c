@@ -11,7 +11,10 @@
 #include "graph/scalar.h"
 #include <math.h>
 
-typedef struct Eval { const Graph *g; EvalMode mode; const EvalEnv *env; Arena *a; EvalVal *vals; } Eval;
+/* given: per node, the value that takes its place; v == NULL = none. */
+#define MOST_ELEMENTS ((int64_t)1 << 31)
+
+typedef struct Eval { const Graph *g; EvalMode mode; const EvalEnv *env; Arena *a; EvalVal *vals; const EvalVal *given; } Eval;
 
 void snG_philox(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4])
 {
@@ -29,6 +32,12 @@ static double rounded(const Eval *e, const Type *t, double v)
 {
     if (!snG_is_float((Dtype)t->dtype)) return snG_round((Dtype)t->dtype, v);
     return e->mode == EVAL_F64 ? v : snG_round(e->mode == EVAL_F32 ? SN_F32 : (Dtype)t->dtype, v);
+}
+
+/* Sums of floats are kept in f32 outside EVAL_F64, whatever the dtype. */
+static bool sums_f32(const Eval *e, const Type *t)
+{
+    return snG_is_float((Dtype)t->dtype) && (e->mode == EVAL_F32 || (e->mode == EVAL_TYPED && t->dtype != SN_F64));
 }
 
 /* -- Leaves and generators ----------------------------------------------------------------------------------- */
@@ -105,31 +114,36 @@ static void eval_ewise(Eval *e, NodeId id, double *y)
         x[k] = e->vals[in].v, step[k] = snG_type(e->g, in)->rank != 0;
     }
     Dtype from = (Dtype)snG_type(e->g, snG_in(e->g, id, nin - 1))->dtype;
-    for (int64_t i = 0, count = snG_count(t); i < count; i++) {
-        double v[8];
-        for (unsigned k = 0; k < nin; k++) v[k] = x[k][i * step[k]];
-        y[i] = snG_scalar_eval(op->scalar, from, (Dtype)t->dtype, v, e->mode);
-    }
+    SN_ASSERT(nin <= 8 && op->scalar->nargs <= 8, "operands of %s", op->cname);
+    if (n->op == OP_fence) x[1] = x[0], step[1] = step[0];
+    snG_scalar_map(op->scalar, from, (Dtype)t->dtype, x, step, snG_count(t), e->mode, y);
 }
 
 static void eval_sum(Eval *e, NodeId id, double *y)
 {
     const Type *t = snG_type(e->g, id), *x = snG_type(e->g, snG_in(e->g, id, 0));
     const double *v = e->vals[snG_in(e->g, id, 0)].v;
-    bool as_f32 = e->mode != EVAL_F64 && snG_is_float((Dtype)t->dtype);
-    int64_t stride[MAX_RANK], s = 1;
+    bool f32 = sums_f32(e, t);
+    int64_t stride[MAX_RANK], at[MAX_RANK] = { 0 }, s = 1, o = 0;
     for (int i = x->rank - 1; i >= 0; i--) {
-        bool out = t->rank && t->dim[i] != 1;
-        stride[i] = out ? s : 0;
-        if (out) s *= t->dim[i];
+        bool kept = t->rank && t->dim[i] != 1;
+        stride[i] = kept ? s : 0;
+        if (kept) s *= t->dim[i];
     }
-    memset(y, 0, sizeof(double) * (size_t)snG_count(t));
-    for (int64_t i = 0, n = snG_count(x); i < n; i++) {
-        int64_t rest = i, o = 0;
-        for (int k = x->rank - 1; k >= 0; k--) o += rest % x->dim[k] * stride[k], rest /= x->dim[k];
-        y[o] = as_f32 ? (double)(float)(y[o] + v[i]) : y[o] + v[i];
+    int last = x->rank - 1;
+    int64_t n = x->rank ? x->dim[last] : 1, so = x->rank ? stride[last] : 0;
+    for (int64_t row = 0, rows = snG_count(x) / n; row < rows; row++, v += n) {
+        for (int64_t j = 0; j < n; j++) {
+            double *p = &y[o + j * so];
+            *p = f32 ? (double)(float)(*p + v[j]) : *p + v[j];
+        }
+        for (int k = last - 1; k >= 0; k--) {
+            o += stride[k];
+            if (++at[k] < x->dim[k]) break;
+            o -= stride[k] * at[k], at[k] = 0;
+        }
     }
-    for (int64_t i = 0, n = snG_count(t); i < n; i++) y[i] = rounded(e, t, y[i]);
+    for (int64_t i = 0, count = snG_count(t); i < count; i++) y[i] = rounded(e, t, y[i]);
 }
 
 typedef struct Along { int64_t before, n, after; } Along;
@@ -141,6 +155,9 @@ static Along along(const Type *t, int64_t axis)
     for (int i = 0; i < t->rank; i++) *(i < axis ? &a.before : i == axis ? &a.n : &a.after) *= t->dim[i];
     return a;
 }
+
+/* u comes before w: NaN first, then the larger. */
+static bool larger(double u, double w) { return w == w && (u != u || u > w); }
 
 static void eval_extreme(Eval *e, NodeId id, double *y)
 {
@@ -154,7 +171,7 @@ static void eval_extreme(Eval *e, NodeId id, double *y)
             int64_t best = 0;
             for (int64_t i = 1; i < a.n; i++) {
                 double u = p[i * a.after], w = p[best * a.after];
-                if (w == w && (u != u || (least ? u < w : u > w))) best = i;
+                if (least ? larger(-u, -w) : larger(u, w)) best = i;
             }
             y[b * a.after + c] = arg ? (double)best : p[best * a.after];
         }
@@ -189,7 +206,7 @@ static void eval_topk(Eval *e, NodeId id, bool indices, double *y)
         memset(taken, 0, (size_t)n);
         for (int64_t j = 0; j < k; j++) {
             int64_t best = -1;
-            for (int64_t i = 0; i < n; i++) if (!taken[i] && (best < 0 || v[r * n + i] > v[r * n + best])) best = i;
+            for (int64_t i = 0; i < n; i++) if (!taken[i] && (best < 0 || larger(v[r * n + i], v[r * n + best]))) best = i;
             taken[best] = 1;
             y[r * k + j] = indices ? (double)best : v[r * n + best];
         }
@@ -237,7 +254,6 @@ static void eval_move(Eval *e, NodeId id, double *y)
     strides_of(x, s);
     memcpy(step, s, sizeof step);
     switch (snG_node(g, id)->op) {
-    case OP_reshape: memcpy(y, v, sizeof(double) * (size_t)snG_count(t)); return;
     case OP_permute: for (int i = 0; i < t->rank; i++) step[i] = s[snG_attr(g, id, 0)->i[i]]; break;
     case OP_expand: for (int i = 0; i < t->rank; i++) step[i] = x->dim[i] == 1 ? 0 : s[i]; break;
     case OP_slice: base = snG_attr_int(g, id, 1) * s[snG_attr_int(g, id, 0)]; break;
@@ -259,24 +275,35 @@ static void eval_move(Eval *e, NodeId id, double *y)
 
 /* -- Contractions and rows by index ---------------------------------------------------------------------------------- */
 
+/* c[j] += sum over p of a[p * step] * b[p * n + j], in the order of p. */
+static void add_row(double *restrict c, const double *a, int64_t step, const double *restrict b, int64_t k, int64_t n, bool f32)
+{
+    for (int64_t p = 0; p < k; p++, b += n) {
+        double x = a[p * step];
+        if (f32) for (int64_t j = 0; j < n; j++) c[j] = (float)(c[j] + x * b[j]);
+        else for (int64_t j = 0; j < n; j++) c[j] += x * b[j];
+    }
+}
+
+static void transposed(double *to, const double *x, int64_t rows, int64_t cols)
+{
+    for (int64_t i = 0; i < rows; i++) for (int64_t j = 0; j < cols; j++) to[j * rows + i] = x[i * cols + j];
+}
+
 static void eval_matmul(Eval *e, NodeId id, double *y)
 {
     const Type *t = snG_type(e->g, id), *ta = snG_type(e->g, snG_in(e->g, id, 0));
-    bool tra = snG_attr_int(e->g, id, 0), trb = snG_attr_int(e->g, id, 1), f32 = e->mode != EVAL_F64;
+    bool tra = snG_attr_int(e->g, id, 0), trb = snG_attr_int(e->g, id, 1), f32 = sums_f32(e, t);
     int64_t m = t->dim[t->rank - 2], n = t->dim[t->rank - 1], k = ta->dim[ta->rank - (tra ? 2 : 1)], batch = snG_count(t) / (m * n);
-    for (int64_t b = 0; b < batch; b++) {
-        const double *A = e->vals[snG_in(e->g, id, 0)].v + b * m * k, *B = e->vals[snG_in(e->g, id, 1)].v + b * k * n;
-        double *C = y + b * m * n;
-        memset(C, 0, sizeof(double) * (size_t)(m * n));
+    const double *A = e->vals[snG_in(e->g, id, 0)].v, *B = e->vals[snG_in(e->g, id, 1)].v;
+    ArenaMark mark = snU_mark(e->a);
+    double *turned = trb ? NEWN(e->a, double, k * n) : NULL;
+    for (int64_t b = 0; b < batch; b++, A += m * k, B += k * n) {
+        if (trb) transposed(turned, B, n, k);
         for (int64_t i = 0; i < m; i++)
-            for (int64_t p = 0; p < k; p++) {
-                double x = A[tra ? p * m + i : i * k + p];
-                for (int64_t j = 0; j < n; j++) {
-                    double s = C[i * n + j] + x * B[trb ? j * k + p : p * n + j];
-                    C[i * n + j] = f32 ? (double)(float)s : s;
-                }
-            }
+            add_row(y + (b * m + i) * n, tra ? A + i : A + i * k, tra ? m : 1, trb ? turned : B, k, n, f32);
     }
+    snU_reset(e->a, mark);
     for (int64_t i = 0, c = snG_count(t); i < c; i++) y[i] = rounded(e, t, y[i]);
 }
 
@@ -300,61 +327,107 @@ static void eval_gather(Eval *e, NodeId id, double *y)
     }
     const double *u = e->vals[snG_in(g, id, 2)].v;
     memcpy(y, x, sizeof(double) * (size_t)snG_count(t));
+    bool f32 = sums_f32(e, t);
     for (int64_t i = 0; i < n; i++) {
         double *to = y + checked_row(e, id, at[i], table->dim[0]) * row;
-        for (int64_t j = 0; j < row; j++) to[j] = rounded(e, t, to[j] + u[i * row + j]);
+        for (int64_t j = 0; j < row; j++) to[j] = f32 ? (double)(float)(to[j] + u[i * row + j]) : to[j] + u[i * row + j];
     }
+    for (int64_t i = 0, c = snG_count(t); i < c; i++) y[i] = rounded(e, t, y[i]);
 }
 
 /* -- The loop ------------------------------------------------------------------------------------------------------------ */
+
+static void run(Eval *e);
 
 static void eval_composite(Eval *e, NodeId id, double *y)
 {
     const Graph *g = e->g;
     const Node *n = snG_node(g, id);
     const Type *types[MAX_IN];
-    const char *names[MAX_IN];
-    EvalVal args[MAX_IN];
-    for (unsigned i = 0; i < n->nin; i++) types[i] = snG_type(g, snG_in(g, id, i)), args[i] = e->vals[snG_in(g, id, i)];
+    ArenaMark mark = snU_mark(e->a);
+    for (unsigned i = 0; i < n->nin; i++) types[i] = snG_type(g, snG_in(g, id, i));
     const Graph *body = snG_body(g->ctx, n->op, types, n->nin, n->attr, n->loc);
-    for (unsigned i = 0; i < n->nin; i++) names[i] = snU_str(g->ctx, body->leaves.v[i].name);
-    EvalEnv env = { names, args, n->nin, e->env->seed, e->env->step, e->env->micro };
-    EvalVal *vals = NEWN(e->a, EvalVal, body->nodes.n);
-    snG_eval(body, e->mode, &env, e->a, vals);
+    EvalVal *vals = NEWN(e->a, EvalVal, body->nodes.n), *given = NEWN(e->a, EvalVal, body->nodes.n);
+    for (unsigned i = 0; i < n->nin; i++) given[body->leaves.v[i].node] = e->vals[snG_in(g, id, i)];
+    Eval inner = { body, e->mode, e->env, e->a, vals, given };
+    run(&inner);
     const EvalVal *r = &vals[body->outputs.v[0].node];
     memcpy(y, r->v, sizeof(double) * (size_t)r->n);
+    snU_reset(e->a, mark);
 }
 
-static const EvalVal *bound(const Eval *e, NodeId id)
+static void eval_node(Eval *e, NodeId id, double *y)
 {
-    Sym name = snG_node(e->g, id)->name;
-    for (int i = 0; name && i < e->env->n; i++) if (!strcmp(e->env->names[i], snU_str(e->g->ctx, name))) return &e->env->vals[i];
-    return NULL;
+    unsigned op = snG_node(e->g, id)->op;
+    switch (snG_op(e->g->ctx, op)->cls) {
+    case C_LEAF: eval_leaf(e, id, y); break;
+    case C_GEN: eval_gen(e, id, y); break;
+    case C_EWISE: eval_ewise(e, id, y); break;
+    case C_REDUCE: op == OP_sum ? eval_sum(e, id, y) : eval_extreme(e, id, y); break;
+    case C_SCAN: op == OP_cumsum ? eval_cumsum(e, id, y) : eval_topk(e, id, false, y); break;
+    case C_MOVE: eval_move(e, id, y); break;
+    case C_CONTRACT: eval_matmul(e, id, y); break;
+    case C_GATHER: eval_gather(e, id, y); break;
+    case C_COMPOSITE: eval_composite(e, id, y); break;
+    default: SN_ASSERT(false, "op %u has no evaluation", op);
+    }
+}
+
+/* What outputs and updates need, stopping at given values; everything where a graph has neither. */
+static uint8_t *live_nodes(const Eval *e)
+{
+    const Graph *g = e->g;
+    uint8_t *live = NEWN(e->a, uint8_t, g->nodes.n);
+    if (!g->outputs.n && !g->updates.n) memset(live, 1, g->nodes.n);
+    for (uint32_t i = 0; i < g->outputs.n; i++) live[g->outputs.v[i].node] = 1;
+    for (uint32_t i = 0; i < g->updates.n; i++) live[g->updates.v[i].value] = 1;
+    for (NodeId id = g->nodes.n - 1; id > 0; id--)
+        for (unsigned k = 0; live[id] && !e->given[id].v && k < snG_node(g, id)->nin; k++) live[snG_in(g, id, k)] = 1;
+    return live;
+}
+
+static void run(Eval *e)
+{
+    const Graph *g = e->g;
+    const uint8_t *live = live_nodes(e);
+    int64_t total = 0;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        int64_t n = snG_count(snG_type(g, id));
+        e->vals[id] = e->given[id];
+        if (e->given[id].v || !live[id]) continue;
+        if (snG_node(g, id)->op == OP_reshape) { e->vals[id] = e->vals[snG_in(g, id, 0)]; continue; }
+        if (n > MOST_ELEMENTS - total)
+            snU_fail(g->ctx, SN_UNSUPPORTED, snG_node(g, id)->loc, "too large for the reference evaluator: its values need over 16 GiB");
+        total += n;
+        e->vals[id] = (EvalVal){ NEWN(e->a, double, n), n };
+        eval_node(e, id, e->vals[id].v);
+    }
+}
+
+/* Values by printed name, rounded as the mode asks. */
+static EvalVal *given_values(const Eval *e)
+{
+    const Graph *g = e->g;
+    HashMap map = { 0 };
+    EvalVal *given = NEWN(e->a, EvalVal, g->nodes.n);
+    for (int i = 0; i < e->env->n; i++) snU_insert(e->a, &map, snU_symz(g->ctx, e->env->names[i]), (uint32_t)i + 1);
+    for (NodeId id = 1; id < g->nodes.n && e->env->n; id++) {
+        uint32_t k = snG_node(g, id)->op == OP_const ? 0 : snU_find(&map, snU_symz(g->ctx, snG_node_name(g, id)));
+        const Type *t = snG_type(g, id);
+        int64_t n = snG_count(t);
+        if (!k) continue;
+        const EvalVal *v = &e->env->vals[k - 1];
+        if (v->n != n)
+            snU_fail(g->ctx, SN_SHAPE, snG_node(g, id)->loc, "%s: %lld values given, %lld needed", snG_node_name(g, id), (long long)v->n, (long long)n);
+        given[id] = (EvalVal){ NEWN(e->a, double, n), n };
+        for (int64_t i = 0; i < n; i++) given[id].v[i] = rounded(e, t, v->v[i]);
+    }
+    return given;
 }
 
 void snG_eval(const Graph *g, EvalMode mode, const EvalEnv *env, Arena *a, EvalVal *vals)
 {
-    Eval e = { g, mode, env, a, vals };
-    for (NodeId id = 1; id < g->nodes.n; id++) {
-        const EvalVal *given = bound(&e, id);
-        int64_t n = snG_count(snG_type(g, id));
-        vals[id] = (EvalVal){ NEWN(a, double, n), n };
-        if (given) {
-            if (given->n != n) snU_fail(g->ctx, SN_SHAPE, snG_node(g, id)->loc, "%s: %lld values given, %lld needed", snG_node_name(g, id),
-                                        (long long)given->n, (long long)n);
-            for (int64_t i = 0; i < n; i++) vals[id].v[i] = rounded(&e, snG_type(g, id), given->v[i]);
-            continue;
-        }
-        switch (snG_op(g->ctx, snG_node(g, id)->op)->cls) {
-        case C_LEAF: eval_leaf(&e, id, vals[id].v); break;
-        case C_GEN: eval_gen(&e, id, vals[id].v); break;
-        case C_EWISE: eval_ewise(&e, id, vals[id].v); break;
-        case C_REDUCE: snG_node(g, id)->op == OP_sum ? eval_sum(&e, id, vals[id].v) : eval_extreme(&e, id, vals[id].v); break;
-        case C_SCAN: snG_node(g, id)->op == OP_cumsum ? eval_cumsum(&e, id, vals[id].v) : eval_topk(&e, id, false, vals[id].v); break;
-        case C_MOVE: eval_move(&e, id, vals[id].v); break;
-        case C_CONTRACT: eval_matmul(&e, id, vals[id].v); break;
-        case C_GATHER: eval_gather(&e, id, vals[id].v); break;
-        case C_COMPOSITE: eval_composite(&e, id, vals[id].v); break;
-        }
-    }
+    Eval e = { g, mode, env, a, vals, NULL };
+    e.given = given_values(&e);
+    run(&e);
 }

@@ -95,7 +95,8 @@ void sn_scope(Graph *g, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    PUSH(&g->ctx->arena, g->ctx->dsl->scopes, ((Scope){ .g = g, .path = under_path(g, name) }));
+    Scope inner = { g, under_path(g, name) };
+    PUSH(&g->ctx->arena, g->ctx->dsl->scopes, inner);
 }
 
 void sn_end_scope(Graph *g) {

@@ -32,7 +32,7 @@ static bool check(bool ok, const char *fmt, ...) {
     return false;
 }
 
-/* -- Compiling and running --------------------------------------------------------------------------------- */
+/* -- Compiling and running --------------------------------------------------------------------- */
 
 static const char *const targets[] = { "host", "host:x86-64-v3" };
 typedef struct World { sn_ctx c; Arena a; } World;
@@ -59,7 +59,7 @@ static bool load(World *w, const Kernel *const *k, int n, const char *target, Sn
     bool ok = fd >= 0 && write(fd, so, bytes) == (ssize_t)bytes;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     void *h = ok ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-    free(so);                                               /* fd stays open: the loader knows libraries by their path */
+    free(so); /* fd stays open: the loader knows libraries by their path */
     if (!check(h != NULL, "dlopen: %s", dlerror())) return false;
     for (int i = 0; i < n; i++) {
         *(void **)&f[i] = dlsym(h, sym[i]);
@@ -75,12 +75,17 @@ static void *buffer(World *w, size_t bytes) {
 
 static KType i64(void) { return kt(K_I64, 1); }
 
-/* -- The C model: one lane as raw bits -------------------------------------------------------------------------- */
+/* -- The C model: one lane as raw bits --------------------------------------------------------- */
 
 static const KKind kinds[] = { K_F32, K_I32, K_U32, K_I64, K_U8, K_BOOL, K_BF16, K_F16 };
 enum { NKINDS = 8 };
 
-static float as_float(uint64_t b) { uint32_t u = (uint32_t)b; float f; memcpy(&f, &u, 4); return f; }
+static float as_float(uint64_t b) {
+    uint32_t u = (uint32_t)b;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
 static uint64_t float_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 static bool is_int(KKind k) { return k == K_I32 || k == K_U32 || k == K_I64 || k == K_U8; }
 static bool is_signed(KKind k) { return k == K_I32 || k == K_I64; }
@@ -95,18 +100,25 @@ static int64_t as_int(KKind k, uint64_t b) {
     default: return (int64_t)b;
     }
 }
-static uint64_t keep(KKind k, uint64_t b) { return k == K_BOOL ? b != 0 : bits_of(k) == 64 ? b : b & ((1ull << bits_of(k)) - 1); }
+static uint64_t keep(KKind k, uint64_t b) {
+    return k == K_BOOL ? b != 0 : bits_of(k) == 64 ? b : b & ((1ull << bits_of(k)) - 1);
+}
 
 static float half_value(KKind k, uint64_t b) {
     if (k == K_BF16) return as_float(b << 16);
     int e = (int)(b >> 10 & 31), m = (int)(b & 1023);
-    float v = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf((float)(1024 + m), e - 25) : ldexpf((float)m, -24);
+    float v = e == 31 ? (m ? NAN : INFINITY)
+              : e     ? ldexpf((float)(1024 + m), e - 25)
+                      : ldexpf((float)m, -24);
     return b >> 15 ? -v : v;
 }
 
 static uint64_t half_bits(KKind k, float f) {
     if (f != f) return k == K_BF16 ? 0x7fc0 : 0x7e00;
-    if (k == K_BF16) { uint64_t u = float_bits(f); return (u + 0x7fff + (u >> 16 & 1)) >> 16 & 0xffff; }
+    if (k == K_BF16) {
+        uint64_t u = float_bits(f);
+        return (u + 0x7fff + (u >> 16 & 1)) >> 16 & 0xffff;
+    }
     uint64_t s = float_bits(f) >> 31 << 15;
     double a = fabs((double)f);
     if (a == 0) return s;
@@ -121,12 +133,16 @@ static uint64_t half_bits(KKind k, float f) {
 static uint64_t convert(KKind from, KKind to, uint64_t b) {
     bool half_to = to == K_BF16 || to == K_F16, half_from = from == K_BF16 || from == K_F16;
     if (from == to) return b;
-    if (!half_from && from != K_F32 && !half_to && to != K_F32) return keep(to, (uint64_t)as_int(from, b));
-    float f = half_from ? half_value(from, b) : from == K_F32 ? as_float(b) : (float)as_int(from, b);
+    if (!half_from && from != K_F32 && !half_to && to != K_F32)
+        return keep(to, (uint64_t)as_int(from, b));
+    float f = half_from       ? half_value(from, b)
+              : from == K_F32 ? as_float(b)
+                              : (float)as_int(from, b);
     if (to == K_F32) return float_bits(f);
     if (half_to) return half_bits(to, f);
     if (to == K_BOOL) return f != 0;
-    double lo = is_signed(to) ? -ldexp(1, bits_of(to) - 1) : 0, hi = ldexp(1, bits_of(to) - (is_signed(to) ? 1 : 0));
+    double lo = is_signed(to) ? -ldexp(1, bits_of(to) - 1) : 0,
+           hi = ldexp(1, bits_of(to) - (is_signed(to) ? 1 : 0));
     if (f != f) return 0;
     if ((double)f <= lo) return keep(to, is_signed(to) ? 1ull << (bits_of(to) - 1) : 0);
     if ((double)f >= hi) return keep(to, is_signed(to) ? (1ull << (bits_of(to) - 1)) - 1 : ~0ull);
@@ -202,14 +218,19 @@ static bool legal(int op, KKind k) {
 }
 
 static uint64_t random_lane(KKind k) {
-    static const float nice[] = { 0, -0.0f, 1, -1, 0.5f, 2.5f, 3, 1e-40f, -1e38f, 65520, 3e9f, -3e9f, INFINITY, -INFINITY, NAN, 2147483648.0f };
+    static const float nice[] = { 0,        -0.0f,     1,      -1,           0.5f, 2.5f,
+                                  3,        1e-40f,    -1e38f, 65520,        3e9f, -3e9f,
+                                  INFINITY, -INFINITY, NAN,    2147483648.0f };
     uint64_t r = rnd();
     if (k == K_F32) {
         if (r % 4 == 0) return float_bits(nice[r >> 8 & 15]);
         if (r % 4 == 1) return float_bits((float)(int32_t)(r >> 32) * 0x1p-24f);
         return r >> 32;
     }
-    if (k == K_BF16 || k == K_F16) { r = r >> 32 & 0xffff; return half_value(k, r) != half_value(k, r) ? 0x3c00 : r; }
+    if (k == K_BF16 || k == K_F16) {
+        r = r >> 32 & 0xffff;
+        return half_value(k, r) != half_value(k, r) ? 0x3c00 : r;
+    }
     if (r % 4 == 0) return keep(k, (uint64_t)((int64_t)(r >> 8 & 7) - 3));
     if (r % 16 == 1) return keep(k, 1ull << (bits_of(k) - 1));
     return keep(k, r >> 16 ^ r << 40);
@@ -228,14 +249,18 @@ static void put_lane(void *p, KKind k, size_t i, uint64_t v) {
 static bool equal(KKind k, uint64_t a, uint64_t b) {
     if (a == b) return true;
     if (k == K_F32) return as_float(a) != as_float(a) && as_float(b) != as_float(b);
-    if (k == K_BF16 || k == K_F16) return half_value(k, a) != half_value(k, a) && half_value(k, b) != half_value(k, b);
+    if (k == K_BF16 || k == K_F16)
+        return half_value(k, a) != half_value(k, a) && half_value(k, b) != half_value(k, b);
     return false;
 }
 
-/* -- Every elementwise op ------------------------------------------------------------------------------------------- */
+/* -- Every elementwise op ---------------------------------------------------------------------- */
 
 enum { ITEMS = 512 };
-typedef struct Trial { KKind k, out; int op, at; } Trial;                 /* result in elements at.. of the out buffer */
+typedef struct Trial {
+    KKind k, out;
+    int op, at;
+} Trial; /* result in elements at.. of the out buffer */
 
 /* Buffers 0..2: operands; 3 + j: results of kind kinds[j]. One program = one vector. */
 static Kernel *op_kernel(World *w, KKind k, int lanes, Trial *trials, int *n, int *used) {
@@ -255,8 +280,10 @@ static Kernel *op_kernel(World *w, KKind k, int lanes, Trial *trials, int *n, in
     for (int op = K_add; op <= K_cast + NKINDS - 1; op++) {
         KKind out = k;
         KVal r = 0;
-        if (op >= K_cast) { out = kinds[op - K_cast]; r = snK_op(kn, K_cast, kt(out, lanes), x[0], 0, 0); }
-        else if (op == K_select) {
+        if (op >= K_cast) {
+            out = kinds[op - K_cast];
+            r = snK_op(kn, K_cast, kt(out, lanes), x[0], 0, 0);
+        } else if (op == K_select) {
             if (!legal(K_lt, k)) continue;
             r = snK_op(kn, K_select, t, snK_op(kn, K_lt, b, x[0], x[1], 0), x[1], x[2]);
         } else if (op > K_cast || !legal(op, k)) continue;
@@ -268,7 +295,8 @@ static Kernel *op_kernel(World *w, KKind k, int lanes, Trial *trials, int *n, in
         int j = 0;
         while (kinds[j] != out) j++;
         trials[*n] = (Trial){ k, out, op, used[j] };
-        snK_store(kn, snK_ptr(kn, 3 + j), snK_op(kn, K_add, i64(), at, snK_int(kn, i64(), used[j]), 0), r, 0);
+        snK_store(kn, snK_ptr(kn, 3 + j),
+                  snK_op(kn, K_add, i64(), at, snK_int(kn, i64(), used[j]), 0), r, 0);
         used[j] += ITEMS;
         (*n)++;
     }
@@ -280,7 +308,8 @@ static uint64_t model(const Trial *t, uint64_t a, uint64_t b, uint64_t c) {
     if (t->op >= K_cast) return convert(t->k, t->out, a);
     if (t->op == K_select) return model_compare(K_lt, t->k, a, b) ? b : c;
     if (t->op >= K_lt && t->op <= K_ne) return model_compare(t->op, t->k, a, b);
-    return t->k == K_F32 ? model_float(t->op, as_float(a), as_float(b), as_float(c)) : model_int(t->op, t->k, a, b);
+    return t->k == K_F32 ? model_float(t->op, as_float(a), as_float(b), as_float(c))
+                         : model_int(t->op, t->k, a, b);
 }
 
 static void test_ops(const char *target) {
@@ -306,32 +335,38 @@ static void test_ops(const char *target) {
             int o = 0, bad = -1;
             while (kinds[o] != t->out) o++;
             for (int i = 0; i < ITEMS; i++) {
-                uint64_t want = model(t, get_lane(bufs[0], kd, i), get_lane(bufs[1], kd, i), get_lane(bufs[2], kd, i));
+                uint64_t want = model(t, get_lane(bufs[0], kd, i), get_lane(bufs[1], kd, i),
+                                      get_lane(bufs[2], kd, i));
                 if (!equal(t->out, want, get_lane(bufs[3 + o], t->out, t->at + i))) bad = i;
             }
-            check(bad < 0, "%s %s %sx%d -> %s: a %llx b %llx got %llx", target, snK_op_name(t->op > K_cast ? K_cast : t->op), snK_kind_name(kd),
-                  lanes[j % 4], snK_kind_name(t->out), (unsigned long long)get_lane(bufs[0], kd, bad), (unsigned long long)get_lane(bufs[1], kd, bad),
+            check(bad < 0, "%s %s %sx%d -> %s: a %llx b %llx got %llx", target,
+                  snK_op_name(t->op > K_cast ? K_cast : t->op), snK_kind_name(kd), lanes[j % 4],
+                  snK_kind_name(t->out), (unsigned long long)get_lane(bufs[0], kd, bad),
+                  (unsigned long long)get_lane(bufs[1], kd, bad),
                   (unsigned long long)get_lane(bufs[3 + o], t->out, t->at + bad));
         }
     }
     free_world(&w);
 }
 
-/* -- Vectors, masks, memory -------------------------------------------------------------------------------------------- */
+/* -- Vectors, masks, memory -------------------------------------------------------------------- */
 
 /* out: reversed and interleaved lanes, each lane extracted, hsum, hmax, hmin, masked copy, gather, scatter, lane. */
 static Kernel *vector_kernel(World *w, KKind k, int lanes) {
     Kernel *kn = snK_new(&w->c, &w->a, "vectors");
     KType t = kt(k, lanes), t1 = kt(k, 1), it = kt(K_I64, lanes), i32 = kt(K_I32, lanes);
-    int in = snK_param(kn, "in", k, false), out = snK_param(kn, "out", k, true), ix = snK_param(kn, "ix", K_I32, false), mk = snK_param(kn, "mk", K_BOOL, false);
+    int in = snK_param(kn, "in", k, false), out = snK_param(kn, "out", k, true),
+        ix = snK_param(kn, "ix", K_I32, false), mk = snK_param(kn, "mk", K_BOOL, false);
     KVal zero = snK_int(kn, i64(), 0), p = snK_ptr(kn, in), o = snK_ptr(kn, out);
     KVal a = snK_load(kn, t, p, zero, 0), b = snK_load(kn, t, p, snK_int(kn, i64(), lanes), 0);
-    KVal index = snK_load(kn, i32, snK_ptr(kn, ix), zero, 0), mask = snK_load(kn, kt(K_BOOL, lanes), snK_ptr(kn, mk), zero, 0);
+    KVal index = snK_load(kn, i32, snK_ptr(kn, ix), zero, 0),
+         mask = snK_load(kn, kt(K_BOOL, lanes), snK_ptr(kn, mk), zero, 0);
     uint8_t table[64];
     int64_t at = 0;
     for (int n = 0; n < lanes; n++) table[n] = (uint8_t)(n % 2 ? 2 * lanes - 1 - n : lanes - 1 - n);
     snK_store(kn, o, snK_int(kn, i64(), at), snK_shuffle(kn, a, b, table, lanes), 0), at += 64;
-    for (int n = 0; n < lanes; n++) snK_store(kn, o, snK_int(kn, i64(), at + n), snK_extract(kn, a, lanes - 1 - n), 0);
+    for (int n = 0; n < lanes; n++)
+        snK_store(kn, o, snK_int(kn, i64(), at + n), snK_extract(kn, a, lanes - 1 - n), 0);
     at += 64;
     bool adds = k == K_F32 || is_int(k);
     if (adds) snK_store(kn, o, snK_int(kn, i64(), at), snK_op(kn, K_hsum, t1, a, 0, 0), 0);
@@ -344,22 +379,30 @@ static Kernel *vector_kernel(World *w, KKind k, int lanes) {
     snK_store(kn, off, zero, snK_load(kn, t, p, zero, mask), 0);
     snK_store(kn, off, snK_int(kn, i64(), 64), a, mask), at += 128;
     snK_store(kn, o, snK_int(kn, i64(), at), snK_gather(kn, t, p, index, mask), 0), at += 64;
-    snK_store(kn, o, snK_int(kn, i64(), at), snK_gather(kn, t, p, snK_op(kn, K_cast, it, index, 0, 0), 0), 0), at += 64;
+    snK_store(kn, o, snK_int(kn, i64(), at),
+              snK_gather(kn, t, p, snK_op(kn, K_cast, it, index, 0, 0), 0), 0),
+        at += 64;
     KVal fives = snK_op(kn, K_and, i32, index, snK_int(kn, i32, 5), 0);
-    snK_scatter(kn, snK_op(kn, K_offset, kt(K_PTR, 1), o, snK_int(kn, i64(), at), 0), fives, a, 0), at += 64;
-    snK_scatter(kn, snK_op(kn, K_offset, kt(K_PTR, 1), o, snK_int(kn, i64(), at), 0), snK_op(kn, K_cast, it, fives, 0, 0), a, mask), at += 64;
-    snK_store(kn, o, snK_int(kn, i64(), at), snK_op(kn, K_splat, t, snK_extract(kn, b, 0), 0, 0), 0);
+    snK_scatter(kn, snK_op(kn, K_offset, kt(K_PTR, 1), o, snK_int(kn, i64(), at), 0), fives, a, 0),
+        at += 64;
+    snK_scatter(kn, snK_op(kn, K_offset, kt(K_PTR, 1), o, snK_int(kn, i64(), at), 0),
+                snK_op(kn, K_cast, it, fives, 0, 0), a, mask),
+        at += 64;
+    snK_store(kn, o, snK_int(kn, i64(), at), snK_op(kn, K_splat, t, snK_extract(kn, b, 0), 0, 0),
+              0);
     return kn;
 }
 
 static uint64_t tree(KKind k, int op, uint64_t *v, int n) {
     for (int w = n / 2; w >= 1; w /= 2)
         for (int i = 0; i < w; i++)
-            v[i] = k == K_F32 ? model_float(op, as_float(v[i]), as_float(v[i + w]), 0) : model_int(op, k, v[i], v[i + w]);
+            v[i] = k == K_F32 ? model_float(op, as_float(v[i]), as_float(v[i + w]), 0)
+                              : model_int(op, k, v[i], v[i + w]);
     return v[0];
 }
 
-static void vector_model(KKind k, int lanes, const uint64_t *in, const int *index, const bool *mask, uint64_t *out) {
+static void vector_model(KKind k, int lanes, const uint64_t *in, const int *index, const bool *mask,
+                         uint64_t *out) {
     uint64_t v[64];
     for (int n = 0; n < lanes; n++) {
         out[n] = in[n % 2 ? 2 * lanes - 1 - n : lanes - 1 - n];
@@ -402,18 +445,22 @@ static void test_vectors(const char *target) {
             for (int i = 0; i < 640; i++) put_lane(bufs[1], kd, i, want[i] = kd == K_BOOL ? 0 : 7);
             vector_model(kd, lanes[j % 4], in, index, mask, want);
             f[j](bufs, NULL, 0, 1, NULL);
-            for (int i = 0; i < 640; i++) if (!equal(kd, want[i], get_lane(bufs[1], kd, i))) bad = i;
-            check(bad < 0, "%s vectors %sx%d: part %d lane %d", target, snK_kind_name(kd), lanes[j % 4], bad / 64, bad % 64);
+            for (int i = 0; i < 640; i++)
+                if (!equal(kd, want[i], get_lane(bufs[1], kd, i))) bad = i;
+            check(bad < 0, "%s vectors %sx%d: part %d lane %d", target, snK_kind_name(kd),
+                  lanes[j % 4], bad / 64, bad % 64);
         }
     free_world(&w);
 }
 
-/* -- Structure: for, if, var, scratch, task range -------------------------------------------------------------------------- */
+/* -- Structure: for, if, var, scratch, task range ---------------------------------------------- */
 
 static void test_structure(const char *target) {
     static const char text[] =
-        "kernel collatz(x: i64, out y: i64) scratch 1024 {  # steps until 1, through scratch; 1000 at most\n"
-        "  %1 = param i64* 0\n %2 = param i64* 1\n %3 = task i64 0\n %4 = task i64 1\n %5 = const i64 1\n %6 = const i64 0\n"
+        "kernel collatz(x: i64, out y: i64) scratch 1024 {  # steps until 1, through scratch; 1000 "
+        "at most\n"
+        "  %1 = param i64* 0\n %2 = param i64* 1\n %3 = task i64 0\n %4 = task i64 1\n %5 = const "
+        "i64 1\n %6 = const i64 0\n"
         "  %7 = const i64 1000\n %8 = scratch i64* 64\n %9 = const i64 3\n %10 = const i64 2\n"
         "  %11 = for i64 %3, %4, %5\n"
         "    %12 = load i64 %1, %11\n store %8, %9, %12\n %13 = var i64 %6\n"
@@ -423,7 +470,8 @@ static void test_structure(const char *target) {
         "        %17 = get i64 %13\n %18 = add i64 %17, %5\n set %13, %18\n"
         "        %19 = and i64 %15, %5\n %20 = eq bool %19, %6\n"
         "        if %20\n          %21 = div i64 %15, %10\n          store %8, %9, %21\n"
-        "        else\n          %22 = mul i64 %15, %9\n          %23 = add i64 %22, %5\n          store %8, %9, %23\n        end\n"
+        "        else\n          %22 = mul i64 %15, %9\n          %23 = add i64 %22, %5\n          "
+        "store %8, %9, %23\n        end\n"
         "      end\n    end\n"
         "    %24 = get i64 %13\n    store %2, %11, %24\n"
         "  end\n}\n";
@@ -447,7 +495,7 @@ static void test_structure(const char *target) {
     free_world(&w);
 }
 
-/* -- Philox ---------------------------------------------------------------------------------------------------------------- */
+/* -- Philox ------------------------------------------------------------------------------------ */
 
 static void test_philox(const char *target) {
     World w = {0};
@@ -458,48 +506,63 @@ static void test_philox(const char *target) {
     for (int n = 0; n < 2; n++) key[n] = snK_leaf(k, K_sysarg, kt(K_U32, 1), n);
     KVal step = snK_leaf(k, K_sysarg, kt(K_U32, 1), 2);
     for (int n = 0; n < 4; n++) ctr[n] = step;
-    snK_store(k, snK_ptr(k, out), snK_int(k, i64(), 0), snK_philox(k, key, ctr, snK_leaf(k, K_lane, u, 0)), 0);
+    snK_store(k, snK_ptr(k, out), snK_int(k, i64(), 0),
+              snK_philox(k, key, ctr, snK_leaf(k, K_lane, u, 0)), 0);
     SnHostKernel f;
     if (!load(&w, (const Kernel *const *)&k, 1, target, &f)) return;
-    static const struct { uint32_t in, want[4]; } known[] = {                /* the known answers of Random123 */
-        { 0, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
-        { 0xffffffff, { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } } };
+    static const struct {
+        uint32_t in, want[4];
+    } known[] = { /* the known answers of Random123 */
+                  { 0, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
+                  { 0xffffffff, { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } }
+    };
     uint32_t *y = buffer(&w, 64);
     for (int n = 0; n < 2; n++) {
         SnLaunchArgs la = { { known[n].in, known[n].in }, known[n].in, 0 };
         f((void *[]){ y }, &la, 0, 1, NULL);
-        check(!memcmp(y, known[n].want, 16), "%s philox: %08x %08x %08x %08x", target, y[0], y[1], y[2], y[3]);
+        check(!memcmp(y, known[n].want, 16), "%s philox: %08x %08x %08x %08x", target, y[0], y[1],
+              y[2], y[3]);
     }
     free_world(&w);
 }
 
-/* -- Accuracy ---------------------------------------------------------------------------------------------------------------- */
+/* -- Accuracy ---------------------------------------------------------------------------------- */
 
 static double ulps(float got, double want) {
     if (want != want) return got != got ? 0 : 1e9;
     float near = (float)want;
     if (got == near) return 0;
     if (isinf(near) || isinf(got) || got != got) {
-        double edge = 3.4028236692093846e38;                             /* 2^128: what follows the largest float */
+        double edge = 3.4028236692093846e38; /* 2^128: what follows the largest float */
         double w = isinf(want) || fabs(want) > edge * 2 ? 0 : want;
-        return isinf(got) && w && fabs(w) > 3.4028233e38 && (got > 0) == (w > 0) ? 1 : isinf(near) && fabsf(got) > 3.402823e38f && !isinf(want) ? 1 : 1e9;
+        return isinf(got) && w && fabs(w) > 3.4028233e38 && (got > 0) == (w > 0) ? 1
+               : isinf(near) && fabsf(got) > 3.402823e38f && !isinf(want)        ? 1
+                                                                                 : 1e9;
     }
     int e;
     frexp(fabs(want), &e);
     return fabs((double)got - want) / ldexp(1, (e < -125 ? -125 : e) - 24);
 }
 
-typedef struct Function { const char *name; KVal (*emit)(Kernel *, KVal); double (*libm)(double); double limit, bound; } Function;
+typedef struct Function {
+    const char *name;
+    KVal (*emit)(Kernel *, KVal);
+    double (*libm)(double);
+    double limit, bound;
+} Function;
 static const Function functions[] = {
-    { "exp", snK_exp, exp, INFINITY, 2 }, { "log", snK_log, log, INFINITY, 2 }, { "tanh", snK_tanh, tanh, INFINITY, 2 },
-    { "erf", snK_erf, erf, INFINITY, 2 }, { "sin", snK_sin, sin, 1048576, 2 }, { "cos", snK_cos, cos, 1048576, 2 } };
+    { "exp", snK_exp, exp, INFINITY, 2 },    { "log", snK_log, log, INFINITY, 2 },
+    { "tanh", snK_tanh, tanh, INFINITY, 2 }, { "erf", snK_erf, erf, INFINITY, 2 },
+    { "sin", snK_sin, sin, 1048576, 2 },     { "cos", snK_cos, cos, 1048576, 2 }
+};
 enum { NFUNCTIONS = 6, CHUNK = 4096 };
 
 /* y[i] = f(x[i]), 8 lanes. */
 static Kernel *unary_kernel(World *w, const Function *f) {
     Kernel *k = snK_new(&w->c, &w->a, f->name);
     int x = snK_param(k, "x", K_F32, false), y = snK_param(k, "y", K_F32, true);
-    KVal i = snK_for(k, snK_leaf(k, K_task, i64(), 0), snK_leaf(k, K_task, i64(), 1), snK_int(k, i64(), 1), 1);
+    KVal i = snK_for(k, snK_leaf(k, K_task, i64(), 0), snK_leaf(k, K_task, i64(), 1),
+                     snK_int(k, i64(), 1), 1);
     KVal at = snK_op(k, K_mul, i64(), i, snK_int(k, i64(), 8), 0);
     snK_store(k, snK_ptr(k, y), at, f->emit(k, snK_load(k, kt(K_F32, 8), snK_ptr(k, x), at, 0)), 0);
     snK_end(k);
@@ -528,18 +591,23 @@ static void sweep(const char *target, const Function *fn, SnHostKernel f, float 
             if (e > worst) worst = e, where = x[i];
         }
     }
-    check(worst <= fn->bound && bounded, "%s %s: %.3g ulp at %a", target, fn->name, worst, (double)where);
-    printf("  %-15s %-5s %.3f ulp at %-14a %.2f ns an element\n", target, fn->name, worst, (double)where, 1e9 * t_kernel / (double)count);
+    check(worst <= fn->bound && bounded, "%s %s: %.3g ulp at %a", target, fn->name, worst,
+          (double)where);
+    printf("  %-15s %-5s %.3f ulp at %-14a %.2f ns an element\n", target, fn->name, worst,
+           (double)where, 1e9 * t_kernel / (double)count);
 }
 
 static void test_pow(World *w, const char *target, SnHostKernel f);
 
 static Kernel *pow_kernel(World *w) {
     Kernel *k = snK_new(&w->c, &w->a, "pow");
-    int x = snK_param(k, "x", K_F32, false), y = snK_param(k, "y", K_F32, false), z = snK_param(k, "z", K_F32, true);
-    KVal i = snK_for(k, snK_leaf(k, K_task, i64(), 0), snK_leaf(k, K_task, i64(), 1), snK_int(k, i64(), 1), 1);
+    int x = snK_param(k, "x", K_F32, false), y = snK_param(k, "y", K_F32, false),
+        z = snK_param(k, "z", K_F32, true);
+    KVal i = snK_for(k, snK_leaf(k, K_task, i64(), 0), snK_leaf(k, K_task, i64(), 1),
+                     snK_int(k, i64(), 1), 1);
     KVal at = snK_op(k, K_mul, i64(), i, snK_int(k, i64(), 8), 0);
-    KVal a = snK_load(k, kt(K_F32, 8), snK_ptr(k, x), at, 0), b = snK_load(k, kt(K_F32, 8), snK_ptr(k, y), at, 0);
+    KVal a = snK_load(k, kt(K_F32, 8), snK_ptr(k, x), at, 0),
+         b = snK_load(k, kt(K_F32, 8), snK_ptr(k, y), at, 0);
     snK_store(k, snK_ptr(k, z), at, snK_pow(k, a, b), 0);
     snK_end(k);
     return k;
@@ -559,8 +627,11 @@ static void test_math(const char *target) {
 }
 
 static void test_pow(World *w, const char *target, SnHostKernel f) {
-    static const float special[] = { 0, -0.0f, 1, -1, 2, -2, 0.5f, -0.5f, 3, -3, INFINITY, -INFINITY, NAN, 1e-40f, -1e-40f, 3e38f, 2.5f, -2.5f,
-                                     16777217, 16777216, 33554432, 0.99999994f, 1.0000001f, 1e9f, -7, 0.1f };
+    static const float special[] = {
+        0,        -0.0f,    1,         -1,          2,          -2,      0.5f,  -0.5f, 3,
+        -3,       INFINITY, -INFINITY, NAN,         1e-40f,     -1e-40f, 3e38f, 2.5f,  -2.5f,
+        16777217, 16777216, 33554432,  0.99999994f, 1.0000001f, 1e9f,    -7,    0.1f
+    };
     enum { N = sizeof special / sizeof *special };
     float *x = buffer(w, CHUNK * 4), *y = buffer(w, CHUNK * 4), *z = buffer(w, CHUNK * 4);
     double worst = 0;
@@ -568,21 +639,26 @@ static void test_pow(World *w, const char *target, SnHostKernel f) {
     for (int round = 0; round < (getenv("SN_LONG") ? 20000 : 300); round++) {
         for (int i = 0; i < CHUNK; i++) {
             x[i] = round ? as_float(rnd() >> 33) : special[i / N % N];
-            y[i] = round ? (float)((double)(int64_t)rnd() * 0x1p-63 * 120 / (fabs(log((double)x[i])) + 1e-30)) : special[i % N];
-            if (round % 4 == 3) x[i] = 0.5f + (float)(rnd() >> 40) * 0x1p-24f, y[i] = (float)(int64_t)rnd() * 0x1p-53f;
+            y[i] = round ? (float)((double)(int64_t)rnd() * 0x1p-63 * 120 /
+                                   (fabs(log((double)x[i])) + 1e-30))
+                         : special[i % N];
+            if (round % 4 == 3)
+                x[i] = 0.5f + (float)(rnd() >> 40) * 0x1p-24f,
+                y[i] = (float)(int64_t)rnd() * 0x1p-53f;
         }
         f((void *[]){ x, y, z }, NULL, 0, CHUNK / 8, NULL);
         for (int i = 0; i < CHUNK; i++) {
             double want = pow((double)x[i], (double)y[i]), e = ulps(z[i], want);
-            if (want == 0 && z[i] == 0 && signbit(want) != signbit(z[i])) e = 1e9;
+            if (want == 0 && z[i] == 0 && !signbit(want) != !signbit(z[i])) e = 1e9;
             if (e > worst) worst = e, wx = x[i], wy = y[i], wz = z[i];
         }
     }
-    check(worst <= 2, "%s pow: %.3g ulp at %a, %a: %a", target, worst, (double)wx, (double)wy, (double)wz);
+    check(worst <= 2, "%s pow: %.3g ulp at %a, %a: %a", target, worst, (double)wx, (double)wy,
+          (double)wz);
     printf("  %-15s pow   %.3f ulp at %a, %a\n", target, worst, (double)wx, (double)wy);
 }
 
-/* -- Text -------------------------------------------------------------------------------------------------------------------- */
+/* -- Text -------------------------------------------------------------------------------------- */
 
 /* Parses; NULL when refused. *message: the error's text. */
 static Kernel *parse(World *w, const char *text, size_t n, const char **message) {
@@ -617,24 +693,36 @@ static void test_text(void) {
         round_trip("ops", op_kernel(&w, kinds[j], 8, trials, &n, used));
         round_trip("vectors", vector_kernel(&w, kinds[j], 16));
     }
-    for (int n = 0; n < NFUNCTIONS; n++) round_trip(functions[n].name, unary_kernel(&w, &functions[n]));
+    for (int n = 0; n < NFUNCTIONS; n++)
+        round_trip(functions[n].name, unary_kernel(&w, &functions[n]));
     round_trip("pow", pow_kernel(&w));
-    static const struct { const char *text, *want; } bad[] = {
-        { "kernel k() scratch 0 {\n  %1 = const f32x3 0\n}", "t.kir:2: error: const: no such type" },
-        { "kernel k() scratch 0 {\n  %1 = cinst f32 0\n}", "t.kir:2: error: an op expected, found cinst" },
-        { "kernel k() scratch 0 {\n  %1 = const f32 0\n  %2 = add f32 %1, %3\n}", "t.kir:3: error: %3 is not defined" },
-        { "kernel k() scratch 0 {\n  %1 = const f32 0\n  %2 = const i32 0\n  %3 = add f32 %1, %2\n}", "t.kir:4: error: add: operands and result are of different types" },
-        { "kernel k() scratch 0 {\n  %1 = const bool 1\n  if %1\n}", "t.kir:3: error: for or if is not closed" },
-        { "kernel k() scratch 0 {\n  %1 = const bool 1\n  if %1\n  %2 = task i64 0\n  %3 = neg i64 %2\n end\n  %4 = neg i64 %3\n}",
-          "t.kir:7: error: %4 is not visible here: its region is closed" },
-        { "kernel k() scratch 64 {\n  %1 = scratch f32* 0\n  %2 = const i64 15\n %3 = load f32x4 %1, %2\n}", "t.kir:4: error: load or store outside the kernel's scratch" },
-        { "kernel k() scratch 64 {\n  end\n}", "t.kir:2: error: end without for or if" },
-        { "kernel k(a: f32) scratch 0 {\n  %1 = param i32* 0\n}", "t.kir:2: error: param: element kind differs from the parameter's" },
-        { "kernel k(a: f32", "t.kir:1: error: ',' expected, found the end" } };
+    static const struct { const char *text, *want;
+    } bad[] = { { "kernel k() scratch 0 {\n  %1 = const f32x3 0\n}",
+                  "t.kir:2: error: const: no such type" },
+                { "kernel k() scratch 0 {\n  %1 = cinst f32 0\n}",
+                  "t.kir:2: error: an op expected, found cinst" },
+                { "kernel k() scratch 0 {\n  %1 = const f32 0\n  %2 = add f32 %1, %3\n}",
+                  "t.kir:3: error: %3 is not defined" },
+                { "kernel k() scratch 0 {\n  %1 = const f32 0\n  %2 = const i32 0\n  %3 = add f32 "
+                  "%1, %2\n}",
+                  "t.kir:4: error: add: operands and result are of different types" },
+                { "kernel k() scratch 0 {\n  %1 = const bool 1\n  if %1\n}",
+                  "t.kir:3: error: for or if is not closed" },
+                { "kernel k() scratch 0 {\n  %1 = const bool 1\n  if %1\n  %2 = task i64 0\n  %3 = "
+                  "neg i64 %2\n end\n  %4 = neg i64 %3\n}",
+                  "t.kir:7: error: %4 is not visible here: its region is closed" },
+                { "kernel k() scratch 64 {\n  %1 = scratch f32* 0\n  %2 = const i64 15\n %3 = load "
+                  "f32x4 %1, %2\n}",
+                  "t.kir:4: error: load or store outside the kernel's scratch" },
+                { "kernel k() scratch 64 {\n  end\n}", "t.kir:2: error: end without for or if" },
+                { "kernel k(a: f32) scratch 0 {\n  %1 = param i32* 0\n}",
+                  "t.kir:2: error: param: element kind differs from the parameter's" },
+                { "kernel k(a: f32", "t.kir:1: error: ',' expected, found the end" } };
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) {
         const char *message;
         Kernel *k = parse(&w, bad[n].text, strlen(bad[n].text), &message);
-        check(!k && message && !strcmp(message, bad[n].want), "text %zu: %s", n, message ? message : "accepted");
+        check(!k && message && !strcmp(message, bad[n].want), "text %zu: %s", n,
+              message ? message : "accepted");
     }
     free_world(&w);
 }
@@ -644,7 +732,8 @@ static void test_mutations(void) {
     World seed = {0};
     Trial trials[64];
     int n, used[NKINDS] = {0}, accepted = 0, rounds = getenv("SN_LONG") ? 40000 : 3000;
-    const Kernel *from[3] = { op_kernel(&seed, K_I32, 4, trials, &n, used), vector_kernel(&seed, K_F32, 8), unary_kernel(&seed, &functions[4]) };
+    const Kernel *from[3] = { op_kernel(&seed, K_I32, 4, trials, &n, used),
+                              vector_kernel(&seed, K_F32, 8), unary_kernel(&seed, &functions[4]) };
     StrBuf texts[3] = {{0}};
     for (int j = 0; j < 3; j++) snK_print(&texts[j], from[j]);
     for (int r = 0; r < rounds; r++) {
@@ -666,7 +755,9 @@ static void test_mutations(void) {
         const char *message;
         Kernel *k = parse(&w, s, len, &message);
         if (k) accepted++, round_trip("a mutation", k);
-        else check(message && !strncmp(message, "t.kir:", 6), "a mutation's message: %s", message ? message : "none");
+        else
+            check(message && !strncmp(message, "t.kir:", 6), "a mutation's message: %s",
+                  message ? message : "none");
         free(s);
         free_world(&w);
     }
@@ -675,7 +766,7 @@ static void test_mutations(void) {
     free_world(&seed);
 }
 
-/* -- Folding, cache, micro-kernel ------------------------------------------------------------------------------------------------ */
+/* -- Folding, cache, micro-kernel -------------------------------------------------------------- */
 
 static void test_folding(void) {
     World w = {0};
@@ -683,12 +774,17 @@ static void test_folding(void) {
     KType v = kt(K_I32, 8), f = kt(K_F32, 8);
     int p = snK_param(k, "p", K_I64, false);
     KVal x = snK_load(k, i64(), snK_ptr(k, p), snK_int(k, i64(), 0), 0), one = snK_int(k, i64(), 1);
-    check(snK_int(k, i64(), 7) == snK_int(k, i64(), 7) && snK_int(k, v, 7) != snK_int(k, i64(), 7), "constants are shared by type");
+    check(snK_int(k, i64(), 7) == snK_int(k, i64(), 7) && snK_int(k, v, 7) != snK_int(k, i64(), 7),
+          "constants are shared by type");
     check(snK_float(k, f, 0) != snK_float(k, f, -0.0), "0 and -0 differ");
-    check(snK_op(k, K_add, i64(), x, snK_int(k, i64(), 0), 0) == x && snK_op(k, K_mul, i64(), one, x, 0) == x, "x + 0, 1 * x");
-    KVal c = snK_op(k, K_add, i64(), snK_op(k, K_add, i64(), x, snK_int(k, i64(), 3), 0), snK_int(k, i64(), -3), 0);
+    check(snK_op(k, K_add, i64(), x, snK_int(k, i64(), 0), 0) == x &&
+              snK_op(k, K_mul, i64(), one, x, 0) == x,
+          "x + 0, 1 * x");
+    KVal c = snK_op(k, K_add, i64(), snK_op(k, K_add, i64(), x, snK_int(k, i64(), 3), 0),
+                    snK_int(k, i64(), -3), 0);
     check(c == x, "(x + 3) + -3 is x");
-    check(snK_op(k, K_splat, f, snK_float(k, kt(K_F32, 1), 2), 0, 0) == snK_float(k, f, 2), "splat of a constant");
+    check(snK_op(k, K_splat, f, snK_float(k, kt(K_F32, 1), 2), 0, 0) == snK_float(k, f, 2),
+          "splat of a constant");
     KVal wrap = snK_op(k, K_mul, v, snK_int(k, v, 65536), snK_int(k, v, 65537), 0);
     check(wrap == snK_int(k, v, 65536), "constants wrap");
     free_world(&w);
@@ -708,7 +804,9 @@ static void test_cache(void) {
     t0 = snU_now();
     load(&w, k, 2, "host", f);
     double warm = snU_now() - t0;
-    snprintf(cmd, sizeof cmd, "for f in %s/*; do printf x | dd of=$f bs=1 seek=100 conv=notrunc 2>/dev/null; done", dir);
+    snprintf(cmd, sizeof cmd,
+             "for f in %s/*; do printf x | dd of=$f bs=1 seek=100 conv=notrunc 2>/dev/null; done",
+             dir);
     check(system(cmd) == 0, "no shell");
     float *x = buffer(&w, 32), *y = buffer(&w, 32);
     if (load(&w, k, 2, "host", f)) f[0]((void *[]){ x, y }, NULL, 0, 1, NULL);
@@ -730,7 +828,8 @@ static Kernel *read_kernel(World *w, const char *name) {
     const char *dir = getenv("SN_TESTS"), *message;
     snprintf(path, sizeof path, "%s/codegen/%s.kir", dir ? dir : "tests", name);
     char *s = snU_read_file(&w->c, path, &n);
-    Kernel *k = s ? parse(w, s, n, &message) : (message = "no such file (run in the repository, or set SN_TESTS)", NULL);
+    Kernel *k = s ? parse(w, s, n, &message)
+                  : (message = "no such file (run in the repository, or set SN_TESTS)", NULL);
     check(k != NULL, "%s: %s", path, message ? message : "");
     free(s);
     return k;
@@ -742,7 +841,8 @@ static void test_gemm(void) {
     Kernel *k[2] = { read_kernel(&w, "gemm6x16"), read_kernel(&w, "fma_peak") };
     SnHostKernel f[2];
     if (!k[0] || !k[1] || !load(&w, (const Kernel *const *)k, 2, "host:x86-64-v3", f)) return;
-    float *a = buffer(&w, 256 * 6 * 4), *b = buffer(&w, 256 * 16 * 4), *c = buffer(&w, 96 * 4), *p = buffer(&w, 96 * 4);
+    float *a = buffer(&w, 256 * 6 * 4), *b = buffer(&w, 256 * 16 * 4), *c = buffer(&w, 96 * 4),
+          *p = buffer(&w, 96 * 4);
     for (int i = 0; i < 256 * 6; i++) a[i] = (float)(rnd() >> 40) * 0x1p-24f;
     for (int i = 0; i < 256 * 16; i++) b[i] = (float)(rnd() >> 40) * 0x1p-24f;
     double best[2] = { 1e9, 1e9 };
@@ -763,7 +863,8 @@ static void test_gemm(void) {
     }
     check(ok, "gemm6x16 is right");
     double flops = 20.0 * 256 * 6 * 16 * 2;
-    printf("  gemm6x16: %.1f GFLOP/s, peak %.1f: %.1f %%\n", 1e-9 * flops / best[0], 1e-9 * flops / best[1], 100 * best[1] / best[0]);
+    printf("  gemm6x16: %.1f GFLOP/s, peak %.1f: %.1f %%\n", 1e-9 * flops / best[0],
+           1e-9 * flops / best[1], 100 * best[1] / best[0]);
     free_world(&w);
 }
 
@@ -777,7 +878,10 @@ static void test_spills(void) {
     SnHostKernel f;
     load(&w, (const Kernel *const *)&k, 1, "host:x86-64-v4", &f);
     unsetenv("SN_DUMP_DIR");
-    snprintf(cmd, sizeof cmd, "test $(grep -c vfmadd231ps %s/*.s) = 28 && ! grep -q rsp %s/*.s && grep -q zmm27 %s/*.s", dir, dir, dir);
+    snprintf(
+        cmd, sizeof cmd,
+        "test $(grep -c vfmadd231ps %s/*.s) = 28 && ! grep -q rsp %s/*.s && grep -q zmm27 %s/*.s",
+        dir, dir, dir);
     check(system(cmd) == 0, "gemm14x32 spills, or is not 28 fmas");
     snprintf(cmd, sizeof cmd, "rm -r %s", dir);
     check(system(cmd) == 0, "rm");
