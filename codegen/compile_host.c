@@ -1,14 +1,17 @@
-/* compile_host.c: kernels to one shared object. In: kernels of a build and the target. Out: the bytes of an ELF shared
-   object, and the symbol of each kernel.
+/* compile_host.c: kernels to one shared object. In: kernels of a build and the target. Out: the
+   bytes of an ELF shared object, and the symbol of each kernel.
 
-     kernels --print--> texts --dedupe--> objects (cache, or libsinter_llvm.so on several threads) --ld--> shared object
+     kernels --print--> texts --dedupe--> objects --ld--> shared object
+                                          (cache, or libsinter_llvm.so on several threads)
 
-   The cache holds an object per kernel and the linked result per set of kernels, in $SN_CACHE or ~/.cache/sinter, by the
-   hash of (text, target, compiler). An entry ends with its own checksum; a damaged one is compiled again, and without
-   a directory to write there is no cache. SN_CACHE= (empty) turns it off. LLVM itself is loaded only here, from
-   beside the executable, from $SN_LIB, or by the loader's own search. */
+   The cache holds an object per kernel and the linked result per set of kernels, in $SN_CACHE or
+   ~/.cache/sinter, by the hash of (text, target, compiler). An entry ends with its own checksum;
+   a damaged one is compiled again, and without a directory to write there is no cache. SN_CACHE=
+   (empty) turns it off. LLVM itself is loaded only here, from beside the executable, from
+   $SN_LIB, or by the loader's own search. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -204,7 +207,7 @@ static int try_linkers(char **argv, const char *log) {
     for (int i = 0; i < 4 && status; i++) {
         bool cc = i == 3;
         argv[0] = (char *)linkers[i];
-        argv[1] = cc ? "-shared" : "-shared";
+        argv[1] = "-shared";
         argv[2] = cc ? "-nostdlib" : "--hash-style=gnu";
         argv[3] = cc ? "-Wl,-z,defs" : "-zdefs";
         int s = run(argv, log);
@@ -269,9 +272,7 @@ static void *link_objects(Batch *b, size_t *bytes, char err[512]) {
 static void symbol_name(Batch *b, Job *j, const char *name) {
     char s[64];
     size_t n = 0;
-    for (; name[n] && n < 40; n++)
-        s[n] = (name[n] >= 'a' && name[n] <= 'z') || (name[n] >= '0' && name[n] <= '9') ? name[n]
-                                                                                        : '_';
+    for (; name[n] && n < 40; n++) s[n] = isalnum((unsigned char)name[n]) ? name[n] : '_';
     s[n] = 0;
     j->kernel.name = snU_symf(b->c, "sn_%s_%016llx", s, (unsigned long long)j->key.low64);
 }

@@ -1,13 +1,16 @@
-/* emit_llvm.c: kernel IR to a native object, by LLVM's C API. In: kernels and a target. Out: the bytes of an object file
-   with one function per kernel, of the type SnHostKernel (runtime/program.h).
+/* emit_llvm.c: kernel IR to a native object, by LLVM's C API. In: kernels and a target. Out: the
+   bytes of an object file with one function per kernel, of the type SnHostKernel
+   (runtime/program.h).
 
-   A module of its own (libsinter_llvm.so), opened when something is compiled; it shares no code with the compiler and
-   exports snK_emit_object alone. The walk prints: a value of kernel IR is one LLVM value, a var is an alloca that
-   LLVM promotes, a for is a rotated loop. No fast-math flags, no loop or SLP vectorisation, no library
-   calls ("no-builtins"): the object needs nothing from outside.
+   A module of its own (libsinter_llvm.so), opened when something is compiled; it shares no code
+   with the compiler and exports snK_emit_object alone. The walk prints: a value of kernel IR is
+   one LLVM value, a var is an alloca that LLVM promotes, a for is a rotated loop. No fast-math
+   flags, no loop or SLP vectorisation, no library calls ("no-builtins"): the object needs
+   nothing from outside.
 
-   bf16 and f16 live in registers as i16. bf16 is rounded by integer operations on every CPU: a plain fptrunc would call
-   __truncsfbf2, and vcvtneps2bf16 flushes denormals. Masks are vectors of i1, bool elements in memory are bytes. */
+   bf16 and f16 live in registers as i16. bf16 is rounded by integer operations on every CPU: a
+   plain fptrunc would call __truncsfbf2, and vcvtneps2bf16 flushes denormals. Masks are vectors
+   of i1, bool elements in memory are bytes. */
 #include "codegen/kir.h"
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Core.h>
@@ -171,10 +174,10 @@ static Val float_op(Emit *e, const KIns *i, Val a, Val b, Val c) {
 
 static Val mulhi(Emit *e, int lanes, Val a, Val b) {
     Typ wide = ints(e, 64, lanes);
-    Val p =
-        LLVMBuildMul(e->b, LLVMBuildZExt(e->b, a, wide, ""), LLVMBuildZExt(e->b, b, wide, ""), "");
-    return LLVMBuildTrunc(e->b, LLVMBuildLShr(e->b, p, int_const(e, 64, lanes, 32), ""),
-                          ints(e, 32, lanes), "");
+    a = LLVMBuildZExt(e->b, a, wide, "");
+    b = LLVMBuildZExt(e->b, b, wide, "");
+    Val p = LLVMBuildLShr(e->b, LLVMBuildMul(e->b, a, b, ""), int_const(e, 64, lanes, 32), "");
+    return LLVMBuildTrunc(e->b, p, ints(e, 32, lanes), "");
 }
 
 static Val int_op(Emit *e, const KIns *i, Val a, Val b) {
@@ -231,12 +234,12 @@ static Val narrow_half(Emit *e, int kind, int lanes, Val x) {
         Val h = LLVMBuildFPTrunc(e->b, x, lanes_of(LLVMHalfTypeInContext(e->ctx), lanes), "");
         return LLVMBuildBitCast(e->b, h, ints(e, 16, lanes), "");
     }
-    Val u = LLVMBuildBitCast(e->b, x, ints(e, 32, lanes), ""),
-        sixteen = int_const(e, 32, lanes, 16);
+    Val u = LLVMBuildBitCast(e->b, x, ints(e, 32, lanes), "");
+    Val sixteen = int_const(e, 32, lanes, 16);
     Val high = LLVMBuildLShr(e->b, u, sixteen, "");
     Val even = LLVMBuildAnd(e->b, high, int_const(e, 32, lanes, 1), "");
-    Val up =
-        LLVMBuildAdd(e->b, LLVMBuildAdd(e->b, u, int_const(e, 32, lanes, 0x7fff), ""), even, "");
+    Val up = LLVMBuildAdd(e->b, u, int_const(e, 32, lanes, 0x7fff), "");
+    up = LLVMBuildAdd(e->b, up, even, "");
     Val quiet = LLVMBuildOr(e->b, high, int_const(e, 32, lanes, 0x40), "");
     Val r = pick(e, LLVMBuildFCmp(e->b, LLVMRealUNO, x, x, ""), quiet,
                  LLVMBuildLShr(e->b, up, sixteen, ""));
@@ -324,7 +327,8 @@ static Val to_memory(Emit *e, KType t, Val x) {
     return t.kind == K_BOOL ? LLVMBuildZExt(e->b, x, ints(e, 8, t.lanes), "") : x;
 }
 
-/* The address of p[index]; under a mask it may lie outside the buffer when every lane is off, so no claim is made. */
+/* The address of p[index]; under a mask it may lie outside the buffer when every lane is off, so
+   no claim is made. */
 static Val address(Emit *e, Typ el, Val p, Val index, bool inside) {
     return inside ? LLVMBuildInBoundsGEP2(e->b, el, p, &index, 1, "")
                   : LLVMBuildGEP2(e->b, el, p, &index, 1, "");
@@ -472,14 +476,15 @@ static void mark(Emit *e, Val load_of_pointer) {
                     LLVMMetadataAsValue(e->ctx, node));
 }
 
-/* Leaves stand before everything: arguments of the call, constants. bufs, la, begin, end, scratch are arguments 0..4. */
+/* Leaves stand before everything: arguments of the call, constants. bufs, la, begin, end,
+   scratch are arguments 0..4. */
 static Val leaf(Emit *e, const KIns *i) {
     Typ ptr = LLVMPointerTypeInContext(e->ctx, 0), word = ints(e, 32, 1);
     switch (i->op) {
     case K_const: return constant(e, i);
     case K_param: {
-        Val x =
-            LLVMBuildLoad2(e->entry, ptr, byte_offset(e, LLVMGetParam(e->fn, 0), i->imm * 8), "");
+        Val at = byte_offset(e, LLVMGetParam(e->fn, 0), i->imm * 8);
+        Val x = LLVMBuildLoad2(e->entry, ptr, at, "");
         mark(e, x);
         return x;
     }
@@ -564,8 +569,7 @@ static void declare(Emit *e, const char *cpu, const char *features) {
     if (e->target->f32_lanes == 16) text_attr(e, "prefer-vector-width", "512");
     flag_attr(e, 1, "noalias", 0);
     flag_attr(e, 2, "noalias", 0);
-    flag_attr(e, 5, "noalias",
-              0); /* scratch; buffers may be the same, or one may be written in place */
+    flag_attr(e, 5, "noalias", 0);       /* scratch; two buffers may be one, written in place */
     flag_attr(e, 5, "align", 64);
 }
 
@@ -678,11 +682,11 @@ static void identity(const char *triple, const char *cpu, const char *features, 
     *obj = s;
 }
 
-/* kir.h has the type: EmitObjectFn. With n = 0 the result is the text that identifies this compiler and CPU. */
-__attribute__((visibility("default"))) int snK_emit_object(const Kernel *const *kernels, int n,
-                                                           const Target *t, const char *dump_dir,
-                                                           void **obj, size_t *bytes,
-                                                           char err[512]) {
+/* kir.h has the type: EmitObjectFn. With n = 0 the result is the text that identifies this
+   compiler and CPU. */
+__attribute__((visibility("default")))
+int snK_emit_object(const Kernel *const *kernels, int n, const Target *t, const char *dump_dir,
+                    void **obj, size_t *bytes, char err[512]) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, start_llvm);
     err[0] = 0;

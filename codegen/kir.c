@@ -1,8 +1,10 @@
-/* kir.c: building kernel IR. In: calls of a lowering. Out: one linear array of typed instructions.
+/* kir.c: building kernel IR. In: calls of a lowering. Out: one linear array of typed
+   instructions.
 
-   snK_op is the one constructor: it folds what changes no bit (constant integers, x + 0, (x + 1) + 2, splat of a
-   constant), checks operands and types, and appends. Constants and other leaves are shared over the whole
-   kernel: they have no place in the structure, every region may use them and the emitter puts them at the start. */
+   snK_op is the one constructor: it folds what changes no bit (constant integers, x + 0, (x + 1)
+   + 2, splat of a constant), checks operands and types, and appends. Constants and other leaves
+   are shared over the whole kernel: they have no place in the structure, every region may use
+   them and the emitter puts them at the start. */
 #include "codegen/kir.h"
 
 /* -- Tables ------------------------------------------------------------------------------------ */
@@ -21,8 +23,7 @@ static const struct { const char *name; uint8_t nargs; char kind; } ops[K_NOPS] 
 #undef E
 };
 
-static const struct { const char *name; uint8_t bytes;
-} kinds[] = {
+static const struct { const char *name; uint8_t bytes; } kinds[] = {
     [K_F32] = { "f32", 4 }, [K_BF16] = { "bf16", 2 }, [K_F16] = { "f16", 2 },
     [K_I32] = { "i32", 4 }, [K_U32] = { "u32", 4 },   [K_BOOL] = { "bool", 1 },
     [K_I64] = { "i64", 8 }, [K_PTR] = { "ptr", 8 },   [K_U8] = { "u8", 1 },

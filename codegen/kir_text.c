@@ -1,8 +1,10 @@
-/* kir_text.c: kernel IR as text, and the verifier. In: a kernel or a text. Out: a text or a kernel.
+/* kir_text.c: kernel IR as text, and the verifier. In: a kernel or a text. Out: a text or a
+   kernel.
 
-   One instruction a line; a value is named by its index, so print(parse(t)) = t for a printed t. The parser takes any
-   numbering, skips white space and # comments, and reports "file:line: error: ..." through the context. Every parsed
-   kernel is verified; the verifier looks at what single instructions cannot show: nesting, visibility, scratch bounds.
+   One instruction a line; a value is named by its index, so print(parse(t)) = t for a printed t.
+   The parser takes any numbering, skips white space and # comments, and reports "file:line:
+   error: ..." through the context. Every parsed kernel is verified; the verifier looks at what
+   single instructions cannot show: nesting, visibility, scratch bounds.
 
      kernel scale(x: f32, out y: f32) scratch 0 {
        %1 = param f32* 0

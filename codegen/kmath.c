@@ -1,19 +1,24 @@
-/* kmath.c: elementary functions, Philox and the scalar functions of scalar.def, in kernel IR. In: values. Out: values.
+/* kmath.c: elementary functions, Philox and the scalar functions of scalar.def, in kernel IR.
+   In: values. Out: values.
 
-   Everything is f32 lanes: reduce the range, evaluate a polynomial by fma, undo the reduction; no tables, no
-   branches. At most 2 ulp against libm in double; tests/unit_kir.c checks every 1021st float, SN_LONG=1 all of them.
-   bf16 and f16 operands are widened and the result rounded back.
+   Everything is f32 lanes: reduce the range, evaluate a polynomial by fma, undo the reduction;
+   no tables, no branches. At most 2 ulp against libm in double; tests/unit_kir.c checks every
+   1021st float, SN_LONG=1 all of them. bf16 and f16 operands are widened and the result rounded
+   back.
 
-   Coefficients are our own: Remez exchange in 40 digits with the weight that makes the RELATIVE error of the function
-   even, coefficients rounded to f32 from the lowest power up and the rest fitted again each time. The error that
-   the comment at a table names is that of the rounded polynomial in exact arithmetic.
+   Coefficients are our own: Remez exchange in 40 digits with the weight that makes the RELATIVE
+   error of the function even, coefficients rounded to f32 from the lowest power up and the rest
+   fitted again each time. The error that the comment at a table names is that of the rounded
+   polynomial in exact arithmetic.
 
-   Laws: a NaN operand gives NaN. min(K, x) and max(K, x) with the constant first let NaN through (kir.def: a < b ? a : b). */
+   Laws: a NaN operand gives NaN. min(K, x) and max(K, x) with the constant first let NaN through
+   (kir.def: a < b ? a : b). */
 #include "graph/graph.h"
 #include "codegen/kir.h"
 #include <math.h>
 
-/* A small notation: m.k is the kernel, m.f the f32 type, m.i and m.b i32 and bool of the same lanes. */
+/* A small notation: m.k is the kernel, m.f the f32 type, m.i and m.b i32 and bool of the same
+   lanes. */
 typedef struct Math { Kernel *k; KType f, i, b; } Math;
 
 static Math math(Kernel *k, KVal x) {
@@ -59,8 +64,9 @@ static KVal with_sign(Math m, KVal x, KVal s) {
 
 /* -- exp --------------------------------------------------------------------------------------- */
 
-/* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r + r^2 q(r), times 2^n in two
-   steps so that results near both ends of the range are rounded once. tail = 0: none. */
+/* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r + r^2
+   q(r), times 2^n in two steps so that results near both ends of the range are rounded once.
+   tail = 0: none. */
 static KVal exp_sum(Math m, KVal x, KVal tail) {
     static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f,
                                0x1.6ab89ep-10f }; /* 3.2e-9 */
@@ -68,8 +74,7 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
     x = at_least(m, -105, at_most(m, 90, x));
     KVal shifted = fma_(m, x, num(m, 0x1.715476p+0), num(m, 12582912));
     KVal n = sub(m, shifted, num(m, 12582912)), ni = iop(m, K_sub, bits(m, shifted), MAGIC);
-    KVal r = fma_(m, n, num(m, -0x1.62e400p-1),
-                  x); /* ln2 = 0x1.62e4p-1 + 0x1.7f7d1cp-20; n times the first is exact */
+    KVal r = fma_(m, n, num(m, -0x1.62e400p-1), x);    /* n times the first part of ln2 is exact */
     r = fma_(m, n, num(m, -0x1.7f7d1cp-20), r);
     if (tail) r = add(m, r, tail);
     KVal p = fma_(m, mul(m, r, r), poly(m, r, q, 5), r);
@@ -132,10 +137,9 @@ static KVal tanh_f32(Kernel *k, KVal x) {
 static KVal erf_f32(Kernel *k, KVal x) {
     static const float p[] = { 0x1.06eba8p-3f, -0x1.812740p-2f,  0x1.ce2d62p-4f, -0x1.b800dep-6f,
                                0x1.544808p-8f, -0x1.a5fecap-11f, 0x1.4f640ap-14f }; /* 9.8e-10 */
-    static const float q[] = {
-        0x1.0740bcp-3f, 0x1.4576f4p-1f,   0x1.aec61ep-4f,   -0x1.71e04p-6f,
-        0x1.7809c6p-9f, -0x1.cabc16p-16f, -0x1.a32cb2p-15f, 0x1.63d3a4p-18f
-    }; /* 7.9e-10 */
+    static const float q[] = { 0x1.0740bcp-3f, 0x1.4576f4p-1f, 0x1.aec61ep-4f, -0x1.71e04p-6f,
+                               0x1.7809c6p-9f, -0x1.cabc16p-16f, -0x1.a32cb2p-15f,
+                               0x1.63d3a4p-18f }; /* 7.9e-10 */
     Math m = math(k, x);
     KVal a = absolute(m, x), t = at_most(m, 4, a);
     KVal small = fma_(m, a, poly(m, mul(m, a, a), p, 7), a);
@@ -145,8 +149,9 @@ static KVal erf_f32(Kernel *k, KVal x) {
 
 /* -- sin, cos ---------------------------------------------------------------------------------- */
 
-/* Cody-Waite: |x| = q pi/2 + r with pi/2 in three f32 parts. q times the first part is subtracted exactly by the fma, so r is
-   good to an ulp while q is right: |x| up to 2^20. Beyond, accuracy fades; the result stays in [-1, 1]. */
+/* Cody-Waite: |x| = q pi/2 + r with pi/2 in three f32 parts. q times the first part is
+   subtracted exactly by the fma, so r is good to an ulp while q is right: |x| up to 2^20.
+   Beyond, accuracy fades; the result stays in [-1, 1]. */
 static KVal quarter(Math m, KVal a, KVal *r) {
     KVal shifted = fma_(m, a, num(m, 0x1.45f306p-1), num(m, 12582912));
     KVal q = sub(m, shifted, num(m, 12582912));
@@ -178,9 +183,7 @@ static KVal cos_f32(Kernel *k, KVal x) { return sin_or_cos(k, x, true); }
 
 /* -- pow --------------------------------------------------------------------------------------- */
 
-typedef struct Two {
-    KVal hi, lo;
-} Two; /* an unevaluated sum, |lo| <= ulp(hi) / 2 */
+typedef struct Two { KVal hi, lo; } Two;              /* an unevaluated sum, |lo| <= ulp(hi) / 2 */
 
 static Two two_sum(Math m, KVal big, KVal small) {                      /* |big| >= |small| */
     KVal hi = add(m, big, small);
@@ -198,7 +201,8 @@ static Two mul_two(Math m, Two a, Two b) {
     return two_sum(m, p.hi, p.lo);
 }
 
-/* log x in two parts, good to 2^-40 or so: s = (f - 1) / (f + 1), log f = 2 s (1 + z (1/3 + z q(z))), z = s^2. */
+/* log x in two parts, good to 2^-40 or so: s = (f - 1) / (f + 1), log f = 2 s (1 + z (1/3 + z
+   q(z))), z = s^2. */
 static Two log_two(Math m, KVal x) {
     static const float q[] = { 0x1.999998p-3f, 0x1.2493b6p-3f, 0x1.c63da8p-4f,
                                0x1.9083fep-4f }; /* 7.1e-14 */
@@ -208,9 +212,9 @@ static Two log_two(Math m, KVal x) {
     KVal s = quo(m, g, u);
     KVal slo = quo(m, fma_(m, neg(m, s), ulo, fma_(m, neg(m, s), u, g)), u);
     Two S = two_sum(m, s, slo), Z = mul_two(m, S, S);
-    KVal low = fma_(m, Z.hi, poly(m, Z.hi, q, 4),
-                    num(m, -0x1.555556p-27)); /* 1/3 = 0x1.555556p-2 - 0x1.555556p-27 */
-    Two W = mul_two(m, Z, two_sum(m, num(m, 0x1.555556p-2), low));
+    KVal third = num(m, 0x1.555556p-2), third_lo = num(m, -0x1.555556p-27);    /* sum: 1/3 */
+    KVal low = fma_(m, Z.hi, poly(m, Z.hi, q, 4), third_lo);
+    Two W = mul_two(m, Z, two_sum(m, third, low));
     Two P = two_sum(m, one, W.hi);
     P.lo = add(m, P.lo, W.lo);
     S = mul_two(m, (Two){ add(m, S.hi, S.hi), add(m, S.lo, S.lo) }, P);
@@ -271,8 +275,9 @@ KVal snK_pow(Kernel *k, KVal x, KVal y) {
     return snK_op(k, K_cast, t, pow_f32(k, widen(k, x), widen(k, y)), 0, 0);
 }
 
-/* -- Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC11)  */
+/* -- Philox 4x32-10 ---------------------------------------------------------------------------- */
 
+/* Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC11). */
 static KVal to_lanes(Kernel *k, KVal x, KType t) {
     return snK_type(k, x).lanes == t.lanes ? x : snK_op(k, K_splat, t, x, 0, 0);
 }

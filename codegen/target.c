@@ -1,8 +1,9 @@
 /* target.c: what a target is. In: its name. Out: the facts that lowerings and schedules may use.
 
-     host               this machine: cpuid for the vectors, sysconf for the caches; LLVM finds the exact CPU itself
-     host:x86-64-v3     any CPU with AVX2 and FMA: for bundles that travel; cache sizes are typical ones
-     host:x86-64-v4     any CPU with AVX-512 */
+     host              this machine: cpuid for the vectors, sysconf for the caches; LLVM finds the
+                       exact CPU itself
+     host:x86-64-v3    any CPU with AVX2 and FMA: for bundles that travel; typical cache sizes
+     host:x86-64-v4    any CPU with AVX-512 */
 #include "codegen/kir.h"
 #include <unistd.h>
 
@@ -15,7 +16,8 @@ static void set_vectors(Target *t, int lanes, int vregs) {
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* avx512_bf16 is bit 5 of eax of leaf 7, subleaf 1; the OS side is implied by avx512f being usable. */
+/* avx512_bf16 is bit 5 of eax of leaf 7, subleaf 1; the OS side is implied by avx512f being
+   usable. */
 static bool has_bf16_dot(void) {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);

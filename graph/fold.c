@@ -28,15 +28,18 @@ static bool same_type(const Graph *g, NodeId id, const Type *t)
     return x->dtype == t->dtype && snG_same_shape(x, t);
 }
 
-static NodeId fold_ewise(Graph *g, unsigned op, const NodeId *in, unsigned nin, const Type *t)
+static NodeId fold_ewise(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, const Type *t)
 {
     double k;
     bool right = nin == 2 && snG_is_const(g, in[1], &k) && same_type(g, in[0], t);
     if (right && k == 0 && (op == OP_add || op == OP_sub || op == OP_or || op == OP_xor || op == OP_shl || op == OP_shr)) return in[0];
     if (right && k == 1 && (op == OP_mul || op == OP_div)) return in[0];
     if (right && k == 1 && op == OP_and && t->dtype == SN_BOOL) return in[0];
+    if (right && k == 0 && (op == OP_and || (op == OP_mul && snG_is_int((Dtype)t->dtype))))
+        return snG_broadcast_to(g, at, snG_const(g, at, (Dtype)t->dtype, 0), t);
     bool left = nin == 2 && snG_is_const(g, in[0], &k) && same_type(g, in[1], t);
     if (left && ((k == 0 && (op == OP_add || op == OP_or)) || (k == 1 && op == OP_mul))) return in[1];
+    if (left && k == 1 && op == OP_and && t->dtype == SN_BOOL) return in[1];
     if ((op == OP_cast || op == OP_bitcast) && same_type(g, in[0], t)) return in[0];
     if ((op == OP_neg || op == OP_not) && snG_node(g, in[0])->op == op) return snG_in(g, in[0], 0);
     if (op == OP_select && snG_is_const(g, in[0], &k) && same_type(g, in[k ? 1 : 2], t)) return in[k ? 1 : 2];
@@ -79,12 +82,9 @@ NodeId snG_fold(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, 
     OpClass cls = snG_op(g->ctx, op)->cls;
     if (cls == C_EWISE) {
         NodeId f = fold_constants(g, at, op, in, nin, t);
-        return f ? f : fold_ewise(g, op, in, nin, t);
+        return f ? f : fold_ewise(g, at, op, in, nin, t);
     }
     if (cls == C_MOVE) return fold_move(g, at, op, in, nin, a, t);
-    if (op == OP_sum) {                                        /* nothing to add up */
-        const Type *x = snG_type(g, in[0]);
-        if (snG_same_shape(x, t)) return in[0];
-    }
-    return 0;
+    bool kept = op == OP_sum || op == OP_amax || op == OP_amin;
+    return kept && same_type(g, in[0], t) ? in[0] : 0;         /* over axes of size 1 */
 }

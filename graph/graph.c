@@ -109,59 +109,73 @@ bool snG_is_const(const Graph *g, NodeId id, double *v)
 
 const Leaf *snG_leaf(const Graph *g, NodeId id)
 {
-    for (uint32_t i = 0; i < g->leaves.n; i++) if (g->leaves.v[i].node == id) return &g->leaves.v[i];
-    return NULL;
+    uint32_t lo = 0, hi = g->leaves.n;                         /* declared in the order of their nodes */
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+        if (g->leaves.v[mid].node < id) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo < g->leaves.n && g->leaves.v[lo].node == id ? &g->leaves.v[lo] : NULL;
 }
 
 /* -- The constructor --------------------------------------------------------------------------------------------- */
 
-static NodeId push_node(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, AttrId attr, const Type *t)
+static NodeId push_node(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, AttrId attr, TypeId type)
 {
-    Node n = { .op = (uint16_t)op, .nin = (uint8_t)nin, .in = g->operands.n, .attr = attr, .type = snG_intern_type(g->ctx, t),
-               .path = at.path, .loc = at.loc };
+    Node n = { .op = (uint16_t)op, .nin = (uint8_t)nin, .in = g->operands.n, .attr = attr, .type = type, .path = at.path,
+               .loc = at.loc };
     for (unsigned i = 0; i < nin; i++) PUSH(g->arena, g->operands, in[i]);
     PUSH(g->arena, g->nodes, n);
     if (g->nodes.n > 1u << 22) snU_fail(g->ctx, SN_UNSUPPORTED, at.loc, "the graph has more than 4 million nodes");
     return g->nodes.n - 1;
 }
 
-typedef struct Key { uint32_t op, nin, attr, in[MAX_IN]; } Key;
-
-static bool same_node(const Graph *g, NodeId id, const Key *k, bool comm)
+static bool same_node(const Graph *g, NodeId id, unsigned op, const NodeId *x, unsigned nin, AttrId attr, bool comm)
 {
     const Node *n = snG_node(g, id);
-    if (n->op != k->op || n->nin != k->nin || n->attr != k->attr) return false;
+    if (n->op != op || n->nin != nin || n->attr != attr) return false;
     const NodeId *in = &g->operands.v[n->in];
-    if (!memcmp(in, k->in, sizeof(uint32_t) * k->nin)) return true;
-    return comm && in[0] == k->in[1] && in[1] == k->in[0];
+    if (!memcmp(in, x, sizeof(NodeId) * nin)) return true;
+    return comm && in[0] == x[1] && in[1] == x[0];
 }
 
-static uint64_t key_hash(const Key *k, bool comm)
+static uint64_t node_hash(unsigned op, const NodeId *in, unsigned nin, AttrId attr, bool comm)
 {
-    Key s = *k;
-    if (comm && s.in[0] > s.in[1]) s.in[0] = k->in[1], s.in[1] = k->in[0];
-    return snU_hash(&s, offsetof(Key, in) + sizeof(uint32_t) * k->nin, 3);
+    NodeId two[2];
+    if (comm && in[0] > in[1]) two[0] = in[1], two[1] = in[0], in = two;
+    return snU_hash(in, sizeof(NodeId) * nin, (uint64_t)attr << 16 | op);
+}
+
+static bool is_comm(const OpInfo *op, unsigned nin) { return op->flags & F_COMM && nin == 2; }
+
+/* An equal node, or a new one: op, attributes and type are final. */
+static NodeId cons(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, AttrId attr, TypeId type)
+{
+    bool comm = is_comm(snG_op(g->ctx, op), nin);
+    uint64_t h = node_hash(op, in, nin, attr, comm);
+    uint32_t i = snU_first(&g->cons, h);
+    for (NodeId v; (v = snU_at(&g->cons, h, &i)) != 0;) if (same_node(g, v, op, in, nin, attr, comm)) return v;
+    NodeId id = push_node(g, at, op, in, nin, attr, type);
+    snU_insert(g->arena, &g->cons, h, id);
+    return id;
+}
+
+/* Constants stand on the right. */
+static bool wants_swap(const Graph *g, unsigned op, const NodeId *in, unsigned nin)
+{
+    return is_comm(snG_op(g->ctx, op), nin) && snG_node(g, in[0])->op == OP_const && snG_node(g, in[1])->op != OP_const;
 }
 
 NodeId snG_add(Graph *g, Here at, unsigned op, const NodeId *operands, unsigned nin, const Attrs *attrs)
 {
-    Attrs a = attrs ? *attrs : (Attrs){ 0 };
-    Key k = { .op = op, .nin = nin };
-    if (nin && nin <= MAX_IN) memcpy(k.in, operands, sizeof(NodeId) * nin);
-    const OpInfo *info = snG_op(g->ctx, op);
-    bool comm = info->flags & F_COMM && nin == 2;
-    if (comm && snG_node(g, k.in[0])->op == OP_const && snG_node(g, k.in[1])->op != OP_const)
-        k.in[0] = operands[1], k.in[1] = operands[0];
-    Type t = snG_infer(g, at, op, k.in, nin, &a);
-    NodeId f = snG_fold(g, at, op, k.in, nin, &a, &t);
-    if (f) return f;
-    k.attr = snG_intern_attrs(g->ctx, &a);
-    uint64_t h = key_hash(&k, comm);
-    uint32_t i = snU_first(&g->cons, h);
-    for (NodeId v; (v = snU_at(&g->cons, h, &i)) != 0;) if (same_node(g, v, &k, comm)) return v;
-    NodeId id = push_node(g, at, op, k.in, nin, k.attr, &t);
-    snU_insert(g->arena, &g->cons, h, id);
-    return id;
+    Attrs a;
+    NodeId two[2];
+    if (attrs) a = *attrs;
+    else memset(&a, 0, sizeof a);
+    if (wants_swap(g, op, operands, nin)) two[0] = operands[1], two[1] = operands[0], operands = two;
+    Type t = snG_infer(g, at, op, operands, nin, &a);
+    NodeId f = snG_fold(g, at, op, operands, nin, &a, &t);
+    return f ? f : cons(g, at, op, operands, nin, snG_intern_attrs(g->ctx, &a), snG_intern_type(g->ctx, &t));
 }
 
 NodeId snG_add_leaf(Graph *g, Here at, unsigned op, Sym name, const Type *t, const Leaf *init)
@@ -181,7 +195,7 @@ NodeId snG_add_leaf(Graph *g, Here at, unsigned op, Sym name, const Type *t, con
     for (int k = 0; k < t->rank; k++)
         if (t->dim[k] < 1 || __builtin_mul_overflow(n, t->dim[k], &n) || n > (int64_t)1 << 40)
             snU_fail(g->ctx, SN_SHAPE, at.loc, "%s: the type %s is too large", snU_str(g->ctx, name), snG_shape_text(g->ctx, t));
-    NodeId id = push_node(g, at, op, NULL, 0, 0, t);
+    NodeId id = push_node(g, at, op, NULL, 0, 0, snG_intern_type(g->ctx, t));
     g->nodes.v[id].name = name;
     Leaf l = init ? *init : (Leaf){ 0 };
     l.node = id, l.name = name;
@@ -271,6 +285,7 @@ NodeId snG_ewise(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin)
 {
     Type t = { .rank = 0 };
     NodeId x[MAX_IN];
+    if (op == OP_fence || nin > MAX_IN) return snG_add(g, at, op, in, nin, NULL);
     for (unsigned i = 0; i < nin; i++) {
         const Type *u = snG_type(g, in[i]);
         int rank = u->rank > t.rank ? u->rank : t.rank;
@@ -330,14 +345,58 @@ NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb)
     return plain_matmul(g, at, u, snG_broadcast_to(g, at, b, &ty), ta, tb);
 }
 
+/* -- Liveness and size ------------------------------------------------------------------------------------------------ */
+
+static void reserve(Graph *g, uint32_t nodes, uint32_t operands)
+{
+    uint32_t slots = 32;
+    g->nodes.v = snU_grow(g->arena, g->nodes.v, sizeof(Node) * g->nodes.n, sizeof(Node) * (nodes + 16));
+    g->nodes.cap = nodes + 16;
+    g->operands.v = snU_grow(g->arena, g->operands.v, sizeof(NodeId) * g->operands.n, sizeof(NodeId) * (operands + 16));
+    g->operands.cap = operands + 16;
+    while (slots * 3ull < (nodes + 16) * 4ull) slots *= 2;
+    g->cons = (HashMap){ .slot = NEWN(g->arena, HashSlot, slots), .cap = slots };
+}
+
+static void mark_live(const Graph *g, uint8_t *live)
+{
+    for (uint32_t i = 0; i < g->outputs.n; i++) live[g->outputs.v[i].node] = 1;
+    for (uint32_t i = 0; i < g->updates.n; i++) live[g->updates.v[i].target] = live[g->updates.v[i].value] = 1;
+    for (NodeId id = g->nodes.n - 1; id > 0; id--) {
+        unsigned op = snG_node(g, id)->op;
+        if (op == OP_input || op == OP_state) live[id] = 1;
+        for (unsigned k = 0; live[id] && k < snG_node(g, id)->nin; k++) live[snG_in(g, id, k)] = 1;
+    }
+}
+
+static bool all_live(const Graph *g)
+{
+    uint8_t *live = NEWN(g->arena, uint8_t, g->nodes.n);
+    mark_live(g, live);
+    for (NodeId id = 1; id < g->nodes.n; id++) if (!live[id]) return false;
+    return true;
+}
+
 /* -- Rebuilding ------------------------------------------------------------------------------------------------------ */
 
 Rebuild snG_rebuild(const Graph *old)
 {
     Rebuild r = { old, snG_new(old->ctx, old->name), NULL };
     r.map = NEWN(r.g->arena, NodeId, old->nodes.n);
+    reserve(r.g, old->nodes.n, old->operands.n);
     for (uint32_t i = 0; i < old->dims.n; i++) PUSH(r.g->arena, r.g->dims, old->dims.v[i]);
     return r;
+}
+
+/* The same op over operands of the same types: nothing to infer again, only to fold. */
+static NodeId copy_same(Rebuild *r, NodeId id, const NodeId *in)
+{
+    const Node *n = snG_node(r->old, id);
+    for (unsigned i = 0; i < n->nin; i++) if (snG_node(r->g, in[i])->type != snG_node(r->old, snG_in(r->old, id, i))->type) return 0;
+    if (wants_swap(r->g, n->op, in, n->nin)) return 0;
+    Here at = { n->loc, n->path };
+    NodeId f = snG_fold(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr), snG_type(r->old, id));
+    return f ? f : cons(r->g, at, n->op, in, n->nin, n->attr, n->type);
 }
 
 NodeId snG_copy_node(Rebuild *r, NodeId id)
@@ -349,11 +408,11 @@ NodeId snG_copy_node(Rebuild *r, NodeId id)
         y = snG_add_leaf(r->g, at, n->op, n->name, snG_type(r->old, id), snG_leaf(r->old, id));
     } else {
         for (unsigned i = 0; i < n->nin; i++) in[i] = r->map[snG_in(r->old, id, i)];
-        const Attrs *a = n->attr ? &r->old->ctx->attrs->attrs.v[n->attr] : NULL;
         uint32_t before = r->g->nodes.n;
-        y = snG_add(r->g, at, n->op, in, n->nin, a);
+        y = copy_same(r, id, in);
+        if (!y) y = snG_add(r->g, at, n->op, in, n->nin, n->attr ? snG_attrs(r->old->ctx, n->attr) : NULL);
         if (y >= before) {
-            name_dims(r->g, y, snG_type(r->old, id));
+            if (r->g->nodes.v[y].type != n->type) name_dims(r->g, y, snG_type(r->old, id));
             r->g->nodes.v[y].group = n->group, r->g->nodes.v[y].offset = n->offset;
         }
         if (n->name && y >= before) snG_rename(r->g, y, n->name);
@@ -368,26 +427,17 @@ Graph *snG_finish(Rebuild *r)
     for (uint32_t i = 0; i < o->outputs.n; i++) PUSH(r->g->arena, r->g->outputs, ((Output){ o->outputs.v[i].name, r->map[o->outputs.v[i].node] }));
     for (uint32_t i = 0; i < o->updates.n; i++)
         PUSH(r->g->arena, r->g->updates, ((Update){ r->map[o->updates.v[i].target], r->map[o->updates.v[i].value] }));
+    if (all_live(r->g)) return r->g;
     Graph *g = snG_dce(r->g);
     snG_free(r->g);
     return g;
-}
-
-static void mark_live(const Graph *g, uint8_t *live)
-{
-    for (uint32_t i = 0; i < g->outputs.n; i++) live[g->outputs.v[i].node] = 1;
-    for (uint32_t i = 0; i < g->updates.n; i++) live[g->updates.v[i].target] = live[g->updates.v[i].value] = 1;
-    for (NodeId id = g->nodes.n - 1; id > 0; id--) {
-        unsigned op = snG_node(g, id)->op;
-        if (op == OP_input || op == OP_state) live[id] = 1;
-        for (unsigned k = 0; live[id] && k < snG_node(g, id)->nin; k++) live[snG_in(g, id, k)] = 1;
-    }
 }
 
 /* Copies live nodes as they are: nothing is folded or inferred again. */
 Graph *snG_dce(Graph *g)
 {
     Graph *n = snG_new(g->ctx, g->name);
+    reserve(n, g->nodes.n, g->operands.n);
     NodeId *map = NEWN(n->arena, NodeId, g->nodes.n), in[MAX_IN];
     uint8_t *live = NEWN(n->arena, uint8_t, g->nodes.n);
     mark_live(g, live);
@@ -402,9 +452,8 @@ Graph *snG_dce(Graph *g)
         for (unsigned k = 0; k < x->nin; k++) PUSH(n->arena, n->operands, in[k]);
         PUSH(n->arena, n->nodes, y);
         map[id] = n->nodes.n - 1;
-        Key key = { .op = x->op, .nin = x->nin, .attr = x->attr };
-        memcpy(key.in, in, sizeof(NodeId) * x->nin);
-        uint64_t h = op->cls == C_LEAF ? snU_hash(&x->name, sizeof x->name, 4) : key_hash(&key, op->flags & F_COMM && x->nin == 2);
+        bool leaf = op->cls == C_LEAF;
+        uint64_t h = leaf ? snU_hash(&x->name, sizeof x->name, 4) : node_hash(x->op, in, x->nin, x->attr, is_comm(op, x->nin));
         snU_insert(n->arena, &n->cons, h, map[id]);
     }
     for (uint32_t i = 0; i < g->leaves.n; i++) {
@@ -461,7 +510,7 @@ NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args)
         const Node *n = snG_node(body, id);
         if (map[id]) continue;
         for (unsigned k = 0; k < n->nin; k++) in[k] = map[snG_in(body, id, k)];
-        map[id] = snG_add(g, at, n->op, in, n->nin, n->attr ? &g->ctx->attrs->attrs.v[n->attr] : NULL);
+        map[id] = snG_add(g, at, n->op, in, n->nin, n->attr ? snG_attrs(g->ctx, n->attr) : NULL);
     }
     NodeId y = map[body->outputs.v[0].node];
     snU_free_arena(&a);

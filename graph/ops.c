@@ -340,6 +340,7 @@ static void infer_reduce(Infer *x)
 static void infer_scan(Infer *x)
 {
     x->out = *x->in[0];
+    if (x->id == OP_cumsum && x->out.dtype == SN_BOOL) FAIL(x, SN_TYPE, "cumsum: operand is bool; cast it to i32 or f32");
     if (x->id == OP_cumsum) { axis(x, 0, x->in[0], true); return; }
     int64_t k = x->a->v[0].i[0], n = x->in[0]->rank ? x->in[0]->dim[x->in[0]->rank - 1] : 0;
     if (k < 1 || k > n) FAIL(x, SN_SHAPE, "topk: k is %lld of a last axis of %lld", (long long)k, (long long)n);
@@ -406,7 +407,7 @@ static void infer_move(Infer *x)
         int k = axis(x, 0, t, false);
         x->out = *t;
         if (v[1].i[0] < 0 || v[2].i[0] < 1 || v[1].i[0] > t->dim[k] - v[2].i[0])
-            FAIL(x, SN_SHAPE, "slice: [%lld, %lld) of an axis of %lld", (long long)v[1].i[0], (long long)(v[1].i[0] + v[2].i[0]), (long long)t->dim[k]);
+            FAIL(x, SN_SHAPE, "slice: %lld elements from %lld of an axis of %lld", (long long)v[2].i[0], (long long)v[1].i[0], (long long)t->dim[k]);
         if (v[2].i[0] != t->dim[k]) x->out.name[k] = 0;
         x->out.dim[k] = v[2].i[0];
         break;
@@ -459,7 +460,11 @@ static void infer_gather(Infer *x)
 static void infer_gen(Infer *x)
 {
     AttrVal *v = x->a->v;
-    if (x->id == OP_const) { x->out = (Type){ .dtype = (uint8_t)v[1].i[0] }; return; }
+    if (x->id == OP_const) {
+        x->out = (Type){ .dtype = (uint8_t)v[1].i[0] };
+        v[0].f = snG_round((Dtype)x->out.dtype, v[0].f);
+        return;
+    }
     x->out = (Type){ .dtype = x->id == OP_iota ? SN_I32 : SN_F32 };
     for (int i = 0; i < v[0].n; i++) if (v[0].i[i] < 1) FAIL(x, SN_SHAPE, "%s: size %lld of axis %d", x->op->cname, (long long)v[0].i[i], i);
     set_shape(x, &v[0]);
@@ -487,6 +492,7 @@ static void resolve_attrs(Infer *x)
         }
         if (x->op->attr_kind[i] == A_LIST && v->kind == A_INT) v->kind = A_LIST, v->n = 1;
         if (x->op->attr_kind[i] == A_FLOAT && v->kind == A_INT) { double f = (double)v->i[0]; *v = (AttrVal){ .kind = A_FLOAT, .f = f }; }
+        if (v->kind == A_DTYPE && (v->i[0] < SN_F32 || v->i[0] >= SN_NDTYPES)) FAIL(x, SN_TYPE, "%s: attribute %s is no dtype", x->op->cname, name);
         if (v->kind != x->op->attr_kind[i]) FAIL(x, SN_TYPE, "%s: attribute %s has the wrong kind", x->op->cname, name);
     }
 }
@@ -501,7 +507,9 @@ static void check_size(Infer *x)
 
 Type snG_infer(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, Attrs *a)
 {
-    Infer x = { g, at, snG_op(g->ctx, op), op, nin, { 0 }, a, { 0 } };
+    Infer x;
+    x.g = g, x.at = at, x.op = snG_op(g->ctx, op), x.id = op, x.nin = nin, x.a = a;
+    memset(&x.out, 0, sizeof x.out);
     if (nin > MAX_IN) FAIL(&x, SN_USAGE, "%s: %u operands; at most %d", x.op->cname, nin, MAX_IN);
     if (x.op->flags & F_VARIADIC ? nin < x.op->nin || (op == OP_random && nin > 1) : nin != x.op->nin)
         FAIL(&x, SN_USAGE, "%s: %u operands given, it takes %u", x.op->cname, nin, x.op->nin);

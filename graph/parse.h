@@ -1,5 +1,5 @@
-/* parse.h: shared by the files of the front end: lex.c (text -> tokens), parse.c (files, declarations,
-   statements), elab.c (expressions, calls) and print.c. Nothing outside graph/ includes it.
+/* parse.h: shared by the files of the front end: lex.c (text -> tokens), module.c (files, declarations), parse.c (statements,
+   blocks, bodies of ops), elab.c (expressions), call.c (calls), print.c and sn.c. Nothing outside graph/ includes it.
 
    There is no AST. A file is lexed once; bodies of blocks, ops, loops and graphs are token ranges that are parsed
    again at every use, with names bound to compile-time values or to nodes of the graph under construction. */
@@ -131,7 +131,7 @@ typedef struct Elab {
     Val result;
     int depth, calls;
     uint64_t steps;
-    HashMap paths, leaf_of, out_of, tails;   /* by Sym + 1; tails: unqualified leaf names */
+    HashMap paths, leaf_of, out_of;          /* by Sym + 1 */
     VEC(PathInfo) path_info;
     DimName own_dims[16]; int nown;          /* dims of this graph only */
     Val leaf_val;                            /* what snG_lookup returned for a leaf or an own dim */
@@ -141,6 +141,9 @@ void snG_elab_begin(Elab *e, sn_ctx *c, Graph *g, Names *names);
 void snG_elab_end(Elab *e);
 
 /* elab.c */
+void snG_take(Elab *e, int kind);
+bool snG_accept(Elab *e, int kind);
+Sym snG_take_name(Elab *e, const char *what);
 _Noreturn void snG_syntax(Elab *e, const char *wanted);
 Here snG_here(Elab *e);
 Val snG_expression(Elab *e);
@@ -167,14 +170,12 @@ Val snG_call_expr(Elab *e);                           /* NAME "(" args ")" [as N
 Val snG_call_named(Elab *e, Sym name, uint32_t base, uint32_t n, Sym as);   /* arguments on the stack from base */
 uint32_t snG_arguments(Elab *e);                      /* args ")" onto f->stack and f->stack_names; returns how many */
 
+Body *snG_find_body(const Names *n, Sym name);        /* module.c */
+void snG_load_std(sn_ctx *c);                         /* module.c: std.sn, once per context */
+
 /* parse.c */
 void snG_statements(Elab *e);                         /* up to "}" or return */
 Val snG_call_block(Elab *e, const Body *b, uint32_t args, uint32_t n, Sym as);
-void snG_take(Elab *e, int kind);
-bool snG_accept(Elab *e, int kind);
-Sym snG_take_name(Elab *e, const char *what);
 PathInfo *snG_path_info(Elab *e, Sym path);
-Body *snG_find_body(const Names *n, Sym name);
-void snG_load_std(sn_ctx *c);
 
 #endif

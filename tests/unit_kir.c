@@ -1,15 +1,18 @@
-/* unit_kir.c: kernel IR from text to running code. In: nothing (SN_LONG=1: all floats in the accuracy tests; arguments: only
-   the groups of these names). Out: "N passed, N failed", failures before it.
+/* unit_kir.c: kernel IR from text to running code. In: nothing (SN_LONG=1: all floats in the
+   accuracy tests; arguments: only the groups of these names). Out: "N passed, N failed",
+   failures before it.
 
-   Every op runs on the host over fresh random operands for all kinds and 1, 4, 8, 16 lanes and is compared with a C model, bit by
-   bit; math functions are compared with libm in double; texts are mutated and must be refused or accepted, never crash.
-   Everything that runs is compiled for "host" and for "host:x86-64-v3". */
+   Every op runs on the host over fresh random operands for all kinds and 1, 4, 8, 16 lanes and
+   is compared with a C model, bit by bit; math functions are compared with libm in double; texts
+   are mutated and must be refused or accepted, never crash. Everything that runs is compiled for
+   "host" and for "host:x86-64-v3". */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <math.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "codegen/kir.h"
+#include "graph/graph.h"
 #include "runtime/program.h"
 
 static int passed, failed;
@@ -351,7 +354,8 @@ static void test_ops(const char *target) {
 
 /* -- Vectors, masks, memory -------------------------------------------------------------------- */
 
-/* out: reversed and interleaved lanes, each lane extracted, hsum, hmax, hmin, masked copy, gather, scatter, lane. */
+/* out: reversed and interleaved lanes, each lane extracted, hsum, hmax, hmin, masked copy,
+   gather, scatter, lane. */
 static Kernel *vector_kernel(World *w, KKind k, int lanes) {
     Kernel *kn = snK_new(&w->c, &w->a, "vectors");
     KType t = kt(k, lanes), t1 = kt(k, 1), it = kt(K_I64, lanes), i32 = kt(K_I32, lanes);
@@ -450,6 +454,52 @@ static void test_vectors(const char *target) {
             check(bad < 0, "%s vectors %sx%d: part %d lane %d", target, snK_kind_name(kd),
                   lanes[j % 4], bad / 64, bad % 64);
         }
+    free_world(&w);
+}
+
+/* -- Functions of scalar.def that are not one op ----------------------------------------------- */
+
+static void test_scalars(const char *target) {
+    World w = {0};
+    Kernel *k = snK_new(&w.c, &w.a, "scalars");
+    KType t = kt(K_F32, 8);
+    static const int fn[] = { S_min, S_max, S_rem };
+    KVal x[2], zero = snK_int(k, i64(), 0);
+    for (int n = 0; n < 2; n++)
+        x[n] = snK_load(k, t, snK_ptr(k, snK_param(k, n ? "b" : "a", K_F32, false)), zero, 0);
+    for (int n = 0; n < 3; n++) {
+        int p = snK_param(k, "y", K_F32, true);
+        snK_store(k, snK_ptr(k, p), zero, snK_scalar(k, fn[n], t, x, 2), 0);
+    }
+    SnHostKernel f;
+    if (!load(&w, (const Kernel *const *)&k, 1, target, &f)) return;
+    float *b[5];
+    for (int n = 0; n < 5; n++) b[n] = buffer(&w, 32);
+    int bad[3] = {0};
+    for (int round = 0; round < 2000; round++) {
+        for (int i = 0; i < 8; i++) {
+            for (int n = 0; n < 2; n++) b[n][i] = as_float(random_lane(K_F32));
+            if (fabs((double)b[0][i] / (double)b[1][i]) > 0x1p23) b[1][i] = b[0][i] / 3.7f;
+        }
+        f((void **)b, NULL, 0, 1, NULL);
+        for (int i = 0; i < 8; i++) {
+            float u = b[0][i], v = b[1][i];
+            float want[3] = { u != u   ? v
+                              : v != v ? u
+                              : u < v  ? u
+                                       : v,
+                              u != u   ? v
+                              : v != v ? u
+                              : u > v  ? u
+                                       : v,
+                              fmodf(u, v) };
+            for (int n = 0; n < 3; n++)
+                bad[n] +=
+                    !(b[2 + n][i] == want[n] || (want[n] != want[n] && b[2 + n][i] != b[2 + n][i]));
+        }
+    }
+    check(!bad[0] && !bad[1] && !bad[2], "%s scalars: min %d, max %d, rem %d wrong", target, bad[0],
+          bad[1], bad[2]);
     free_world(&w);
 }
 
@@ -727,7 +777,8 @@ static void test_text(void) {
     free_world(&w);
 }
 
-/* Texts with bytes changed, removed, doubled: refused with a message or accepted, and then printable and stable. */
+/* Texts with bytes changed, removed, doubled: refused with a message or accepted, and then
+   printable and stable. */
 static void test_mutations(void) {
     World seed = {0};
     Trial trials[64];
@@ -903,6 +954,7 @@ int main(int argc, char **argv) {
         double t0 = snU_now();
         if (wanted(argc, argv, "ops")) test_ops(targets[t]);
         if (wanted(argc, argv, "vectors")) test_vectors(targets[t]);
+        if (wanted(argc, argv, "scalars")) test_scalars(targets[t]);
         if (wanted(argc, argv, "structure")) test_structure(targets[t]);
         if (wanted(argc, argv, "philox")) test_philox(targets[t]);
         if (wanted(argc, argv, "math")) test_math(targets[t]);
