@@ -121,7 +121,27 @@ static void begin_row(Low *lo, KVal row, TVal stage)
     snL_touch(lo, INS(lo, stage)->a[0]);
 }
 
-/* `panels` blocks of `nv` vectors, `width` columns apart, of the current row, to base + p * panel + at. */
+/* The current row as it is, to base + at. */
+static void pack_line(Low *lo, const View *w, KVal at)
+{
+    const TIns *i = INS(lo, w->stage);
+    int nv = i->type.c >= 4 * lo->L ? 4 : 1;
+    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -(int64_t)nv * lo->L)), x[4];
+    lo->width = i->type.c;
+    KVal c = snK_for(lo->k, ki(lo, 0), whole, ki(lo, (int64_t)nv * lo->L), 1);
+    for (int u = 0; u < nv; u++) {
+        lo->col = kadd(lo, c, ki(lo, (int64_t)u * lo->L));
+        x[u] = staged(lo, w->stage, false);
+    }
+    for (int u = 0; u < nv; u++) snK_store(lo->k, w->base, kadd(lo, at, kadd(lo, c, ki(lo, (int64_t)u * lo->L))), x[u], 0);
+    snK_end(lo->k);
+    if (!i->a[2] && i->type.c % (nv * lo->L) == 0) return;
+    lo->col = snK_for(lo->k, whole, limit, ki(lo, lo->L), 1);
+    snK_store(lo->k, w->base, kadd(lo, at, lo->col), staged(lo, w->stage, true), 0);
+    snK_end(lo->k);
+}
+
+/* The current row in blocks of `width` columns (`nv` vectors), to base + block * panel + at. */
 static void pack_row(Low *lo, const View *w, KVal at, int width, int nv, int64_t panel)
 {
     const TIns *i = INS(lo, w->stage);
@@ -149,10 +169,9 @@ static void pack_rows(Low *lo, const View *w)
 {
     const TIns *i = INS(lo, w->stage);
     KVal rows = count(lo, i->a[1], i->type.r);
-    int nv = i->type.c >= 4 * lo->L ? 4 : 1;
     KVal row = snK_for(lo->k, ki(lo, 0), rows, ki(lo, 1), 1);
     begin_row(lo, row, w->stage);
-    pack_row(lo, w, kmul(lo, row, w->panel), nv * lo->L, nv, (int64_t)nv * lo->L);
+    pack_line(lo, w, kmul(lo, row, w->panel));
     snK_end(lo->k);
     if (!i->a[1] && i->type.r % w->width == 0) return;
     KVal end = kmul(lo, op2(lo, K_div, op2(lo, K_add, rows, ki(lo, w->width - 1)), ki(lo, w->width)), w->width);
@@ -413,7 +432,7 @@ static void left_operand(Low *lo, TVal d, Micro *m)
         if (!lo->v[a].at) {
             snL_place(lo, a);
             snL_copy(lo, a, a);
-            SN_ASSERT(lo->v[a].how != H_CHAIN, "the left operand of a dot has no tile");
+            SN_ASSERT(lo->v[a].how != H_CHAIN || lo->v[a].k, "the left operand of a dot has no tile");
         }
         m->a = snL_tile_ptr(lo, a);
         ld = lo->v[a].ld;

@@ -328,8 +328,8 @@ typedef struct Packer { Arena *arena; char *block; size_t used; } Packer;
 static void *put(Packer *k, const void *from, size_t bytes) {
     size_t at = k->used;
     k->used += (bytes + 15) & ~(size_t)15;
-    if (!k->block) return snU_copy(k->arena, from, bytes + 1);
-    return bytes ? memcpy(k->block + at, from, bytes) : k->block + at;
+    void *to = k->block ? k->block + at : snU_alloc(k->arena, bytes + 1);
+    return bytes ? memcpy(to, from, bytes) : to;
 }
 
 static const char *put_text(Packer *k, const char *s) { return put(k, s ? s : "", strlen(s ? s : "") + 1); }

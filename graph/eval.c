@@ -11,9 +11,9 @@
 #include "graph/scalar.h"
 #include <math.h>
 
-/* given: per node, the value that takes its place; v == NULL = none. */
-#define MOST_ELEMENTS ((int64_t)1 << 31)
+#define MOST_ELEMENTS ((int64_t)1 << 31)                       /* of one graph's values: 16 GiB */
 
+/* given: per node, the value that takes its place; v == NULL = none. */
 typedef struct Eval { const Graph *g; EvalMode mode; const EvalEnv *env; Arena *a; EvalVal *vals; const EvalVal *given; } Eval;
 
 void snG_philox(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4])
@@ -48,16 +48,16 @@ void snG_init_leaf(const Graph *g, const Leaf *l, uint64_t seed, double *out)
 {
     const Type *t = snG_type(g, l->node);
     const char *name = snU_str(g->ctx, l->name);
-    uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
+    uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4] = { 0 };
     uint32_t stream = (uint32_t)snU_hash(name, strlen(name), 0) & 0x7fffffff;
     for (int64_t e = 0, n = snG_count(t); e < n; e++) {
         double v = l->init == INIT_ONES ? 1 : l->init == INIT_FULL ? l->a : 0;
         if (l->init == INIT_NORMAL) {
-            snG_philox(key, (uint32_t[4]){ (uint32_t)(e >> 1), 0xffffffff, 0, stream }, w);
+            if (!(e & 1)) snG_philox(key, (uint32_t[4]){ (uint32_t)(e >> 1), 0xffffffff, 0, stream }, w);
             double r = sqrt(-2 * log(unit(w[0]))), phi = 2 * M_PI * unit(w[1]);
             v = r * (e & 1 ? sin(phi) : cos(phi)) * l->a;
         } else if (l->init == INIT_UNIFORM) {
-            snG_philox(key, (uint32_t[4]){ (uint32_t)(e >> 2), 0xffffffff, 0, stream }, w);
+            if (!(e & 3)) snG_philox(key, (uint32_t[4]){ (uint32_t)(e >> 2), 0xffffffff, 0, stream }, w);
             v = l->a + (l->b - l->a) * ((double)(w[e & 3] >> 8) * 0x1p-24);
         }
         out[e] = snG_round((Dtype)t->dtype, v);
@@ -76,7 +76,7 @@ static void eval_random(Eval *e, NodeId id, double *y)
 {
     const Type *t = snG_type(e->g, id);
     bool keyed = snG_node(e->g, id)->nin > 0;
-    uint32_t key[2] = { (uint32_t)e->env->seed, (uint32_t)(e->env->seed >> 32) }, w[4];
+    uint32_t key[2] = { (uint32_t)e->env->seed, (uint32_t)(e->env->seed >> 32) }, w[4] = { 0 };
     uint32_t stream = (uint32_t)snG_attr_int(e->g, id, 1);
     int64_t n = snG_count(t), row = keyed ? n / t->dim[0] : n;
     const double *k = keyed ? e->vals[snG_in(e->g, id, 0)].v : NULL;
@@ -84,7 +84,7 @@ static void eval_random(Eval *e, NodeId id, double *y)
         int64_t j = i % row;
         uint32_t ctr[4] = { (uint32_t)(j >> 2), e->env->step, e->env->micro, stream };
         if (keyed) ctr[1] = (uint32_t)(int32_t)k[i / row], ctr[2] = 0, ctr[3] = stream | 0x80000000u;
-        snG_philox(key, ctr, w);
+        if (!(j & 3)) snG_philox(key, ctr, w);
         y[i] = (double)(w[j & 3] >> 8) * 0x1p-24;
     }
 }
@@ -224,14 +224,14 @@ static void strides_of(const Type *t, int64_t *s)
 /* y[i] = x[sum of index_k * step_k + base] over the shape of t. */
 static void copy_strided(const Type *t, double *y, const double *x, int64_t base, const int64_t *step)
 {
-    int64_t at[MAX_RANK] = { 0 }, p = base;
-    for (int64_t i = 0, n = snG_count(t); i < n; i++) {
-        y[i] = x[p];
-        for (int k = t->rank - 1; k >= 0; k--) {
-            p += step[k];
+    int last = t->rank - 1;
+    int64_t at[MAX_RANK] = { 0 }, n = t->rank ? t->dim[last] : 1, s = t->rank ? step[last] : 0;
+    for (int64_t row = 0, rows = snG_count(t) / n; row < rows; row++, y += n) {
+        for (int64_t j = 0; j < n; j++) y[j] = x[base + j * s];
+        for (int k = last - 1; k >= 0; k--) {
+            base += step[k];
             if (++at[k] < t->dim[k]) break;
-            p -= step[k] * t->dim[k];
-            at[k] = 0;
+            base -= step[k] * at[k], at[k] = 0;
         }
     }
 }
@@ -275,36 +275,50 @@ static void eval_move(Eval *e, NodeId id, double *y)
 
 /* -- Contractions and rows by index ---------------------------------------------------------------------------------- */
 
-/* c[j] += sum over p of a[p * step] * b[p * n + j], in the order of p. */
-static void add_row(double *restrict c, const double *a, int64_t step, const double *restrict b, int64_t k, int64_t n, bool f32)
+/* Panels of eight columns, in registers as four pairs: what both SSE2 and NEON have. */
+enum { LANES = 8 };
+typedef double Pair __attribute__((vector_size(16)));
+typedef float Narrow __attribute__((vector_size(8)));
+
+/* b[k, n], or its transpose, as panels [panel][k][LANES], padded by zeros. */
+static void pack(double *to, const double *b, int64_t k, int64_t n, bool turned)
 {
-    for (int64_t p = 0; p < k; p++, b += n) {
-        double x = a[p * step];
-        if (f32) for (int64_t j = 0; j < n; j++) c[j] = (float)(c[j] + x * b[j]);
-        else for (int64_t j = 0; j < n; j++) c[j] += x * b[j];
-    }
+    for (int64_t j = 0; j < n; j += LANES)
+        for (int64_t p = 0; p < k; p++, to += LANES)
+            for (int64_t l = 0; l < LANES && j + l < n; l++) to[l] = turned ? b[(j + l) * k + p] : b[p * n + j + l];
 }
 
-static void transposed(double *to, const double *x, int64_t rows, int64_t cols)
+/* y[l] = sum over p of a[p * step] * b[p][l], in the order of p; f32: rounded after every step. */
+static void dot(double *y, int64_t lanes, const double *a, int64_t step, const Pair *b, int64_t k, bool f32)
 {
-    for (int64_t i = 0; i < rows; i++) for (int64_t j = 0; j < cols; j++) to[j * rows + i] = x[i * cols + j];
+    Pair s0 = { 0 }, s1 = s0, s2 = s0, s3 = s0;
+#define ROUND(s) __builtin_convertvector(__builtin_convertvector(s, Narrow), Pair)
+    for (int64_t p = 0; p < k; p++, b += LANES / 2) {
+        Pair x = { a[p * step], a[p * step] };
+        s0 += x * b[0], s1 += x * b[1], s2 += x * b[2], s3 += x * b[3];
+        if (f32) s0 = ROUND(s0), s1 = ROUND(s1), s2 = ROUND(s2), s3 = ROUND(s3);
+    }
+#undef ROUND
+    Pair s[] = { s0, s1, s2, s3 };
+    memcpy(y, s, sizeof(double) * (size_t)lanes);
 }
 
 static void eval_matmul(Eval *e, NodeId id, double *y)
 {
     const Type *t = snG_type(e->g, id), *ta = snG_type(e->g, snG_in(e->g, id, 0));
     bool tra = snG_attr_int(e->g, id, 0), trb = snG_attr_int(e->g, id, 1), f32 = sums_f32(e, t);
-    int64_t m = t->dim[t->rank - 2], n = t->dim[t->rank - 1], k = ta->dim[ta->rank - (tra ? 2 : 1)], batch = snG_count(t) / (m * n);
+    int64_t m = t->dim[t->rank - 2], n = t->dim[t->rank - 1], k = ta->dim[ta->rank - (tra ? 2 : 1)], count = snG_count(t);
     const double *A = e->vals[snG_in(e->g, id, 0)].v, *B = e->vals[snG_in(e->g, id, 1)].v;
     ArenaMark mark = snU_mark(e->a);
-    double *turned = trb ? NEWN(e->a, double, k * n) : NULL;
-    for (int64_t b = 0; b < batch; b++, A += m * k, B += k * n) {
-        if (trb) transposed(turned, B, n, k);
-        for (int64_t i = 0; i < m; i++)
-            add_row(y + (b * m + i) * n, tra ? A + i : A + i * k, tra ? m : 1, trb ? turned : B, k, n, f32);
+    double *b = NEWN(e->a, double, (n + LANES - 1) / LANES * LANES * k);
+    for (double *c = y; c < y + count; c += m * n, A += m * k, B += k * n) {
+        pack(b, B, k, n, trb);
+        for (int64_t j = 0; j < n; j += LANES)
+            for (int64_t i = 0; i < m; i++)
+                dot(c + i * n + j, n - j < LANES ? n - j : LANES, tra ? A + i : A + i * k, tra ? m : 1, (const Pair *)(b + j * k), k, f32);
     }
     snU_reset(e->a, mark);
-    for (int64_t i = 0, c = snG_count(t); i < c; i++) y[i] = rounded(e, t, y[i]);
+    for (int64_t i = 0; i < count; i++) y[i] = rounded(e, t, y[i]);
 }
 
 static int64_t checked_row(Eval *e, NodeId id, double v, int64_t rows)
@@ -418,7 +432,8 @@ static EvalVal *given_values(const Eval *e)
         if (!k) continue;
         const EvalVal *v = &e->env->vals[k - 1];
         if (v->n != n)
-            snU_fail(g->ctx, SN_SHAPE, snG_node(g, id)->loc, "%s: %lld values given, %lld needed", snG_node_name(g, id), (long long)v->n, (long long)n);
+            snU_fail(g->ctx, SN_SHAPE, snG_node(g, id)->loc, "%s: %lld values given, %lld needed", snG_node_name(g, id),
+                     (long long)v->n, (long long)n);
         given[id] = (EvalVal){ NEWN(e->a, double, n), n };
         for (int64_t i = 0; i < n; i++) given[id].v[i] = rounded(e, t, v->v[i]);
     }

@@ -135,7 +135,7 @@ static bool same_node(const Graph *g, NodeId id, unsigned op, const NodeId *x, u
     const Node *n = snG_node(g, id);
     if (n->op != op || n->nin != nin || n->attr != attr) return false;
     const NodeId *in = &g->operands.v[n->in];
-    if (!memcmp(in, x, sizeof(NodeId) * nin)) return true;
+    if (!nin || !memcmp(in, x, sizeof(NodeId) * nin)) return true;
     return comm && in[0] == x[1] && in[1] == x[0];
 }
 

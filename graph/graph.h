@@ -235,8 +235,9 @@ typedef struct EvalEnv {
     const char *const *names; const EvalVal *vals; int n;  /* leaf values (any named node may be replaced) */
     uint64_t seed; uint32_t step, micro;
 } EvalEnv;
-/* Every node's value into vals[id] (one EvalVal per node, allocated in a; multi-results: snG_eval_part). Leaves that are not bound take their
-   initialiser (normal and uniform from Philox stream = hash of the name) or fail. */
+/* The value of every node that outputs and updates need into vals[id] (of all nodes where a graph has neither), allocated in a, which
+   is not the context's arena. A topk node holds its values; its indices are the node part(x, 1). Leaves that are not bound take their
+   initialiser (normal and uniform from Philox stream = hash of the name) or fail. random: see the head of eval.c. */
 void snG_eval(const Graph *g, EvalMode mode, const EvalEnv *env, Arena *a, EvalVal *vals);
 /* Initial value of a leaf: the one definition that evaluator and runtime share (runtime/init.c has the same formulas, tested equal). */
 void snG_init_leaf(const Graph *g, const Leaf *l, uint64_t seed, double *out);

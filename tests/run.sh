@@ -9,7 +9,8 @@
 set -u
 cd "$(dirname "$0")/.."
 ROOT=$PWD
-SINTER=$ROOT/build/sinter
+BUILD=${SN_BUILD:-$ROOT/build}          # where to build
+SINTER=$BUILD/sinter
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/sinter-tests.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
 LONG=${SN_LONG:-0}
@@ -72,7 +73,7 @@ build() {
 unit_tests() {
     for source in tests/unit_*.c; do
         name=$(basename "$source" .c)
-        counted "$name" "build/$name"
+        counted "$name" "$BUILD/$name"
     done
 }
 
@@ -84,7 +85,7 @@ golden() {
             # shellcheck disable=SC2086
             if "$SINTER" run "models/$arm.sn" $TINY -D qk_norm=1 --graph train --grad --fuse $fuse --in "tests/golden/$arm.in.safetensors" \
                     --out "$WORK/$arm.safetensors" >"$WORK/out" 2>&1; then
-                check "golden $arm, fuse $fuse: loss 1e-5, gradients 1e-4" build/tool_compare "tests/golden/$arm.want.safetensors" "$WORK/$arm.safetensors" 1e-5 1e-4
+                check "golden $arm, fuse $fuse: loss 1e-5, gradients 1e-4" "$BUILD/tool_compare" "tests/golden/$arm.want.safetensors" "$WORK/$arm.safetensors" 1e-5 1e-4
             else
                 fail "golden $arm, fuse $fuse: sinter run"; tail -n 5 "$WORK/out"
             fi
@@ -92,7 +93,7 @@ golden() {
         # shellcheck disable=SC2086
         "$SINTER" run "models/$arm.sn" $TINY -D qk_norm=1 --graph train --grad --device eval --in "tests/golden/$arm.in.safetensors" \
             --out "$WORK/$arm.eval.safetensors" >"$WORK/out" 2>&1
-        check "golden $arm, reference evaluator" build/tool_compare "tests/golden/$arm.want.safetensors" "$WORK/$arm.eval.safetensors" 1e-5 1e-4
+        check "golden $arm, reference evaluator" "$BUILD/tool_compare" "tests/golden/$arm.want.safetensors" "$WORK/$arm.eval.safetensors" 1e-5 1e-4
     done
 }
 
@@ -110,9 +111,9 @@ resume() {
     train whole 12 >"$WORK/out" 2>&1 || { fail "train 12 steps"; tail -n 5 "$WORK/out"; return; }
     pass "train 12 steps"
     train half 6 >"$WORK/out" 2>&1 && train half 12 --resume >"$WORK/out" 2>&1
-    check "resume after 6 steps: the same bits" build/tool_compare "$WORK/whole/last.safetensors" "$WORK/half/last.safetensors" exact
+    check "resume after 6 steps: the same bits" "$BUILD/tool_compare" "$WORK/whole/last.safetensors" "$WORK/half/last.safetensors" exact
     train one 12 --threads 1 >"$WORK/out" 2>&1
-    check "one thread: the same bits" build/tool_compare "$WORK/whole/last.safetensors" "$WORK/one/last.safetensors" exact
+    check "one thread: the same bits" "$BUILD/tool_compare" "$WORK/whole/last.safetensors" "$WORK/one/last.safetensors" exact
     train accum 6 --accum 2 >"$WORK/out" 2>&1
     check "gradient accumulation runs" grep -q '"kind":"end"' "$WORK/accum/log.jsonl"
 }
@@ -130,7 +131,7 @@ kill_and_resume() {
         tries=$((tries + 1))
     done
     train killed 400 --eval-every 20 --resume >"$WORK/out" 2>&1
-    check "killed 8 times by SIGKILL, resumed: the same bits" build/tool_compare "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
+    check "killed 8 times by SIGKILL, resumed: the same bits" "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
 }
 
 # Both arms see the same windows: the order depends on the seed alone, at any accumulation.
@@ -160,12 +161,12 @@ fuzz() {
     "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
     seeds=$(ls tests/text/*.sn tests/passes/*.sn models/*.sn tests/codegen/*.kir tests/codegen/*.kt 2>/dev/null)
     # shellcheck disable=SC2086
-    check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" build/asan/tool_fuzz 1 $count $seeds
-    check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" build/asan/tool_fuzz 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
+    check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 1 $count $seeds
+    check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
 }
 
 install_missing
-if ! build build "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
+if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
 unit_tests
 counted "text tests" "$SINTER" test tests
@@ -173,5 +174,5 @@ golden
 resume
 kill_and_resume
 command_line
-if build build/asan tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON; then fuzz; else fail "build under ASan and UBSan"; fi
+if build "$BUILD/asan" tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON; then fuzz; else fail "build under ASan and UBSan"; fi
 finish

@@ -169,7 +169,7 @@ static void run_eval(const Case *t)
     sn_ctx_free(c);
 }
 
-/* -- Folding: what the output is: a leaf's name, a constant's value or an op ----------------------------------------------------------------------- */
+/* -- Folding: what the output is: a leaf's name, a constant's value or an op -------------------------------- */
 
 static const Case fold_cases[] = {
     { "output o = x + 0", "x" }, { "output o = 0 + x", "x" }, { "output o = x - 0", "x" }, { "output o = x * 1", "x" },
@@ -282,6 +282,22 @@ static void test_random(void)
     sn_ctx_free(c);
 }
 
+/* A value given for a named node takes its place, and what only that node reads is not needed. */
+static void test_given(void)
+{
+    sn_ctx *c = sn_ctx_new();
+    Arena a = { 0 };
+    Module *m = parse(c, "input nowhere: f32[]\n z = s * nowhere\n output o = z + 1");
+    CHECK(m, "%s", c->message);
+    const Graph *g = m->graphs.v[0];
+    EvalVal *out = NEWN(&a, EvalVal, g->nodes.n);
+    snG_eval(g, EVAL_F64, &(EvalEnv){ (const char *const[]){ "z" }, &(EvalVal){ (double[]){ 41 }, 1 }, 1, .seed = 1 }, &a, out);
+    CHECK(out[g->outputs.v[0].node].v[0] == 42, "z is given");
+    snG_free_module(m);
+    snU_free_arena(&a);
+    sn_ctx_free(c);
+}
+
 static void test_round(void)
 {
     static const struct { Dtype d; double in, out; } t[] = {
@@ -375,6 +391,7 @@ int main(void)
 {
     test_philox();
     test_random();
+    test_given();
     test_round();
     test_cons();
     test_leaves();

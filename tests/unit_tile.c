@@ -1,4 +1,5 @@
-/* unit_tile.c: tile programs: builder, text, and the CPU lowering. In: nothing, or a seed. Out: `N passed, N failed`.
+/* unit_tile.c: tile programs: builder, text, and the CPU lowering. In: nothing, or a seed, or a seed and a
+   vector length (4, 8, 16). Out: `N passed, N failed`.
 
    Every case is a tile program. It must print, parse and print the same; it is lowered and compiled, run on random inputs in
    random chunks of its grid, with outputs poisoned, and compared with snT_eval, the plain interpreter: floats within
@@ -17,6 +18,7 @@ static sn_ctx ctx;
 static Arena arena;
 static Target target;
 static int passed, failed;
+static int64_t values, nan_values;   /* compared, and how many of them were NaN: undefined, poison or meant */
 static uint64_t rng_state = 88172645463325252u;
 
 typedef struct Case { Tile *t; Kernel *k; char what[96]; double tolerance; int64_t index_limit; } Case;
@@ -63,6 +65,7 @@ static bool compare(const Case *q, int p, const void *got, const void *want)
         if (w > scale && w < 1e30) scale = w;
     }
     for (int64_t i = 0; i < b->count; i++) {
+        nan_values += snT_read(want, (Dtype)b->dtype, i) != snT_read(want, (Dtype)b->dtype, i), values++;
         double g = snT_read(got, (Dtype)b->dtype, i), w = snT_read(want, (Dtype)b->dtype, i);
         if (close_enough(g, w, scale + 1e-3, q->tolerance, b->dtype)) continue;
         printf("FAILED %s: %s[%lld] = %.9g, should be %.9g\n", q->what, snU_str(&ctx, b->name), (long long)i, g, w);
@@ -86,9 +89,9 @@ static bool run_case(const Case *q, SnHostKernel f)
         if (b->written && !strstr(q->what, "scatter")) memset(got[p], b->dtype == SN_BOOL ? 1 : 0xff, bytes);
         memcpy(want[p], got[p], bytes);
     }
-    size_t room = ((size_t)q->k->scratch + 127) / 64 * 64;
-    void *scratch = aligned_alloc(64, room);
-    memset(scratch, 0xff, room);
+    size_t room = ((size_t)q->k->scratch + 63) / 64 * 64, guard = 4096;
+    unsigned char *scratch = aligned_alloc(64, room + guard);
+    memset(scratch, 0xff, room + guard);
     for (int64_t a = 0, b; a < tasks; a = b) {
         b = a + 1 + rnd((uint32_t)tasks + 2);
         if (b > tasks) b = tasks;
@@ -96,6 +99,8 @@ static bool run_case(const Case *q, SnHostKernel f)
     }
     snT_eval(t, want, (uint32_t[]){ la.seed[0], la.seed[1], la.step, la.micro }, 0, tasks);
     bool ok = true;
+    for (size_t n = 0; n < guard; n++) ok &= scratch[room + n] == 0xff;
+    if (!ok) printf("FAILED %s: wrote past its scratch\n", q->what);
     for (uint32_t p = 0; p < t->params.n; p++) {
         if (ok && t->params.v[p].written) ok = compare(q, (int)p, got[p], want[p]);
         free(got[p]), free(want[p]);
@@ -579,7 +584,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1) rng_state ^= strtoull(argv[1], NULL, 10) * 0x9e3779b97f4a7c15u;
     SN_ENTER(&ctx, printf("FAILED %s\n", ctx.message); return 1);
-    snK_target(&ctx, argc > 2 ? argv[2] : "host", &target);
+    snK_target(&ctx, "host", &target);
+    if (argc > 2) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16;   /* LLVM splits what the CPU lacks */
     test_text();
     test_functions();
     test_casts();
@@ -598,6 +604,7 @@ int main(int argc, char **argv)
     flush();
     SN_LEAVE(&ctx);
     snU_free_arena(&arena);
+    printf("%lld values, %.0f %% of them NaN\n", (long long)values, 100.0 * (double)nan_values / (double)(values + 1));
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

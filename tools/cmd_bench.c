@@ -76,7 +76,7 @@ static int time_steps(StepBench *b) {
 static void layerless(char out[64], const char *name) {
     size_t n = 0;
     for (const char *p = name; *p && n < 63; ) {
-        bool number = isdigit((unsigned char)*p) && (p == name || p[-1] == '.') && (p[strspn(p, "0123456789")] == '.' || !p[strspn(p, "0123456789")]);
+        bool number = isdigit((unsigned char)*p) && p > name && p[-1] == '.' && p[strspn(p, "0123456789")] == '.';
         if (number) out[n++] = '*', p += strspn(p, "0123456789");
         else out[n++] = *p++;
     }
