@@ -280,7 +280,7 @@ static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, co
     if (f->place[p] == FULL) return same && full == mine ? SAME : APART;
     if (!A->red || B->col) return APART;
     if (same && mine * A->cols == full && !B->red) return STATS;
-    if (same && mine == full && B->red && B->cols == A->cols) return APART;
+    if (same && mine == full && B->red && B->cols == A->cols) return SAME;      /* a row value of both */
     if (mine != full || (B->red && B->cols != A->cols) || !ends_with(dom, A->cols)) return APART;
     if (A->cols > 1) {
         id.k[dom->n - 1] = 0;
@@ -484,30 +484,28 @@ static void mark_output(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *u
     if (f->set[p] >= 0 && root(f, f->set[p]) != root(f, edge->set)) f->place[p] |= 64;
 }
 
-/* Tensors of full size that computing x again would read; 9 when it is not light. */
-static int large_reads(Fuse *f, NodeId x, int64_t full, NodeId *last, int depth) {
+/* A value in the making: the light nodes that would be computed again, the large tensor they read. */
+typedef struct Light { NodeId node[16], large; int n; int64_t full; } Light;
+
+/* Collects what computing x again takes; false when that is not light, or reads two tensors of full size. */
+static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
     static const uint16_t light[] = { OP_add, OP_sub, OP_mul, OP_neg, OP_select, OP_cast, OP_not, OP_lt, OP_le, OP_gt, OP_ge, OP_eq, OP_ne, OP_max, OP_min };
     const Graph *g = f->g;
-    bool ok = false;
-    int n = 0;
-    while (is_virtual(f, x) && snP_is_view(g, x)) x = snG_in(g, x, 0);
-    if (f->cheap[x]) return 0;
-    if (is_leaf(g, x) || (depth && !f->again[x])) {
-        bool memory = is_leaf(g, x) || (f->set[x] >= 0 && f->place[x] & 64 && snG_node(g, x)->op != OP_random);
-        bool again = x == *last || snG_count(snG_type(g, x)) < full;
-        *last = again ? *last : x;
-        return !memory ? 9 : !again;
+    while (!f->again[x] && is_virtual(f, x) && snP_is_view(g, x)) x = snG_in(g, x, 0);
+    if (f->cheap[x] && !f->stored[x]) return true;
+    bool memory = is_leaf(g, x) || (depth && f->set[x] >= 0 && f->place[x] & 64);
+    if (memory) {
+        if (snG_count(snG_type(g, x)) < l->full || x == l->large) return true;
+        if (l->large || snG_node(g, x)->op == OP_random) return false;
+        l->large = x;
+        return true;
     }
+    bool ok = false;
     for (size_t i = 0; i < sizeof light / sizeof *light; i++) ok |= snG_node(g, x)->op == light[i];
-    if (!ok || depth > 3) return 9;
-    for (unsigned i = 0; i < snG_node(g, x)->nin; i++) n += large_reads(f, snG_in(g, x, i), full, last, depth + 1);
-    return n;
-}
-
-/* Reads one tensor of its own size that is in memory anyway, and does little with it. */
-static bool worth_again(Fuse *f, NodeId id) {
-    NodeId last = 0;
-    return large_reads(f, id, snG_count(snG_type(f->g, id)), &last, 0) <= 1;
+    if (!ok || depth > 4 || l->n == 16 || f->stored[x]) return false;
+    if (!f->again[x]) l->node[l->n++] = x;
+    for (unsigned i = 0; i < snG_node(g, x)->nin; i++) if (!collect_light(f, snG_in(g, x, i), l, depth + 1)) return false;
+    return true;
 }
 
 /* Every reader, through virtual nodes, computes elements or rows: no contraction, no table, no copy. */
@@ -539,10 +537,16 @@ static void compute_again(Fuse *f) {
     for (uint32_t i = 0; i < g->outputs.n; i++) f->place[g->outputs.v[i].node] |= 192;
     for (uint32_t i = 0; i < g->updates.n; i++) f->place[g->updates.v[i].value] |= 192;
     for (NodeId id = 1; id < g->nodes.n; id++) {
-        if (f->set[id] < 0 || (f->place[id] & 192) != 64 || f->place[id] - 64 != FULL || f->stored[id] || !worth_again(f, id)) continue;
-        f->again[id] = 1;
-        if (readers_can(f, id, id, 0)) f->sets.v[root(f, f->set[id])].n--, f->set[id] = -1;
-        else f->again[id] = 0;
+        Light l = { .full = snG_count(snG_type(g, id)) };
+        if (f->set[id] < 0 || f->place[id] != (64 | FULL) || !collect_light(f, id, &l, 0)) continue;
+        for (int i = 0; i < l.n; i++) f->again[l.node[i]] = 1;
+        bool can = readers_can(f, id, id, 0);
+        for (int i = 0; i < l.n; i++) {
+            NodeId x = l.node[i];
+            if (!can) { f->again[x] = 0; continue; }
+            f->sets.v[root(f, f->set[x])].n--;
+            f->set[x] = -1;
+        }
     }
 }
 

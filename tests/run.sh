@@ -114,27 +114,37 @@ resume() {
     check "resume after 6 steps: the same bits" "$BUILD/tool_compare" "$WORK/whole/last.safetensors" "$WORK/half/last.safetensors" exact
     train one 12 --threads 1 >"$WORK/out" 2>&1
     check "one thread: the same bits" "$BUILD/tool_compare" "$WORK/whole/last.safetensors" "$WORK/one/last.safetensors" exact
-    train accum 6 --accum 2 >"$WORK/out" 2>&1
-    check "gradient accumulation runs" grep -q '"kind":"end"' "$WORK/accum/log.jsonl"
+    # Four rows twice are eight rows once: the same windows, the same masks, the loss normalised over all of them.
+    train accum 6 --accum 2 --set dropout=0 >"$WORK/out" 2>&1
+    train rows 6 -D batch=8 --set dropout=0 >"$WORK/out" 2>&1
+    check "two micro-batches are one batch" "$BUILD/tool_compare" "$WORK/rows/last.safetensors" "$WORK/accum/last.safetensors" all 2e-3
 }
 
-# Killed again and again at any moment; in the end the bits of the run that was not.
+# Killed at eight moments, wherever it is then: between steps, in an evaluation, in a save. In the end, the bits of the run that was not.
 kill_and_resume() {
-    train calm 400 --eval-every 20 >"$WORK/out" 2>&1 || { fail "train 400 steps"; tail -n 5 "$WORK/out"; return; }
-    tries=0
-    while [ $tries -lt 8 ]; do
-        (EXEC=exec; train killed 400 --eval-every 20 --resume >"$WORK/out" 2>&1) &
+    train calm 600 --eval-every 20 >"$WORK/out" 2>&1 || { fail "train 600 steps"; tail -n 5 "$WORK/out"; return; }
+    at=0 killed=
+    while [ $at -lt 560 ]; do
+        at=$((at + 70))
+        (EXEC=exec; train killed 600 --eval-every 20 --resume >"$WORK/out" 2>&1) &
         pid=$!
-        sleep "0.$((3 + tries * 2 % 7))"
+        tries=0
+        until [ "$(last_step)" -ge $at ] || [ $tries -gt 600 ]; do
+            sleep 0.05
+            tries=$((tries + 1))
+        done
         kill -9 $pid 2>/dev/null
         wait $pid 2>/dev/null
-        tries=$((tries + 1))
+        killed="$killed $(last_step)"
     done
-    train killed 400 --eval-every 20 --resume >"$WORK/out" 2>&1
-    check "killed 8 times by SIGKILL, resumed: the same bits" "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
+    train killed 600 --eval-every 20 --resume >"$WORK/out" 2>&1
+    check "killed at steps$killed of 600, resumed: the same bits" "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
+}
+last_step() {
+    step=$(tail -n 1 "$WORK/killed/log.jsonl" 2>/dev/null | sed -n 's/.*"step":\([0-9]*\).*/\1/p')
+    echo "${step:-0}"
 }
 
-# Both arms see the same windows: the order depends on the seed alone, at any accumulation.
 command_line() {
     check "sinter --help" "$SINTER" --help
     for command in print check ops run train eval bench report devices test; do

@@ -1,6 +1,7 @@
 /* tool_compare.c: compares two tensor files, for tests/run.sh.
 
      tool_compare WANT GOT exact             every tensor of WANT is in GOT, bit for bit
+     tool_compare WANT GOT all TOL           every tensor of WANT (all f32) is in GOT, within TOL, measured as below
      tool_compare WANT GOT LOSS GRAD         `loss` within LOSS, every `grad.*` within GRAD: largest difference over the largest
                                              value of the tensor, and root mean square over root mean square
 
@@ -42,14 +43,14 @@ static int compare_exact(const sn_file *w, const sn_file *g) {
     return bad != 0;
 }
 
-static int compare_close(const sn_file *w, const sn_file *g, double loss_tol, double grad_tol) {
+static int compare_close(const sn_file *w, const sn_file *g, bool all, double loss_tol, double grad_tol) {
     int bad = 0, n = 0;
     double worst = 0;
     const char *name = "";
     for (int i = 0; i < sn_file_count(w); i++) {
         const sn_tensor *a = sn_file_at(w, i), *b = sn_file_find(g, a->name);
         bool loss = !strcmp(a->name, "loss");
-        if (!loss && strncmp(a->name, "grad.", 5)) continue;
+        if (!all && !loss && strncmp(a->name, "grad.", 5)) continue;
         double d = b && b->bytes == a->bytes ? distance(a, b) : INFINITY, tol = loss ? loss_tol : grad_tol;
         n++;
         if (d / tol > worst) worst = d / tol, name = a->name;
@@ -68,7 +69,9 @@ int main(int argc, char **argv) {
     if (!w) { printf("%s\n", err); return 1; }
     sn_file *g = sn_file_open(argv[2], err);
     if (!g) { printf("%s\n", err); return 1; }
-    int rc = !strcmp(argv[3], "exact") ? compare_exact(w, g) : compare_close(w, g, atof(argv[3]), argc > 4 ? atof(argv[4]) : atof(argv[3]));
+    bool all = !strcmp(argv[3], "all");
+    double last = atof(argv[argc - 1]);
+    int rc = !strcmp(argv[3], "exact") ? compare_exact(w, g) : compare_close(w, g, all, all ? last : atof(argv[3]), last);
     sn_file_close(w);
     sn_file_close(g);
     return rc;
