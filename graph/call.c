@@ -195,13 +195,18 @@ static void check_attrs(const Args *a, const Call *k, const OpInfo *op) {
 }
 
 /* The stream of a random(...) that names none: equal calls in two places of a model differ. */
-static int64_t auto_stream(Elab *e) {
-    if (e->in_op) snU_fail(e->c, SN_UNSUPPORTED, snG_here(e).loc, "random inside an op needs an explicit stream; or make the op a block");
-    PathInfo *p = snG_path_info(e, e->path);
+int64_t snG_next_stream(sn_ctx *c, Instances *in, Sym path) {
     char text[32];
-    snprintf(text, sizeof text, "#%u", p->draws++);
-    const char *path = snU_str(e->c, e->path);
-    return (int64_t)(snU_hash(text, strlen(text), snU_hash(path, strlen(path), 0)) & 0x7fffffff);
+    snprintf(text, sizeof text, "#%u", snG_path_info(in, path)->draws++);
+    const char *s = snU_str(c, path);
+    return (int64_t)(snU_hash(text, strlen(text), snU_hash(s, strlen(s), 0)) & 0x7fffffff);
+}
+
+static int64_t auto_stream(Elab *e) {
+    if (e->in_op)
+        snU_fail(e->c, SN_UNSUPPORTED, snG_here(e).loc,
+                 "random inside an op needs an explicit stream; or make the op a block");
+    return snG_next_stream(e->c, e->instances, e->path);
 }
 
 /* Dim names of a written shape go into the type of a node that was just made. */

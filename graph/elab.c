@@ -78,6 +78,8 @@ void snG_elab_begin(Elab *e, sn_ctx *c, Graph *g, Names *names) {
     *e = (Elab){ .c = c, .f = c->front, .g = g, .names = names };
     e->gen = ++e->f->gen;
     e->base = e->frame = e->f->binds.n;
+    e->own.arena = &c->scratch;
+    e->instances = &e->own;
 }
 
 static void pop_bindings(Front *f, uint32_t n) {

@@ -211,8 +211,6 @@ void snG_free_module(Module *m);
 /* Elaborate one expression in which `names[i]` mean `vals[i]`: gradient texts and rule right-hand sides. Attributes of the
    node being differentiated are visible as compile-time numbers/lists through `attrs_of` (0 = none). */
 NodeId snG_expr(Graph *g, Here at, const char *text, const Sym *names, const NodeId *vals, int n, NodeId attrs_of);
-/* Call a block or op by name, as the text would: the C DSL and the optimizer pass share std.sn this way. */
-NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nargs, const char *attr_text);
 
 void snG_print(StrBuf *b, const Graph *g);                                 /* the flat form; parses back to the same graph */
 void snG_print_path(StrBuf *b, const Graph *g, const char *prefix);        /* only nodes whose name or path starts so */

@@ -479,6 +479,13 @@ static bool has_dead_nodes(const Graph *g) {
     return dead;
 }
 
+Graph *snG_drop_dead(Graph *g) {
+    if (!has_dead_nodes(g)) return g;
+    Graph *live = snG_dce(g);
+    snG_free(g);
+    return live;
+}
+
 static void elaborate_graph(Loader *l, const Body *b) {
     sn_ctx *c = l->e.c;
     Graph *g = snG_new(c, b->name);
@@ -492,10 +499,7 @@ static void elaborate_graph(Loader *l, const Body *b) {
     e.t = &b->src->toks[b->first];
     snG_statements(&e);
     snG_elab_end(&e);
-    if (has_dead_nodes(g)) {
-        l->m->graphs.v[at] = snG_dce(g);
-        snG_free(g);
-    }
+    l->m->graphs.v[at] = snG_drop_dead(g);
 }
 
 /* A weight or state of one name is one storage in all graphs of a file. */

@@ -18,14 +18,14 @@ static Sym join(sn_ctx *c, Sym path, Sym name) {
     return path ? snU_symf(c, "%s.%s", snU_str(c, path), snU_str(c, name)) : name;
 }
 
-PathInfo *snG_path_info(Elab *e, Sym path) {
-    uint32_t i = snU_find(&e->paths, (uint64_t)path + 1);
+PathInfo *snG_path_info(Instances *in, Sym path) {
+    uint32_t i = snU_find(&in->at, (uint64_t)path + 1);
     if (!i) {
-        PUSH(&e->c->scratch, e->path_info, (PathInfo){ .path = path });
-        i = e->path_info.n;
-        snU_insert(&e->c->scratch, &e->paths, (uint64_t)path + 1, i);
+        PUSH(in->arena, in->v, (PathInfo){ .path = path });
+        i = in->v.n;
+        snU_insert(in->arena, &in->at, (uint64_t)path + 1, i);
     }
-    return &e->path_info.v[i - 1];
+    return &in->v.v[i - 1];
 }
 
 /* -- Leaves ---------------------------------------------------------------------------------------------- */
@@ -297,11 +297,11 @@ void snG_statements(Elab *e) {
 static void enter_path(Elab *e, Sym name) {
     if (name == W__ || !e->g) return;
     Sym path = join(e->c, e->path, name), numbered = path;
-    PathInfo *p = snG_path_info(e, path);
+    PathInfo *p = snG_path_info(e->instances, path);
     if (p->uses++) {
         for (uint32_t k = p->uses - 1; ; k++) {
             numbered = snU_symf(e->c, "%s.%u", snU_str(e->c, path), k);
-            if (!snG_path_info(e, numbered)->uses++) break;
+            if (!snG_path_info(e->instances, numbered)->uses++) break;
         }
         e->autonum = numbered;
     }
@@ -496,13 +496,14 @@ NodeId snG_expr(Graph *g, Here at, const char *text, const Sym *names, const Nod
     return out;
 }
 
-NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nargs, const char *attr_text) {
+NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nargs, const char *attr_text,
+                Instances *instances) {
     sn_ctx *c = g->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
-    const char *text = snU_fmt(&c->scratch, "%s)", attr_text ? attr_text : "");
-    text = snU_fmt(&c->scratch, "(%s", text);
+    const char *text = snU_fmt(&c->scratch, "(%s)", attr_text ? attr_text : ""), *as = strstr(name, " as ");
     Elab e;
     begin_text(&e, g, at, text, strlen(text));
+    e.instances = instances;
     e.t++;
     for (uint32_t i = 0; i < g->leaves.n; i++)
         snU_insert(&c->scratch, &e.leaf_of, (uint64_t)g->leaves.v[i].name + 1, g->leaves.v[i].node);
@@ -512,7 +513,8 @@ NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nar
         PUSH(&c->arena, e.f->stack_names, 0);
     }
     uint32_t n = (uint32_t)nargs + snG_arguments(&e);
-    Val v = snG_call_named(&e, snU_symz(c, name), base, n, 0);
+    Sym callee = as ? snU_sym(c, name, (size_t)(as - name)) : snU_symz(c, name);
+    Val v = snG_call_named(&e, callee, base, n, as ? snU_symz(c, as + 4) : 0);
     e.f->stack.n = e.f->stack_names.n = base;
     NodeId out = snG_to_node(&e, v, 0);
     snG_elab_end(&e);

@@ -114,6 +114,11 @@ typedef struct Front {
 /* -- One elaboration --------------------------------------------------------------------------------------- */
 
 typedef struct PathInfo { Sym path; uint32_t uses, draws; } PathInfo;
+typedef struct Instances {                   /* what the paths of one graph have been used for */
+    Arena *arena;
+    HashMap at;                              /* Sym + 1 -> index + 1 */
+    VEC(PathInfo) v;
+} Instances;
 
 typedef struct Elab {
     sn_ctx *c;
@@ -131,8 +136,8 @@ typedef struct Elab {
     Val result;
     int depth, calls;
     uint64_t steps;
-    HashMap paths, leaf_of, out_of;          /* by Sym + 1 */
-    VEC(PathInfo) path_info;
+    Instances *instances, own;               /* own, unless several elaborations build one graph: the C DSL */
+    HashMap leaf_of, out_of;                 /* by Sym + 1 */
     DimName own_dims[16]; int nown;          /* dims of this graph only */
     Val leaf_val;                            /* what snG_lookup returned for a leaf or an own dim */
 } Elab;
@@ -172,10 +177,15 @@ uint32_t snG_arguments(Elab *e);                      /* args ")" onto f->stack 
 
 Body *snG_find_body(const Names *n, Sym name);        /* module.c */
 void snG_load_std(sn_ctx *c);                         /* module.c: std.sn, once per context */
+Graph *snG_drop_dead(Graph *g);                       /* module.c: g, or its live part, and then g is freed */
 
 /* parse.c */
 void snG_statements(Elab *e);                         /* up to "}" or return */
 Val snG_call_block(Elab *e, const Body *b, uint32_t args, uint32_t n, Sym as);
-PathInfo *snG_path_info(Elab *e, Sym path);
+PathInfo *snG_path_info(Instances *in, Sym path);
+int64_t snG_next_stream(sn_ctx *c, Instances *in, Sym path);   /* call.c: of a random(...) that names none */
+/* Calls a block or op of std.sn as a text would: "norm", or "norm as n1" for another instance name. */
+NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nargs, const char *attr_text,
+                Instances *instances);
 
 #endif

@@ -7,12 +7,17 @@
 
 /* -- Context --------------------------------------------------------------------------------------------- */
 
-/* What the DSL knows of a context beyond the compiler: scopes of its graphs and what it must free. */
-typedef struct Scope { const Graph *g; Sym path; } Scope;
+/* A graph under construction: its open scopes, and the instances made in it so far. */
+typedef struct Draft {
+    Graph *g;
+    bool owned;                                    /* made by sn_graph: freed with the context */
+    VEC(Sym) scopes;
+    Instances instances;
+} Draft;
+
 struct Dsl {
-    VEC(Graph *) graphs;
+    VEC(Draft *) drafts;
     VEC(Module *) modules;
-    VEC(Scope) scopes;
 };
 
 sn_ctx *sn_ctx_new(void) {
@@ -28,7 +33,8 @@ sn_ctx *sn_ctx_new(void) {
 void sn_ctx_free(sn_ctx *c) {
     if (!c) return;
     for (uint32_t i = 0; i < c->front->bodies.n; i++) snG_free(c->front->bodies.v[i].g);
-    for (uint32_t i = 0; i < c->dsl->graphs.n; i++) snG_free(c->dsl->graphs.v[i]);
+    for (uint32_t i = 0; i < c->dsl->drafts.n; i++)
+        if (c->dsl->drafts.v[i]->owned) snG_free(c->dsl->drafts.v[i]->g);
     for (uint32_t i = 0; i < c->dsl->modules.n; i++) snG_free_module(c->dsl->modules.v[i]);
     snU_free_arena(&c->scratch);
     snU_free_arena(&c->arena);
@@ -56,10 +62,33 @@ int sn_code(const sn_ctx *c) { return c->code; }
 
 /* -- Graphs and scopes ---------------------------------------------------------------------------------------- */
 
+static Draft *add_draft(Graph *g, bool owned) {
+    Arena *a = &g->ctx->arena;
+    Draft *d = NEW(a, Draft);
+    d->g = g;
+    d->owned = owned;
+    d->instances.arena = a;
+    PUSH(a, g->ctx->dsl->drafts, d);
+    return d;
+}
+
+/* The newest first: most contexts build one graph at a time. */
+static Draft *draft_of(Graph *g) {
+    const struct Dsl *d = g->ctx->dsl;
+    for (uint32_t i = d->drafts.n; i-- > 0; )
+        if (d->drafts.v[i]->g == g) return d->drafts.v[i];
+    return add_draft(g, false);
+}
+
 Graph *sn_graph(sn_ctx *c, const char *name) {
-    Graph *g = snG_new(c, snU_symz(c, name));
-    PUSH(&c->arena, c->dsl->graphs, g);
-    return g;
+    return add_draft(snG_new(c, snU_symz(c, name)), true)->g;
+}
+
+Graph *sn_finish(Graph *g) {
+    if (g->ctx->code) return NULL;
+    Draft *d = draft_of(g);
+    d->scopes.n = 0;
+    return d->g = snG_drop_dead(g);
 }
 
 Module *sn_load_model(sn_ctx *c, const char *path, const Define *defs, int ndefs) {
@@ -71,23 +100,17 @@ Module *sn_load_model(sn_ctx *c, const char *path, const Define *defs, int ndefs
 Graph *sn_get(const Module *m, const char *graph_name) { return snG_get(m, graph_name); }
 void sn_print(StrBuf *b, const Graph *g) { snG_print(b, g); }
 
-void sn_dim(Graph *g, const char *name, int64_t value) {
-    PUSH(g->arena, g->dims, ((DimName){ .name = snU_symz(g->ctx, name), .value = value }));
+static Sym path_of(Graph *g) {
+    const Draft *d = draft_of(g);
+    return d->scopes.n ? d->scopes.v[d->scopes.n - 1] : 0;
 }
 
-static Sym path_of(const Graph *g) {
-    const struct Dsl *d = g->ctx->dsl;
-    for (uint32_t i = d->scopes.n; i-- > 0; )
-        if (d->scopes.v[i].g == g) return d->scopes.v[i].path;
-    return 0;
-}
-
-static Sym under_path(const Graph *g, const char *name) {
+static Sym under_path(Graph *g, const char *name) {
     Sym path = path_of(g);
     return path ? snU_symf(g->ctx, "%s.%s", snU_str(g->ctx, path), name) : snU_symz(g->ctx, name);
 }
 
-static Here here(const Graph *g) { return (Here){ 0, path_of(g) }; }
+static Here here(Graph *g) { return (Here){ 0, path_of(g) }; }
 
 void sn_scope(Graph *g, const char *fmt, ...) {
     char name[256];
@@ -95,18 +118,24 @@ void sn_scope(Graph *g, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    Scope inner = { g, under_path(g, name) };
-    PUSH(&g->ctx->arena, g->ctx->dsl->scopes, inner);
+    PUSH(&g->ctx->arena, draft_of(g)->scopes, under_path(g, name));
 }
 
 void sn_end_scope(Graph *g) {
-    struct Dsl *d = g->ctx->dsl;
-    for (uint32_t i = d->scopes.n; i-- > 0; ) {
-        if (d->scopes.v[i].g != g) continue;
-        memmove(&d->scopes.v[i], &d->scopes.v[i + 1], sizeof *d->scopes.v * (d->scopes.n - i - 1));
-        d->scopes.n--;
-        return;
-    }
+    Draft *d = draft_of(g);
+    if (d->scopes.n) d->scopes.n--;
+}
+
+const char *sn_text(Graph *g, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *s = snU_alloc(&g->ctx->arena, (size_t)n + 1);
+    va_start(ap, fmt);
+    vsnprintf(s, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    return s;
 }
 
 /* -- Builders --------------------------------------------------------------------------------------------------- */
@@ -127,17 +156,72 @@ static NodeId use(Graph *g, sn_val v) {
     return v.id;
 }
 
+/* -- Extents: above the bits of the value, which named dim of the graph it is -------------------------------- */
+
+enum { MAX_DIMS = 1 << 14 };
+
+int64_t sn_dim(Graph *g, const char *name, int64_t value) {
+    sn_ctx *c = g->ctx;
+    if (c->code) return 0;
+    SN_ENTER(c, return 0);
+    if (value <= 0 || value > (int64_t)1 << 40) snU_fail(c, SN_SHAPE, 0, "%s cannot be %lld", name, (long long)value);
+    if (g->dims.n == MAX_DIMS) snU_fail(c, SN_UNSUPPORTED, 0, "at most %d dims", MAX_DIMS);
+    PUSH(g->arena, g->dims, ((DimName){ .name = snU_symz(c, name), .value = value }));
+    SN_LEAVE(c);
+    return (int64_t)g->dims.n << SN_EXTENT_BITS | value;
+}
+
+/* The name of an extent; none for what arithmetic has made of one. */
+static Sym name_of(const Graph *g, int64_t extent) {
+    uint64_t k = extent > 0 ? (uint64_t)extent >> SN_EXTENT_BITS : 0;
+    return k && k <= g->dims.n && g->dims.v[k - 1].value == sn_size(extent) ? g->dims.v[k - 1].name : 0;
+}
+
+static int64_t dimof(Graph *g, sn_val x, int axis) {
+    const Type *t = snG_type(g, use(g, x));
+    if (axis < -t->rank || axis >= t->rank) snU_fail(g->ctx, SN_SHAPE, 0, "axis %d of a tensor with %d axes", axis, t->rank);
+    int i = axis < 0 ? axis + t->rank : axis;
+    for (uint32_t k = 0; k < g->dims.n; k++)
+        if (t->name[i] && g->dims.v[k].name == t->name[i] && g->dims.v[k].value == t->dim[i])
+            return (int64_t)(k + 1) << SN_EXTENT_BITS | t->dim[i];
+    return t->dim[i];
+}
+
+int64_t sn_dimof(Graph *g, sn_val x, int axis) {
+    sn_ctx *c = g->ctx;
+    if (c->code) return 0;
+    SN_ENTER(c, return 0);
+    int64_t n = dimof(g, x, axis);
+    SN_LEAVE(c);
+    return n;
+}
+
 static Type type_of(Graph *g, Dtype d, sn_shape s) {
     Type t = { .dtype = (uint8_t)d, .rank = (uint8_t)s.rank };
     if (s.rank < 0 || s.rank > MAX_RANK) snU_fail(g->ctx, SN_SHAPE, 0, "a tensor has at most %d axes", MAX_RANK);
     for (int i = 0; i < s.rank; i++) {
-        t.dim[i] = s.dim[i];
-        if (s.dim[i] <= 0 || s.dim[i] > (int64_t)1 << 40) snU_fail(g->ctx, SN_SHAPE, 0, "a dimension cannot be %lld", (long long)s.dim[i]);
-        for (uint32_t k = 0; k < g->dims.n && !t.name[i]; k++)
-            if (g->dims.v[k].value == s.dim[i]) t.name[i] = g->dims.v[k].name;
+        t.dim[i] = sn_size(s.dim[i]);
+        t.name[i] = name_of(g, s.dim[i]);
+        if (t.dim[i] <= 0 || t.dim[i] > (int64_t)1 << 40)
+            snU_fail(g->ctx, SN_SHAPE, 0, "a dimension cannot be %lld", (long long)t.dim[i]);
     }
     return t;
 }
+
+/* Gives a node that was just made the names of the shape it was asked for. */
+static NodeId named(Graph *g, NodeId id, sn_shape s) {
+    Type t = *snG_type(g, id);
+    bool any = false;
+    if (id != g->nodes.n - 1 || t.rank != s.rank) return id;
+    for (int i = 0; i < s.rank; i++) {
+        t.name[i] = name_of(g, s.dim[i]);
+        any |= t.name[i] != 0;
+    }
+    if (any) g->nodes.v[id].type = snG_intern_type(g->ctx, &t);
+    return id;
+}
+
+/* -- Leaves and ends ------------------------------------------------------------------------------------------- */
 
 static NodeId add_leaf(Graph *g, unsigned op, Sym name, Dtype d, sn_shape s, sn_initial init) {
     Type t = type_of(g, d, s);
@@ -216,25 +300,31 @@ static AttrVal int_attr(int64_t i) { return (AttrVal){ .kind = A_INT, .i = { i }
 
 static AttrVal list_attr(sn_shape s) {
     AttrVal a = { .kind = A_LIST, .n = (uint8_t)(s.rank > 8 ? 8 : s.rank) };
-    for (int i = 0; i < a.n; i++) a.i[i] = s.dim[i];
+    for (int i = 0; i < a.n; i++) a.i[i] = sn_size(s.dim[i]);
     return a;
 }
 
 #define ATTRS(...) (&(Attrs){ .v = { __VA_ARGS__ } })
 
 sn_val sn_cast(Graph *g, sn_val x, Dtype to) { BUILD(g, add(g, OP_cast, &x, 1, ATTRS({ .kind = A_DTYPE, .i = { to } }))); }
-sn_val sn_iota(Graph *g, sn_shape s, int axis) { BUILD(g, add(g, OP_iota, NULL, 0, ATTRS(list_attr(s), int_attr(axis)))); }
 sn_val sn_sum(Graph *g, sn_val x, int axis) { BUILD(g, add(g, OP_sum, &x, 1, ATTRS({ .kind = A_LIST, .n = 1, .i = { axis } }))); }
 sn_val sn_sum_all(Graph *g, sn_val x) { BUILD(g, add(g, OP_sum, &x, 1, NULL)); }
 sn_val sn_amax(Graph *g, sn_val x, int axis) { BUILD(g, add(g, OP_amax, &x, 1, ATTRS(int_attr(axis)))); }
 sn_val sn_argmax(Graph *g, sn_val x, int axis) { BUILD(g, add(g, OP_argmax, &x, 1, ATTRS(int_attr(axis)))); }
-sn_val sn_reshape(Graph *g, sn_val x, sn_shape s) { BUILD(g, add(g, OP_reshape, &x, 1, ATTRS(list_attr(s)))); }
 sn_val sn_permute(Graph *g, sn_val x, sn_shape perm) { BUILD(g, add(g, OP_permute, &x, 1, ATTRS(list_attr(perm)))); }
 sn_val sn_gather(Graph *g, sn_val table, sn_val idx) { BUILD(g, add(g, OP_gather, (sn_val[]){ table, idx }, 2, NULL)); }
 sn_val sn_part(Graph *g, sn_val x, int i) { BUILD(g, snG_part(g, here(g), use(g, x), i)); }
 
+sn_val sn_iota(Graph *g, sn_shape s, int axis) {
+    BUILD(g, named(g, add(g, OP_iota, NULL, 0, ATTRS(list_attr(s), int_attr(axis))), s));
+}
+
+sn_val sn_reshape(Graph *g, sn_val x, sn_shape s) {
+    BUILD(g, named(g, add(g, OP_reshape, &x, 1, ATTRS(list_attr(s))), s));
+}
+
 sn_val sn_slice(Graph *g, sn_val x, int axis, int64_t start, int64_t size) {
-    BUILD(g, add(g, OP_slice, &x, 1, ATTRS(int_attr(axis), int_attr(start), int_attr(size))));
+    BUILD(g, add(g, OP_slice, &x, 1, ATTRS(int_attr(axis), int_attr(start), int_attr(sn_size(size)))));
 }
 
 sn_val sn_concat(Graph *g, sn_val a, sn_val b, int axis) {
@@ -248,25 +338,14 @@ sn_val sn_matmul(Graph *g, sn_val a, sn_val b, bool ta, bool tb) {
 static NodeId expand(Graph *g, sn_val x, sn_shape s) {
     NodeId id = use(g, x);
     Type t = type_of(g, (Dtype)snG_type(g, id)->dtype, s);
-    return snG_broadcast_to(g, here(g), id, &t);
+    return named(g, snG_broadcast_to(g, here(g), id, &t), s);
 }
 
 sn_val sn_expand(Graph *g, sn_val x, sn_shape s) { BUILD(g, expand(g, x, s)); }
 
-/* As in a file: the stream is a hash of the path and a count of the draws made under it. */
-static int64_t next_stream(Graph *g) {
-    uint32_t draws = 0;
-    const char *path = snU_str(g->ctx, path_of(g));
-    for (NodeId id = 1; id < g->nodes.n; id++)
-        draws += g->nodes.v[id].op == OP_random && g->nodes.v[id].path == path_of(g);
-    char text[32];
-    snprintf(text, sizeof text, "#%u", draws);
-    return (int64_t)(snU_hash(text, strlen(text), snU_hash(path, strlen(path), 0)) & 0x7fffffff);
-}
-
 static NodeId draw(Graph *g, sn_shape s, sn_val key, int64_t stream) {
-    if (stream < 0) stream = next_stream(g);
-    return add(g, OP_random, &key, key.id ? 1 : 0, ATTRS(list_attr(s), int_attr(stream)));
+    if (stream < 0) stream = snG_next_stream(g->ctx, &draft_of(g)->instances, path_of(g));
+    return named(g, add(g, OP_random, &key, key.id ? 1 : 0, ATTRS(list_attr(s), int_attr(stream))), s);
 }
 
 sn_val sn_random(Graph *g, sn_shape s, sn_val key, int64_t stream) { BUILD(g, draw(g, s, key, stream)); }
@@ -275,7 +354,7 @@ static NodeId apply(Graph *g, const char *name, const char *attrs, const sn_val 
     NodeId in[MAX_IN];
     if (n < 0 || n > MAX_IN) snU_fail(g->ctx, SN_USAGE, 0, "%s: at most %d arguments", name, MAX_IN);
     for (int i = 0; i < n; i++) in[i] = use(g, args[i]);
-    return snG_call(g, here(g), name, in, n, attrs);
+    return snG_call(g, here(g), name, in, n, attrs, &draft_of(g)->instances);
 }
 
 sn_val sn_apply_n(Graph *g, const char *name, const char *attrs, const sn_val *args, int n) {

@@ -2,8 +2,8 @@
 
      sn_ctx *c = sn_open(NULL);
      Graph *g = sn_graph(c, "train");
-     sn_dim(g, "B", 16);
-     sn_val tokens = sn_input(g, "tokens", SN_I32, SHAPE(16, 128));
+     int64_t B = sn_dim(g, "B", 16);
+     sn_val tokens = sn_input(g, "tokens", SN_I32, SHAPE(B, 128));
      sn_val embed  = sn_weight(g, "embed", SN_F32, SHAPE(257, 192), sn_normal(0.02));
      sn_val x = sn_gather(g, embed, tokens);
      for (int i = 0; i < 4; i++) {
@@ -21,7 +21,8 @@
    Values are handles that belong to one graph; 0 is "no value". Errors are sticky: after the first one every builder
    returns 0 and does nothing, and sn_error tells what went wrong until sn_clear. Nothing here exits or prints.
    Broadcasting is numpy's. Attributes of sn_apply are text, as in a file: "axis=1, eps=1e-6"; NULL = defaults.
-   The context owns everything; sn_close frees it with all its graphs that were made by sn_graph or sn_load_model. */
+   C evaluates arguments in any order: build what belongs in order in statements, not in nested calls.
+   models/ar.c is a whole model. The context owns everything; sn_close frees it with all its graphs that were made by sn_graph or sn_load_model. */
 #ifndef SN_H
 #define SN_H
 #include "graph/graph.h"
@@ -41,7 +42,15 @@ Graph *sn_graph(sn_ctx *c, const char *name);
 Module *sn_load_model(sn_ctx *c, const char *path, const Define *defs, int ndefs);   /* NULL on error */
 Graph *sn_get(const Module *m, const char *graph_name);
 void sn_print(StrBuf *b, const Graph *g);
-void sn_dim(Graph *g, const char *name, int64_t value);       /* names an extent in printed types */
+Graph *sn_finish(Graph *g);       /* g without what nothing reads, as at the end of a graph in a file; g and its
+                                     values are gone. NULL after an error */
+
+/* An extent that is printed by its name: f32[B, 192]. It counts as its value in shapes; sn_size is the plain number. */
+enum { SN_EXTENT_BITS = 48 };
+int64_t sn_dim(Graph *g, const char *name, int64_t value);
+static inline int64_t sn_size(int64_t extent) {
+    return extent > 0 ? extent & (((int64_t)1 << SN_EXTENT_BITS) - 1) : extent;
+}
 
 /* A path component for what follows ("h.%d", i), until the matching sn_end_scope. */
 void sn_scope(Graph *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -66,6 +75,7 @@ sn_val sn_state(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init
 void sn_output(Graph *g, const char *name, sn_val v);
 void sn_update(Graph *g, sn_val weight_or_state, sn_val v);
 sn_val sn_name(Graph *g, const char *name, sn_val v);          /* names a value for printing */
+int64_t sn_dimof(Graph *g, sn_val x, int axis);                /* an extent, with its name */
 
 /* -- Ops ---------------------------------------------------------------------------------------------------- */
 
@@ -99,9 +109,12 @@ sn_val sn_matmul(Graph *g, sn_val a, sn_val b, bool ta, bool tb);
 sn_val sn_gather(Graph *g, sn_val table, sn_val idx);
 sn_val sn_part(Graph *g, sn_val x, int i);
 
-/* Any op or block of std.sn, or of a file loaded into this context for ops: sn_apply(g, "rmsnorm", "eps=1e-6", x, gain). */
+/* Any op or block of std.sn: sn_apply(g, "rmsnorm", "eps=1e-6", x, gain). A block's instance may have another name than
+   the block: sn_apply(g, "dropout as drop1", NULL, x, p). Attributes with numbers of the model: sn_text(g, "%d", heads). */
 sn_val sn_apply_n(Graph *g, const char *name, const char *attrs, const sn_val *args, int n);
 #define sn_apply(g, name, attrs, ...)                                                                               \
     sn_apply_n((g), (name), (attrs), (sn_val[]){ __VA_ARGS__ }, (int)(sizeof((sn_val[]){ __VA_ARGS__ }) / sizeof(sn_val)))
+
+const char *sn_text(Graph *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

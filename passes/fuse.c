@@ -20,6 +20,9 @@
 
 enum { FULL = 1, STAT, COL };
 enum { MOST_NODES = 256, MOST_INPUTS = 48 };
+/* A node far behind a group, the gradient's beside the forward pass's, has its readers far behind too: computed early it would be
+   stored for them and read again. */
+enum { FAR = 160 };
 
 typedef struct Set {                 /* one group while it grows; set.up chains to the one it was merged into */
     GroupKind kind;
@@ -34,6 +37,8 @@ typedef struct Set {                 /* one group while it grows; set.up chains 
     VEC(NodeId) apart;               /* read at another element than the one computed: never in the same kernel */
 } Set;
 
+typedef struct Read { NodeId p; bool any; Lin e; } Read;   /* any: at elements that an index picks */
+
 typedef struct Fuse {
     const Graph *g;
     Arena a;
@@ -43,6 +48,9 @@ typedef struct Fuse {
     int *set;                        /* per node: its first set, -1 = virtual or leaf */
     VEC(Set) sets;
     uint32_t *uses, *user;           /* users in CSR form: user[uses[id] .. uses[id + 1]) */
+    Dom *dom;                        /* per node: what it is computed over */
+    VEC(Read) reads;                 /* what nodes read, each node's in a row: reads.v[from[id] .. from[id + 1]) */
+    uint32_t *from;
     NodeId *next;                    /* nodes of one set */
     uint32_t search;
     VEC(int) todo;
@@ -205,6 +213,27 @@ static void find_stored(Fuse *f) {
         if (!is_leaf(f->g, id) && !is_virtual(f, id)) read_all(f, id);
 }
 
+static void record(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user) {
+    (void)dom, (void)user;
+    Read r = { .p = p, .any = !e };
+    if (e) r.e = *e;
+    PUSH(&f->a, f->reads, r);
+}
+
+/* Once stored values are known, who reads what does not change until compute_again. */
+static void record_reads(Fuse *f) {
+    NodeId bad;
+    for (NodeId id = 1; id < f->g->nodes.n; id++) {
+        f->from[id] = f->reads.n;
+        if (!is_leaf(f->g, id) && !is_virtual(f, id)) walk_operands(f, id, record, NULL, &bad, &f->dom[id]);
+    }
+    f->from[f->g->nodes.n] = f->reads.n;
+}
+
+static void for_reads(Fuse *f, NodeId id, EdgeFn fn, void *user) {
+    for (uint32_t i = f->from[id]; i < f->from[id + 1]; i++) fn(f, f->reads.v[i].p, &f->dom[id], f->reads.v[i].any ? NULL : &f->reads.v[i].e, user);
+}
+
 /* -- Merging --------------------------------------------------------------------------------------------- */
 
 /* Does set s, or what it depends on, depend on set `on`? Only sets with a node after on's first can. */
@@ -362,7 +391,7 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     int s = root(f, e->set), q = root(f, f->set[p]);
     if (s == q) return;
     Set *B = &f->sets.v[s], *A = &f->sets.v[q], m;
-    if (A->n + B->n > MOST_NODES || A->reads + B->reads > MOST_INPUTS) return;
+    if (A->n + B->n > MOST_NODES || A->reads + B->reads > MOST_INPUTS || e->n > A->hi + FAR) return;
     if (snG_node(f->g, e->n)->op == OP_matmul) return;          /* no prologues */
     Fit how = fit(f, A, B, p, dom, at);
     if (how == APART || !combine(A, B, how, &m)) return;
@@ -391,8 +420,7 @@ static void new_set(Fuse *f, NodeId id) {
     OpClass cls = snG_op(g->ctx, op)->cls;
     Set s = { .kind = G_ROWS, .up = -1, .n = 1, .solo = f->none };
     s.first = s.last = s.lo = s.hi = id;
-    NodeId bad = 0;
-    if (!walk_operands(f, id, NULL, NULL, &bad, &s.dom)) SN_ASSERT(false, "unreadable operand");
+    s.dom = f->dom[id];
     f->place[id] = FULL;
     if (op == OP_matmul) s.kind = G_GEMM;
     else if (op == OP_concat || op == OP_pad) s.kind = G_CONCAT;
@@ -464,14 +492,13 @@ static void group_all(Fuse *f) {
         if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
         new_set(f, id);
         Edge e = { id, f->set[id] };
-        NodeId bad = 0;
-        walk_operands(f, id, add_dependency, &e, &bad, NULL);
+        for_reads(f, id, add_dependency, &e);
         if (f->none) continue;
         if (snP_is_view(f->g, id)) absorb_view(f, id);
         else if (f->sets.v[f->set[id]].kind == G_CONCAT) absorb_parts(f, id);
         else {
-            walk_operands(f, id, note_apart, &e, &bad, NULL);
-            walk_operands(f, id, try_merge, &e, &bad, NULL);
+            for_reads(f, id, note_apart, &e);
+            for_reads(f, id, try_merge, &e);
         }
     }
 }
@@ -489,7 +516,7 @@ typedef struct Light { NodeId node[16], large; int n; int64_t full; } Light;
 
 /* Collects what computing x again takes; false when that is not light, or reads two tensors of full size. */
 static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
-    static const uint16_t light[] = { OP_add, OP_sub, OP_mul, OP_neg, OP_select, OP_cast, OP_not, OP_lt, OP_le, OP_gt, OP_ge, OP_eq, OP_ne, OP_max, OP_min };
+    static const uint16_t light[] = { OP_add, OP_sub, OP_mul, OP_neg, OP_select, OP_cast, OP_not, OP_lt, OP_le, OP_gt, OP_ge, OP_eq, OP_ne, OP_max, OP_min, OP_sigmoid };
     const Graph *g = f->g;
     while (!f->again[x] && is_virtual(f, x) && snP_is_view(g, x)) x = snG_in(g, x, 0);
     if (f->cheap[x] && !f->stored[x]) return true;
@@ -531,8 +558,7 @@ static void compute_again(Fuse *f) {
     for (NodeId id = 1; id < g->nodes.n; id++) {
         if (f->set[id] < 0) continue;
         Edge e = { id, f->set[id] };
-        NodeId bad;
-        walk_operands(f, id, mark_output, &e, &bad, NULL);
+        for_reads(f, id, mark_output, &e);
     }
     for (uint32_t i = 0; i < g->outputs.n; i++) f->place[g->outputs.v[i].node] |= 192;
     for (uint32_t i = 0; i < g->updates.n; i++) f->place[g->updates.v[i].value] |= 192;
@@ -680,6 +706,8 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     for (uint32_t i = 0; i < g->outputs.n; i++) if (!is_leaf(g, g->outputs.v[i].node)) f.stored[g->outputs.v[i].node] = 1;
     for (uint32_t i = 0; i < g->updates.n; i++) if (!is_leaf(g, g->updates.v[i].value)) f.stored[g->updates.v[i].value] = 1;
     find_stored(&f);
+    f.dom = NEWN(&f.a, Dom, n), f.from = NEWN(&f.a, uint32_t, n + 1);
+    record_reads(&f);
     count_users(&f);
     group_all(&f);
     if (!f.none) compute_again(&f);

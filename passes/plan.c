@@ -160,7 +160,7 @@ int64_t snP_live_peak(const PlanBox *box, int n, Arena *a) {
 
 /* Good enough is one percent above the bound; up to five percent only a little more work is spent on it. */
 static bool go_on(const Packer *p, int64_t peak, int64_t work) {
-    enum { A_LITTLE = 8 * 1000 * 1000, A_LOT = 80 * 1000 * 1000 };        /* steps of find_gap, about a nanosecond each */
+    enum { A_LITTLE = 2 * 1000 * 1000, A_LOT = 40 * 1000 * 1000 };        /* steps of find_gap, about a nanosecond each */
     if (p->best_total <= peak + peak / 100) return false;
     return work < (p->best_total <= peak + peak / 20 ? A_LITTLE : A_LOT);
 }

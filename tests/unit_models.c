@@ -1,0 +1,121 @@
+/* unit_models.c: whole models, compiled and trained, against the reference evaluator. In: [-D name=value]... files.sn; out: `N passed, N failed`.
+
+   Every graph of a file is built fused and unfused, at tiny sizes, and runs one step from the same initial weights. The reference
+   is the evaluation of the graph right after autodiff and optimizer, before any other pass; outputs, new weights and moments must
+   meet the tolerance of design.md 8, and 1 and 3 threads must agree in every bit. */
+#include "codegen/family.h"
+#include "passes/pass.h"
+#include "runtime/program.h"
+#include "tools/verify.h"
+
+static int passed, failed;
+static bool verbose;
+
+static const Define TINY[] = { { "layers", "2" }, { "width", "24" }, { "heads", "2" }, { "hidden", "40" }, { "vocab", "37" },
+                               { "B", "3" }, { "T", "10" } };
+
+/* Inputs; gradients added up so far; nothing else: weights and moments start as the program starts them. */
+static void seed_env(const Graph *ref, Arena *a, EvalEnv *env) {
+    snP_seed_inputs(ref, 11, SEED_STATES, a, env);
+    const char **names = NEWN(a, const char *, env->n);
+    EvalVal *vals = NEWN(a, EvalVal, env->n);
+    int n = 0;
+    for (int i = 0; i < env->n; i++) {
+        bool state = false;
+        for (uint32_t k = 0; k < ref->leaves.n; k++)
+            state |= snG_node(ref, ref->leaves.v[k].node)->op == OP_state && !strcmp(snU_str(ref->ctx, ref->leaves.v[k].name), env->names[i]);
+        if (state && strncmp(env->names[i], "accum.", 6) != 0) continue;
+        names[n] = env->names[i];
+        vals[n++] = env->vals[i];
+    }
+    *env = (EvalEnv){ names, vals, n, .seed = 11, .step = 1 };
+}
+
+static void verify_graph(sn_ctx *c, const Graph *g, const char *pass, const char *name, sn_session *const *s, const char *what) {
+    Arena a = {0};
+    StrBuf report = {0};
+    EvalEnv env = {0};
+    Graph *ref = snP_run(c, g, NULL, pass);
+    seed_env(ref, &a, &env);
+    bool ok = true;
+    for (int i = 0; i < 2; i++) ok &= snV_verify(s[i], name, ref, &env, verbose, &report) == 0;
+    for (uint32_t i = 0; i < ref->outputs.n && ok; i++) {
+        const Type *t = snG_type(ref, ref->outputs.v[i].node);
+        size_t bytes = (size_t)(snG_count(t) * snG_dtype_size(t->dtype));
+        char *x = snU_alloc(&a, bytes), *y = snU_alloc(&a, bytes);
+        const char *out = snU_str(c, ref->outputs.v[i].name);
+        sn_read(s[0], name, out, x, bytes);
+        sn_read(s[1], name, out, y, bytes);
+        if (memcmp(x, y, bytes)) ok = false, snU_putf(&report, "FAILED %s: bits differ with the number of threads\n", out);
+    }
+    if (report.n) printf("%s %s:\n%s", what, name, report.s);
+    if (ok) passed++;
+    else failed++;
+    snG_free(ref);
+    snU_free_buf(&report);
+    snU_free_arena(&a);
+}
+
+static void verify_program(sn_ctx *c, const Module *m, const SnProgram *p, const char *what) {
+    sn_session *s[2];
+    for (int i = 0; i < 2; i++) {
+        s[i] = sn_session_new(p, &(sn_session_desc){ .seed = 11, .threads = 1 + 2 * i, .poison = true });
+        if (!s[i]) { printf("FAILED %s: %s\n", what, sn_rt_error()); failed++; return; }
+    }
+    for (uint32_t i = 0; i < m->graphs.n; i++) {
+        const Graph *g = m->graphs.v[i];
+        const char *name = snU_str(c, g->name);
+        if (strcmp(name, "train") != 0) {
+            verify_graph(c, g, "expand", name, s, what);
+            continue;
+        }
+        verify_graph(c, g, "optim", "train", s, what);
+        verify_graph(c, g, "accum", "accum", s, what);
+        verify_graph(c, g, "apply", "apply", s, what);
+    }
+    for (int i = 0; i < 2; i++) sn_session_free(s[i]);
+}
+
+static void test_file(const char *path, const char *fuse, const Define *defs, int ndefs) {
+    sn_ctx *c = sn_ctx_new();
+    char what[256];
+    snprintf(what, sizeof what, "%s (fuse %s)", path, fuse);
+    Module *m = snG_load(c, path, defs, ndefs);
+    BuildStats st = {0};
+    SnProgram *p = m ? snK_build(m, &(BuildOptions){ .target = "host", .train = true, .fuse = fuse, .verbose = verbose }, &st) : NULL;
+    if (!p) {
+        printf("FAILED %s: %s\n", what, c->message);
+        failed++;
+    } else {
+        printf("%s: %d groups, %d launches, %d compiled, %.2f s\n", what, st.groups, st.kernels, st.unique_kernels, st.compile_s);
+        SN_ENTER(c, { printf("FAILED %s: %s\n", what, c->message); failed++; return; });
+        verify_program(c, m, p, what);
+        SN_LEAVE(c);
+        snR_program_free(p);
+    }
+    if (m) snG_free_module(m);
+    sn_ctx_free(c);
+}
+
+int main(int argc, char **argv) {
+    Define defs[64];
+    int n = sizeof TINY / sizeof *TINY;
+    memcpy(defs, TINY, sizeof TINY);
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "-v")) {
+            verbose = true;
+        } else if (!strcmp(argv[i], "-D") && i + 1 < argc && n < 64) {
+            char *eq = strchr(argv[++i], '=');
+            SN_ASSERT(eq, "-D name=value");
+            *eq = 0;
+            for (int k = 0; k < n; k++)
+                if (!strcmp(defs[k].name, argv[i])) defs[k] = defs[--n];
+            defs[n++] = (Define){ argv[i], eq + 1 };
+        } else {
+            test_file(argv[i], "all", defs, n);
+            test_file(argv[i], "none", defs, n);
+        }
+    }
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
