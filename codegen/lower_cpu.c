@@ -256,6 +256,40 @@ static void find_zero_loops(Low *lo)
     }
 }
 
+/* Index arithmetic over grid positions and constants alone may be emitted early. */
+static bool is_early_idx(const Low *lo, TVal x, TVal before)
+{
+    const TIns *i = INS(lo, x);
+    if (!x || x < before) return true;
+    if (i->op == T_get || i->op == T_for || i->op == T_var) return false;
+    return is_early_idx(lo, i->a[0], before) && is_early_idx(lo, i->a[1], before);
+}
+
+/* dot -> store: after its loop, the accumulator's only use is a store of rows of f32. The last step of the dot then stores
+   from registers and the tile is never read back. */
+static void find_direct(Low *lo)
+{
+    uint32_t n = lo->t->ins.n;
+    lo->direct = NEWN(lo->arena, TVal, n);
+    for (TVal d = 1; d < n; d++) {
+        TVal x = lo->dest[d], f = lo->region[d], s = 0;
+        if (!x || !lo->zero_loop[x] || lo->zero_loop[x] != f) continue;
+        int uses = 0;
+        for (TVal y = lo->close[f]; y < n; y++) {
+            const TIns *i = INS(lo, y);
+            if (i->op == T_set && i->a[0] == x) uses = 2;
+            if (i->op != T_get || i->a[0] != x) continue;
+            for (uint32_t a = lo->first_user[y]; a < lo->first_user[y + 1]; a++, uses++) s = lo->users[a];
+        }
+        const TIns *i = INS(lo, s);
+        if (uses != 1 || i->op != T_store || lo->region[s] != lo->region[f] || i->cs != 1) continue;
+        if (lo->t->params.v[i->buf].dtype != SN_F32) continue;
+        bool early = true;
+        for (int k = 0; k < 4; k++) if (k != 1) early &= is_early_idx(lo, i->a[k], f);
+        if (early) lo->direct[d] = s, lo->direct[s] = d;
+    }
+}
+
 /* A get reads the var's own tile unless a later write would be seen by one of its uses. */
 static bool get_shares(const Low *lo, TVal g)
 {
@@ -315,10 +349,21 @@ static bool runs_once(const Low *lo, const TIns *i)
 
 static void lower_region(Low *lo, TVal begin, TVal end);
 
+void snL_force_idx(Low *lo, TVal x)
+{
+    if (!x || lo->v[x].k) return;
+    snL_force_idx(lo, INS(lo, x)->a[0]);
+    snL_force_idx(lo, INS(lo, x)->a[1]);
+    emit_idx(lo, x);
+}
+
 static void lower_structure(Low *lo, TVal x)
 {
     const TIns *i = INS(lo, x);
     if (i->op == T_for) {
+        for (TVal d = x; d < lo->close[x]; d++)
+            for (int k = 0; k < 4; k++)
+                if (INS(lo, d)->op == T_dot && lo->direct[d] && k != 1) snL_force_idx(lo, INS(lo, lo->direct[d])->a[k]);
         bool once = runs_once(lo, i);
         KVal a = lo->v[i->a[0]].k;
         lo->v[x].k = once ? a : snK_for(lo->k, a, lo->v[i->a[1]].k, lo->v[i->a[2]].k, 1);
@@ -401,6 +446,7 @@ Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
     find_hows(lo);
     find_dests(lo);
     find_zero_loops(lo);
+    find_direct(lo);
     place_vars(lo);
     snL_views(lo);
     clear_keys(lo);

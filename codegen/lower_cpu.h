@@ -41,7 +41,9 @@ typedef struct View {
     int64_t panel;                   /* elements between panels; left untransposed: between rows */
     int64_t keys;                    /* 1 + scratch offset of the slots' keys: kept between programs; 0 = packed each time */
     TVal loop; int64_t lo, step, slots;   /* slot = (loop index - lo) / step */
-    KVal base;                       /* pointer to the current slot */
+    bool in_place;                   /* A [m, k] read where it is; only the last rows, if fewer than MR, are copied */
+    KVal base;                       /* pointer to the current slot; in place: to the source */
+    KVal edge, whole;                /* in place: pointer to the copied rows; rows before them */
 } View;
 
 typedef struct Low {
@@ -55,6 +57,7 @@ typedef struct Low {
     TVal *region, *close;            /* opener an instruction is in (0 = program); end of an opener */
     TVal *zero_loop;                 /* var -> loop whose first step starts its accumulation from zero */
     TVal *dest;                      /* dot -> var it accumulates into; 0 = its own tile */
+    TVal *direct;                    /* dot -> store that its last step does itself; store -> that dot */
     VEC(View) views;
     int nloops; TVal loops[62];
     KVal outer_key;                  /* i64: grid position above dimension 0 */
@@ -81,6 +84,7 @@ static inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 /* lower_cpu.c */
 int snL_tile_args(const Low *lo, TVal x, TVal out[5]);   /* operands that are tiles */
 KVal snL_idx(Low *lo, TVal x, int64_t otherwise);        /* an idx, or a constant when x is 0 */
+void snL_force_idx(Low *lo, TVal x);                     /* emits an index expression ahead of its turn */
 void snL_place(Low *lo, TVal x);                         /* gives value x a scratch tile */
 void snL_range(const Low *lo, TVal x, int64_t *least, int64_t *most);
 

@@ -3,8 +3,8 @@
    MR x NR accumulators stay in registers over the staged depth.
 
    Layouts of a staged operand (K deep):
-     A [m, k]  rows as they are, padded apart so that MR rows do not share cache sets: the micro-kernel broadcasts single
-               elements, so interleaving would buy nothing
+     A [m, k]  rows as they are: the micro-kernel broadcasts single elements, so interleaving would buy nothing. Plain loads are
+               read in place unless their rows share cache sets; everything else is copied, rows padded apart
      A [k, m]  panels [m / MR][k][MR]
      B [k, n]  panels [n / NR][k][NR]
      B [n, k]  the same panels, through transposes in registers
@@ -39,7 +39,10 @@ static void layout(Low *lo, View *w)
 {
     TType ty = INS(lo, w->stage)->type;
     int64_t panels;
-    if (!w->right && !w->trans) {
+    if (w->in_place) {
+        w->panel = INS(lo, INS(lo, w->stage)->a[0])->rs;
+        panels = w->width;
+    } else if (!w->right && !w->trans) {
         w->panel = up(ty.c, 16);
         if (w->panel / 16 % 2 == 0) w->panel += 16;
         panels = up(ty.r, w->width);
@@ -55,11 +58,19 @@ static void layout(Low *lo, View *w)
     w->slots = 1;
 }
 
+/* Rows of f32 whose distance is not a multiple of 2 KB: those would fall into few sets of the caches. */
+static bool reads_in_place(const Low *lo, TVal stage, bool right, bool trans)
+{
+    const TIns *i = INS(lo, stage), *from = INS(lo, i->a[0]);
+    if (right || trans || from->op != T_load || from->type.dtype != SN_F32 || from->cs != 1) return false;
+    return from->rs >= from->type.c && from->rs <= 1 << 14 && from->rs % 512 && !lo->t->params.v[from->buf].written;
+}
+
 /* Can the packed operand outlive a program? Then it has one slot for each index of the loop that it depends on. */
 static void plan_keep(Low *lo, View *w, int64_t *budget)
 {
     uint64_t deps = lo->v[w->stage].deps, loops = deps >> DEP_LOOP;
-    if ((deps & (DEP_GRID0 | DEP_STATE)) || lo->t->grid[0] == 1 || (loops & (loops - 1))) return;
+    if (w->in_place || (deps & (DEP_GRID0 | DEP_STATE)) || lo->t->grid[0] == 1 || (loops & (loops - 1))) return;
     TVal loop = 0;
     int64_t least = 0, begin, end, most = 1, step = 1;
     if (loops) {
@@ -90,6 +101,7 @@ void snL_views(Low *lo)
             bool trans = i->imm >> right & 1;
             if (INS(lo, s)->op != T_stage || find_view(lo, s, right, trans, right ? nr : mr)) continue;
             View w = { .stage = s, .right = right, .trans = trans, .width = right ? nr : mr };
+            w.in_place = reads_in_place(lo, s, right, trans);
             layout(lo, &w);
             plan_keep(lo, &w, &budget);
             w.off = snK_scratch(lo->k, w.slots * w.slot_bytes);
@@ -121,8 +133,8 @@ static void begin_row(Low *lo, KVal row, TVal stage)
     snL_touch(lo, INS(lo, stage)->a[0]);
 }
 
-/* The current row as it is, to base + at. */
-static void pack_line(Low *lo, const View *w, KVal at)
+/* The current row as it is, to `to` + at. */
+static void pack_line(Low *lo, const View *w, KVal to, KVal at)
 {
     const TIns *i = INS(lo, w->stage);
     int nv = i->type.c >= 4 * lo->L ? 4 : 1;
@@ -133,12 +145,16 @@ static void pack_line(Low *lo, const View *w, KVal at)
         lo->col = kadd(lo, c, ki(lo, (int64_t)u * lo->L));
         x[u] = staged(lo, w->stage, false);
     }
-    for (int u = 0; u < nv; u++) snK_store(lo->k, w->base, kadd(lo, at, kadd(lo, c, ki(lo, (int64_t)u * lo->L))), x[u], 0);
+    for (int u = 0; u < nv; u++) snK_store(lo->k, to, kadd(lo, at, kadd(lo, c, ki(lo, (int64_t)u * lo->L))), x[u], 0);
     snK_end(lo->k);
-    if (!i->a[2] && i->type.c % (nv * lo->L) == 0) return;
-    lo->col = snK_for(lo->k, whole, limit, ki(lo, lo->L), 1);
-    snK_store(lo->k, w->base, kadd(lo, at, lo->col), staged(lo, w->stage, true), 0);
-    snK_end(lo->k);
+    for (int masked = nv == 1; masked < 2; masked++) {    /* single vectors, then the last one */
+        if (!i->a[2] && i->type.c % (masked ? lo->L : nv * lo->L) == 0) return;
+        KVal end = masked ? limit : op2(lo, K_and, limit, ki(lo, -lo->L));
+        lo->col = snK_for(lo->k, whole, end, ki(lo, lo->L), 1);
+        snK_store(lo->k, to, kadd(lo, at, lo->col), staged(lo, w->stage, masked), 0);
+        snK_end(lo->k);
+        whole = end;
+    }
 }
 
 /* The current row in blocks of `width` columns (`nv` vectors), to base + block * panel + at. */
@@ -171,7 +187,7 @@ static void pack_rows(Low *lo, const View *w)
     KVal rows = count(lo, i->a[1], i->type.r);
     KVal row = snK_for(lo->k, ki(lo, 0), rows, ki(lo, 1), 1);
     begin_row(lo, row, w->stage);
-    pack_line(lo, w, kmul(lo, row, w->panel));
+    pack_line(lo, w, w->base, kmul(lo, row, w->panel));
     snK_end(lo->k);
     if (!i->a[1] && i->type.r % w->width == 0) return;
     KVal end = kmul(lo, op2(lo, K_div, op2(lo, K_add, rows, ki(lo, w->width - 1)), ki(lo, w->width)), w->width);
@@ -179,6 +195,22 @@ static void pack_rows(Low *lo, const View *w)
     KVal c = snK_for(lo->k, ki(lo, 0), ki(lo, i->type.c), ki(lo, lo->L), 1);
     snK_store(lo->k, w->base, kadd(lo, kmul(lo, row, w->panel), c), zeros(lo), 0);
     snK_end(lo->k);
+    snK_end(lo->k);
+}
+
+/* A [m, k] in place: only the rows after the last whole MR of them, so that the micro-kernel may read MR rows. What follows
+   them is whatever was there: it reaches no row that counts. */
+static void pack_edge(Low *lo, View *w)
+{
+    const TIns *i = INS(lo, w->stage);
+    KVal rows = count(lo, i->a[1], i->type.r);
+    w->edge = w->base;
+    w->whole = kmul(lo, op2(lo, K_div, rows, ki(lo, w->width)), w->width);
+    w->base = snK_op(lo->k, K_offset, (KType){ K_PTR, 1 }, lo->params[INS(lo, i->a[0])->buf], lo->v[INS(lo, i->a[0])->a[0]].k, 0);
+    if (!i->a[1] && i->type.r % w->width == 0) return;
+    KVal row = snK_for(lo->k, w->whole, rows, ki(lo, 1), 1);
+    begin_row(lo, row, w->stage);
+    pack_line(lo, w, w->edge, kmul(lo, op2(lo, K_sub, row, w->whole), w->panel));
     snK_end(lo->k);
 }
 
@@ -310,7 +342,8 @@ void snL_pack(Low *lo, TVal stage)
             snK_store(lo->k, keys, slot, key, 0);
         }
         lo->level = 0, lo->phase = -1, lo->rows = INS(lo, stage)->type.r;
-        if (w->right && w->trans) pack_transposed(lo, w);
+        if (w->in_place) pack_edge(lo, w);
+        else if (w->right && w->trans) pack_transposed(lo, w);
         else if (!w->right && !w->trans) pack_rows(lo, w);
         else pack_panels(lo, w);
         if (w->keys) snK_end(lo->k);
@@ -324,6 +357,9 @@ typedef struct Micro {
     int mr, nr, nv;
     KVal a, b, c_in, c_out;          /* pointers; c_in 0 = starts from zero */
     KVal from_zero;                  /* bool: the first step of the accumulation; 0 = no */
+    KVal last;                       /* bool: the last step, which stores to memory; see direct */
+    TVal direct;                     /* store to do from registers; 0 = none */
+    KVal edge, whole;                /* A in place: the copied last rows, and how many come before them */
     int64_t a_row, a_k, a_panel, b_panel, ld_in, ld_out;
     KVal depth;
 } Micro;
@@ -345,12 +381,45 @@ static void rank1(Low *lo, const Micro *m, KVal a, KVal b, KVal k, int u, KVal *
     }
 }
 
+/* The finished micro-tile to memory; where it reaches over the edge, row by row under masks. */
+static void store_direct(Low *lo, const Micro *m, KVal row, KVal col, const KVal *acc)
+{
+    Kernel *kr = lo->k;
+    const TIns *s = INS(lo, m->direct);
+    TType ty = INS(lo, s->a[1])->type;
+    KType b1 = kt(K_BOOL, 1);
+    KVal rows = count(lo, s->a[2], ty.r), cols = count(lo, s->a[3], ty.c), to = lo->params[s->buf];
+    KVal at = kadd(lo, kadd(lo, lo->v[s->a[0]].k, kmul(lo, row, s->rs)), col);
+    KVal inside = snK_op(kr, K_and, b1, snK_op(kr, K_le, b1, kadd(lo, row, ki(lo, m->mr)), rows, 0),
+                         snK_op(kr, K_le, b1, kadd(lo, col, ki(lo, m->nr)), cols, 0), 0);
+    snK_if(kr, inside);
+    for (int x = 0; x < m->mr * m->nv; x++)
+        snK_store(kr, to, kadd(lo, at, ki(lo, x / m->nv * s->rs + (int64_t)(x % m->nv) * lo->L)), snK_get(kr, acc[x]), 0);
+    snK_else(kr);
+    for (int i = 0; i < m->mr; i++) {
+        snK_if(kr, snK_op(kr, K_lt, b1, kadd(lo, row, ki(lo, i)), rows, 0));
+        for (int j = 0; j < m->nv; j++) {
+            lo->tail = true, lo->width = ty.c;
+            lo->col = kadd(lo, col, ki(lo, (int64_t)j * lo->L));
+            KVal mask = snL_mask(lo, s->a[3]);
+            snK_store(kr, to, kadd(lo, at, ki(lo, i * s->rs + (int64_t)j * lo->L)), snK_get(kr, acc[i * m->nv + j]), mask);
+            lo->tail = false;
+        }
+        snK_end(kr);
+    }
+    snK_end(kr);
+}
+
 static void micro_kernel(Low *lo, const Micro *m, KVal p, KVal q)
 {
     enum { UNROLL = 4 };
     Kernel *kr = lo->k;
     KType ptr = { K_PTR, 1 };
     KVal a = snK_op(kr, K_offset, ptr, m->a, kmul(lo, p, m->a_panel), 0), b = snK_op(kr, K_offset, ptr, m->b, kmul(lo, q, m->b_panel), 0);
+    if (m->edge) {
+        KVal in = snK_op(kr, K_lt, kt(K_BOOL, 1), kmul(lo, p, m->mr), m->whole, 0);
+        a = snK_op(kr, K_select, ptr, in, a, m->edge);
+    }
     KVal col = kmul(lo, q, m->nr), row = kmul(lo, p, m->mr), acc[64];
     KVal in = kadd(lo, kmul(lo, row, m->ld_in), col), out = kadd(lo, kmul(lo, row, m->ld_out), col);
     int n = m->mr * m->nv;
@@ -370,10 +439,15 @@ static void micro_kernel(Low *lo, const Micro *m, KVal p, KVal q)
     k = snK_for(kr, whole, m->depth, ki(lo, 1), 1);
     rank1(lo, m, a, b, k, 0, acc);
     snK_end(kr);
+    if (m->direct && m->last) snK_if(kr, m->last);
+    if (m->direct) store_direct(lo, m, row, col, acc);
+    if (m->direct && !m->last) return;
+    if (m->direct) snK_else(kr);
     for (int x = 0; x < n; x++) {
         int64_t at = x / m->nv * m->ld_out + (int64_t)(x % m->nv) * lo->L;
         snK_store(kr, m->c_out, kadd(lo, out, ki(lo, at)), snK_get(kr, acc[x]), 0);
     }
+    if (m->direct) snK_end(kr);
 }
 
 /* Where rows or columns are cut short at run time the micro-kernels do not reach the rest of the tile, which must still
@@ -417,6 +491,17 @@ static void accumulator(Low *lo, TVal d, Micro *m)
     else m->from_zero = snK_op(lo->k, K_eq, kt(K_BOOL, 1), lo->v[f].k, begin, 0);
 }
 
+/* Does this step, or the last one of its loop, store the result itself? */
+static void direct_store(Low *lo, TVal d, Micro *m)
+{
+    TVal f = lo->region[d];
+    if (!lo->direct[d]) return;
+    m->direct = lo->direct[d];
+    const TIns *i = INS(lo, f);
+    KVal begin = lo->v[i->a[0]].k, next = kadd(lo, lo->v[f].k, lo->v[i->a[2]].k);
+    if (lo->v[f].k != begin) m->last = snK_op(lo->k, K_ge, kt(K_BOOL, 1), next, lo->v[i->a[1]].k, 0);
+}
+
 /* The left operand: packed, or a tile in scratch read in place. */
 static void left_operand(Low *lo, TVal d, Micro *m)
 {
@@ -427,6 +512,7 @@ static void left_operand(Low *lo, TVal d, Micro *m)
         const View *w = find_view(lo, a, false, trans, m->mr);
         m->a = w->base;
         ld = w->panel;
+        if (w->in_place && (INS(lo, a)->a[1] || INS(lo, a)->type.r % m->mr)) m->edge = w->edge, m->whole = w->whole;
         if (trans) { m->a_row = 1, m->a_k = m->mr, m->a_panel = ld; return; }
     } else {
         if (!lo->v[a].at) {
@@ -458,7 +544,8 @@ void snL_dot(Low *lo, TVal d)
     m.depth = count(lo, kb, ta ? a->type.r : a->type.c);
     if (ka && ka != kb) m.depth = op2(lo, K_min, m.depth, lo->v[ka].k);
     KVal rows = count(lo, vm, i->type.r), cols = count(lo, vn, i->type.c);
-    if (vm || vn) fill_rest(lo, &m, i->type, rows, cols);
+    direct_store(lo, d, &m);
+    if ((vm || vn) && !m.direct) fill_rest(lo, &m, i->type, rows, cols);
     KVal pm = op2(lo, K_div, kadd(lo, rows, ki(lo, m.mr - 1)), ki(lo, m.mr));
     KVal pn = op2(lo, K_div, kadd(lo, cols, ki(lo, m.nr - 1)), ki(lo, m.nr));
     KVal q = snK_for(lo->k, ki(lo, 0), pn, ki(lo, 1), 1), p = snK_for(lo->k, ki(lo, 0), pm, ki(lo, 1), 1);

@@ -48,6 +48,7 @@ static bool is_planned(const Low *lo, TVal x)
 {
     const TIns *i = INS(lo, x);
     if (i->op == T_set || i->op == T_var) return domain(lo, x).dtype != 0 && !is_one(domain(lo, x));
+    if (i->op == T_store && lo->direct[x]) return false;
     if (i->op == T_get) return i->type.dtype && lo->v[x].how == H_TILE && lo->v[x].at != lo->v[i->a[0]].at;
     return is_sink(i) || lo->v[x].how == H_CHAIN;
 }

@@ -119,12 +119,15 @@ typedef struct GemmModel {
 /* Time over ideal time, averaged over machines of 2, 8 and 32 cores. */
 static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
 {
-    static const struct { double cores, weight; } machine[] = { { 2, .5 }, { 8, .3 }, { 32, .2 } };
+    static const struct { double cores, weight; } machine[] = { { 2, .75 }, { 8, .2 }, { 32, .05 } };
     int64_t gm = ceil_div(g->m, bm), gn = ceil_div(g->n, bn), tasks = gm * gn * g->batch;
     double flop_rate = 2.0 * g->lanes, m = (double)g->m / (double)gm, n = (double)g->n / (double)gn, k = (double)g->k;
     double fma = (double)round_up((int64_t)m, g->mr) * (double)round_up((int64_t)n, g->nr) * k / flop_rate;
     double tiles = m * n / (g->mr * g->nr);
-    double a = m * k * 2.4 / g->lanes, b = n * k * (g->tb ? 5.0 : 4.0) / g->lanes, c = m * n * 4.0 / g->lanes + tiles * 25;
+    /* packing, in cycles: per element and per row of the source; a plain A is read in place */
+    double a = g->ta ? k * (m * 2.4 / g->lanes + 16) : m * k * 2 / g->lanes + m * 8;
+    double b = g->tb ? n * (k * 3.2 / g->lanes + 12) : k * (n * .8 / g->lanes + 6);
+    double c = m * n * 3.2 / g->lanes + tiles * 25;
     bool kept = k * (double)bn * 4 <= g->keep;
     double l3 = kept ? n * k * 4 / 32 : 0;               /* the kept panel streams from the last cache */
     double cost = 0;
@@ -147,16 +150,15 @@ GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, i
     kmax = kmax < 128 ? 128 : kmax > 512 ? 512 : kmax;
     steps = k <= kmax * 3 / 2 ? 1 : ceil_div(k, kmax);
     GemmSched s = { (int)round_up(m, g.mr), (int)round_up(n, g.nr), (int)(steps == 1 ? k : round_up(ceil_div(k, steps), 8)) };
-    int64_t room = t->l2_bytes * 2 / 5;                   /* for the block of A */
+    int64_t room = t->l2_bytes * 2 / 5;                   /* for the block of A and the tile of C */
     double best = 1e30;
     for (int64_t i = 1, bm = 0; i <= ceil_div(m, g.mr) && i <= 512; i++) {
         if (bm == round_up(ceil_div(m, i), g.mr)) continue;
         bm = round_up(ceil_div(m, i), g.mr);
-        if (bm * s.kc * 4 > room && bm > g.mr) continue;
         for (int64_t j = 1, bn = 0; j <= ceil_div(n, g.nr) && j <= 512; j++) {
             if (bn == round_up(ceil_div(n, j), g.nr)) continue;
             bn = round_up(ceil_div(n, j), g.nr);
-            if (bm * bn * 4 > t->l2_bytes * 2 && bn > g.nr) continue;
+            if (bm * (bn + s.kc) * 4 > room && (bm > g.mr || bn > g.nr)) continue;
             double cost = gemm_cost(&g, bm, bn);
             if (cost < best * .9999) best = cost, s.bm = (int)bm, s.bn = (int)bn;
         }

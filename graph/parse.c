@@ -500,7 +500,8 @@ NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nar
                 Instances *instances) {
     sn_ctx *c = g->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
-    const char *text = snU_fmt(&c->scratch, "(%s)", attr_text ? attr_text : ""), *as = strstr(name, " as ");
+    const char *text = snU_fmt(&c->scratch, "(%s)", attr_text ? attr_text : "");
+    const char *as = strstr(name, " as ");
     Elab e;
     begin_text(&e, g, at, text, strlen(text));
     e.instances = instances;

@@ -183,7 +183,7 @@ Graph *snG_drop_dead(Graph *g);                       /* module.c: g, or its liv
 void snG_statements(Elab *e);                         /* up to "}" or return */
 Val snG_call_block(Elab *e, const Body *b, uint32_t args, uint32_t n, Sym as);
 PathInfo *snG_path_info(Instances *in, Sym path);
-int64_t snG_next_stream(sn_ctx *c, Instances *in, Sym path);   /* call.c: of a random(...) that names none */
+int64_t snG_next_stream(sn_ctx *c, Instances *in, Sym path);   /* call.c: of an unnumbered random(...) */
 /* Calls a block or op of std.sn as a text would: "norm", or "norm as n1" for another instance name. */
 NodeId snG_call(Graph *g, Here at, const char *name, const NodeId *args, int nargs, const char *attr_text,
                 Instances *instances);

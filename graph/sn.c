@@ -118,7 +118,8 @@ void sn_scope(Graph *g, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    PUSH(&g->ctx->arena, draft_of(g)->scopes, under_path(g, name));
+    Sym inner = under_path(g, name);
+    PUSH(&g->ctx->arena, draft_of(g)->scopes, inner);
 }
 
 void sn_end_scope(Graph *g) {
@@ -156,34 +157,43 @@ static NodeId use(Graph *g, sn_val v) {
     return v.id;
 }
 
-/* -- Extents: above the bits of the value, which named dim of the graph it is -------------------------------- */
+/* -- Extents: a plain number; or a named dim: above the bits of its value, which one ----------------- */
 
-enum { MAX_DIMS = 1 << 14 };
+enum { MAX_DIMS = 1 << 12, NAMED = 1 << 13 };    /* a sum of two is no tag either */
+
+static int64_t tagged(uint32_t dim, int64_t value) {
+    return (int64_t)(NAMED + dim) << SN_EXTENT_BITS | value;
+}
 
 int64_t sn_dim(Graph *g, const char *name, int64_t value) {
     sn_ctx *c = g->ctx;
     if (c->code) return 0;
     SN_ENTER(c, return 0);
-    if (value <= 0 || value > (int64_t)1 << 40) snU_fail(c, SN_SHAPE, 0, "%s cannot be %lld", name, (long long)value);
+    if (value <= 0 || value > (int64_t)1 << 40)
+        snU_fail(c, SN_SHAPE, 0, "%s cannot be %lld", name, (long long)value);
     if (g->dims.n == MAX_DIMS) snU_fail(c, SN_UNSUPPORTED, 0, "at most %d dims", MAX_DIMS);
     PUSH(g->arena, g->dims, ((DimName){ .name = snU_symz(c, name), .value = value }));
     SN_LEAVE(c);
-    return (int64_t)g->dims.n << SN_EXTENT_BITS | value;
+    return tagged(g->dims.n - 1, value);
 }
 
-/* The name of an extent; none for what arithmetic has made of one. */
+/* The name of an extent, 0 when it is a plain number. */
 static Sym name_of(const Graph *g, int64_t extent) {
-    uint64_t k = extent > 0 ? (uint64_t)extent >> SN_EXTENT_BITS : 0;
-    return k && k <= g->dims.n && g->dims.v[k - 1].value == sn_size(extent) ? g->dims.v[k - 1].name : 0;
+    int64_t high = extent >> SN_EXTENT_BITS, k = high - NAMED;
+    if (high == 0 || high == -1) return 0;
+    if (k < 0 || k >= g->dims.n || g->dims.v[k].value != sn_size(extent))
+        snU_fail(g->ctx, SN_USAGE, 0, "arithmetic on a named extent: take its sn_size first");
+    return g->dims.v[k].name;
 }
 
 static int64_t dimof(Graph *g, sn_val x, int axis) {
     const Type *t = snG_type(g, use(g, x));
-    if (axis < -t->rank || axis >= t->rank) snU_fail(g->ctx, SN_SHAPE, 0, "axis %d of a tensor with %d axes", axis, t->rank);
+    if (axis < -t->rank || axis >= t->rank)
+        snU_fail(g->ctx, SN_SHAPE, 0, "axis %d of a tensor with %d axes", axis, t->rank);
     int i = axis < 0 ? axis + t->rank : axis;
     for (uint32_t k = 0; k < g->dims.n; k++)
         if (t->name[i] && g->dims.v[k].name == t->name[i] && g->dims.v[k].value == t->dim[i])
-            return (int64_t)(k + 1) << SN_EXTENT_BITS | t->dim[i];
+            return tagged(k, t->dim[i]);
     return t->dim[i];
 }
 
@@ -221,7 +231,7 @@ static NodeId named(Graph *g, NodeId id, sn_shape s) {
     return id;
 }
 
-/* -- Leaves and ends ------------------------------------------------------------------------------------------- */
+/* -- Leaves and ends --------------------------------------------------------------------------- */
 
 static NodeId add_leaf(Graph *g, unsigned op, Sym name, Dtype d, sn_shape s, sn_initial init) {
     Type t = type_of(g, d, s);
@@ -324,7 +334,8 @@ sn_val sn_reshape(Graph *g, sn_val x, sn_shape s) {
 }
 
 sn_val sn_slice(Graph *g, sn_val x, int axis, int64_t start, int64_t size) {
-    BUILD(g, add(g, OP_slice, &x, 1, ATTRS(int_attr(axis), int_attr(start), int_attr(sn_size(size)))));
+    BUILD(g, add(g, OP_slice, &x, 1,
+                 ATTRS(int_attr(axis), int_attr(start), int_attr(sn_size(size)))));
 }
 
 sn_val sn_concat(Graph *g, sn_val a, sn_val b, int axis) {
@@ -345,7 +356,8 @@ sn_val sn_expand(Graph *g, sn_val x, sn_shape s) { BUILD(g, expand(g, x, s)); }
 
 static NodeId draw(Graph *g, sn_shape s, sn_val key, int64_t stream) {
     if (stream < 0) stream = snG_next_stream(g->ctx, &draft_of(g)->instances, path_of(g));
-    return named(g, add(g, OP_random, &key, key.id ? 1 : 0, ATTRS(list_attr(s), int_attr(stream))), s);
+    NodeId id = add(g, OP_random, &key, key.id ? 1 : 0, ATTRS(list_attr(s), int_attr(stream)));
+    return named(g, id, s);
 }
 
 sn_val sn_random(Graph *g, sn_shape s, sn_val key, int64_t stream) { BUILD(g, draw(g, s, key, stream)); }

@@ -22,7 +22,8 @@
    returns 0 and does nothing, and sn_error tells what went wrong until sn_clear. Nothing here exits or prints.
    Broadcasting is numpy's. Attributes of sn_apply are text, as in a file: "axis=1, eps=1e-6"; NULL = defaults.
    C evaluates arguments in any order: build what belongs in order in statements, not in nested calls.
-   models/ar.c is a whole model. The context owns everything; sn_close frees it with all its graphs that were made by sn_graph or sn_load_model. */
+   The context owns everything; sn_close frees it with all its graphs that were made by sn_graph or sn_load_model.
+   models/ar.c is a whole model. */
 #ifndef SN_H
 #define SN_H
 #include "graph/graph.h"
@@ -42,10 +43,11 @@ Graph *sn_graph(sn_ctx *c, const char *name);
 Module *sn_load_model(sn_ctx *c, const char *path, const Define *defs, int ndefs);   /* NULL on error */
 Graph *sn_get(const Module *m, const char *graph_name);
 void sn_print(StrBuf *b, const Graph *g);
-Graph *sn_finish(Graph *g);       /* g without what nothing reads, as at the end of a graph in a file; g and its
-                                     values are gone. NULL after an error */
+/* The graph without what nothing reads, as where a graph of a file ends; g and its values are gone.
+   NULL after an error. */
+Graph *sn_finish(Graph *g);
 
-/* An extent that is printed by its name: f32[B, 192]. It counts as its value in shapes; sn_size is the plain number. */
+/* An extent that is printed by its name: f32[B, 192]. It is for shapes; calculate with its sn_size. */
 enum { SN_EXTENT_BITS = 48 };
 int64_t sn_dim(Graph *g, const char *name, int64_t value);
 static inline int64_t sn_size(int64_t extent) {
@@ -109,8 +111,9 @@ sn_val sn_matmul(Graph *g, sn_val a, sn_val b, bool ta, bool tb);
 sn_val sn_gather(Graph *g, sn_val table, sn_val idx);
 sn_val sn_part(Graph *g, sn_val x, int i);
 
-/* Any op or block of std.sn: sn_apply(g, "rmsnorm", "eps=1e-6", x, gain). A block's instance may have another name than
-   the block: sn_apply(g, "dropout as drop1", NULL, x, p). Attributes with numbers of the model: sn_text(g, "%d", heads). */
+/* Any op or block of std.sn: sn_apply(g, "rmsnorm", "eps=1e-6", x, gain). A block's instance may have a
+   name of its own: sn_apply(g, "dropout as drop1", NULL, x, p). sn_text puts numbers into attributes:
+   sn_apply(g, "split_heads", sn_text(g, "heads=%d", 4), x). */
 sn_val sn_apply_n(Graph *g, const char *name, const char *attrs, const sn_val *args, int n);
 #define sn_apply(g, name, attrs, ...)                                                                               \
     sn_apply_n((g), (name), (attrs), (sn_val[]){ __VA_ARGS__ }, (int)(sizeof((sn_val[]){ __VA_ARGS__ }) / sizeof(sn_val)))

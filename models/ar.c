@@ -1,14 +1,15 @@
 /* ar.c: the training graph of ar.sn, through C calls.
 
-   In:  the sizes of the model. Out: a graph that prints the same, to the letter, as the graph `train` of the text:
-   the same nodes in the same order, names, dims, initialisers and random streams (tests/unit_dsl.c compares them).
+   In:  the sizes of the model. Out: a graph that prints the same, to the letter, as the graph
+   `train` of the text: nodes, their order and names, dims, initialisers, random streams.
+   tests/unit_dsl.c compares them.
 
      block norm(x) { ... }               static sn_val norm(Graph *g, sn_val x)
      norm(x) as n1                       sn_scope(g, "n1"); ... sn_end_scope(g);
      q = ...                             sn_name(g, "q", ...)
      split_heads(x @ wq, heads)          sn_apply(g, "split_heads", sn_text(g, "%d", heads), ...)
 
-   A block becomes a function, its instance a scope around the call; ops and blocks of std.sn are shared with the text. */
+   A block becomes a function, its instance a scope; ops and blocks of std.sn serve both. */
 #include <math.h>
 #include "models/ar.h"
 
@@ -65,7 +66,8 @@ static sn_val mlp(Graph *g, const ArShape *m, sn_val x) {
     return y;
 }
 
-static sn_val backbone(Graph *g, const ArShape *m, sn_val embed, sn_val tokens, sn_val mask, sn_val drop) {
+static sn_val backbone(Graph *g, const ArShape *m, sn_val embed, sn_val tokens, sn_val mask,
+                       sn_val drop) {
     sn_val x = sn_name(g, "x", sn_gather(g, embed, tokens));
     for (int i = 0; i < m->layers; i++) {
         sn_scope(g, "h.%d", i);
@@ -108,7 +110,8 @@ Graph *model_ar(sn_ctx *c, const ArShape *m) {
     sn_val mask  = causal(g, T);
     sn_val embed = matrix(g, "embed", m->vocab, m->width, 0.02);
     x = backbone(g, m, embed, x, mask, dropout);
-    sn_val head = m->tied ? sn_permute(g, embed, SHAPE(1, 0)) : matrix(g, "head", m->width, m->vocab, 0.02);
+    sn_val head = m->tied ? sn_permute(g, embed, SHAPE(1, 0))
+                          : matrix(g, "head", m->width, m->vocab, 0.02);
     sn_val losses = sn_apply(g, "xent", NULL, sn_matmul(g, x, head, false, false), tokens);
     sn_output(g, "loss", sn_apply(g, "mean", NULL, losses));
     return sn_finish(g);

@@ -11,7 +11,8 @@ typedef struct ArShape {
     double dropout, input_mask;      /* defaults of launch-time inputs */
 } ArShape;
 
-/* The training graph: inputs tokens, sample, dropout, input_mask; output loss. The context owns it; NULL on error. */
+/* The training graph: inputs tokens, sample, dropout, input_mask; output loss. The context owns it.
+   NULL on error. */
 Graph *model_ar(sn_ctx *c, const ArShape *shape);
 
 #endif

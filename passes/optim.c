@@ -1,10 +1,12 @@
 /* optim.c: loss graph -> training step: forward, backward, AdamW.
 
-   In:  a graph with an output `loss`, with or without the outputs grad.<w> of the pass grad. Out, by pass:
-     optim   one graph: everything of the loss graph, updates of every weight and of its moments adam.m.<w>, adam.v.<w>,
-             and the outputs grad_norm and lr_now.
-     accum   one micro-step of several: gradients times accum_scale are added to the f32 states accum.<w>, the loss to accum.loss.
-     apply   the update from accum.<w>, which it zeroes; outputs loss, grad_norm, lr_now. Reads no data.
+   In:  a graph with an output `loss`, with or without the outputs grad.<w> of the pass grad.
+   Out, by pass:
+     optim   one graph: everything of the loss graph, updates of every weight and of its moments
+             adam.m.<w>, adam.v.<w>, and the outputs grad_norm and lr_now.
+     accum   one micro-step of several: gradients times accum_scale are added to the f32 states
+             accum.<w>, the loss to accum.loss.
+     apply   the update from accum.<w>, which it zeroes; outputs loss, grad_norm, lr_now. No data.
 
      output loss = f(w)
    becomes
@@ -12,38 +14,37 @@
      update adam.m.w = add(mul(beta1, adam.m.w), mul(sub(1, beta1), mul(d.w, coef)))
      update w = ...
 
-   What a sweep varies is an input with a default (HYPER below): changing it recompiles nothing. The formulas are texts in
-   the model language. Weight decay acts on matrices only, not on embeddings (tables of a gather, tied ones included). */
+   What a sweep varies is an input with a default (HYPER below): changing it recompiles nothing. The
+   formulas are blocks of std.sn. Weight decay acts on matrices only, not on embeddings (tables of a
+   gather, tied ones included). */
 #include "passes/pass.h"
 
 static const struct { const char *name; double value; } HYPER[] = {
     { "step", 1 },                   /* 1-based optimizer step, fed by the runtime */
-    { "lr", 1e-3 }, { "lr_min", 0 }, { "wd", 0.1 }, { "beta1", 0.9 }, { "beta2", 0.95 }, { "adam_eps", 1e-8 },
+    { "lr", 1e-3 }, { "lr_min", 0 }, { "wd", 0.1 }, { "beta1", 0.9 }, { "beta2", 0.95 },
+    { "adam_eps", 1e-8 },
     { "clip", 1 },                   /* global gradient norm; <= 0 = off */
     { "schedule", 0 },               /* 0 constant, 1 cosine, 2 WSD linear, 3 WSD exponential */
     { "warmup", 200 }, { "total", 0 },
-    { "decay", 0 },                  /* WSD: steps of decay, at the end of `total` or from decay_start on */
+    { "decay", 0 },                  /* WSD: its steps, the last of `total` or from decay_start */
     { "decay_start", -1 },
 };
 
-/* Scalars of a step, each may use the ones before it. */
+/* Scalars of a step, computed once for all weights; each may use the ones before it. */
 static const struct { const char *name, *text; } SCALARS[] = {
-    { "warm",   "select(step < warmup, step / max(warmup, 1.0), 1.0)" },
-    { "turn",   "min(max((step - warmup) / max(total - warmup, 1.0), 0.0), 1.0)" },
-    { "start",  "select(decay_start >= 0.0, decay_start, total - decay)" },
-    { "r",      "select(decay > 0.0, min(max((step - start) / max(decay, 1.0), 0.0), 1.0), 0.0)" },
-    { "shape1", "0.5 * (1.0 + cos(3.141592653589793 * turn))" },
-    { "shape2", "1.0 - r" },
-    { "shape3", "2.0 * pow(0.5, r) - 1.0" },
-    { "shape0", "select(schedule == 1.0, shape1, select(schedule == 2.0, shape2, select(schedule == 3.0, shape3, 1.0)))" },
-    { "lr_now", "warm * (lr_min + (lr - lr_min) * shape0)" },
-    { "coef",   "select(clip > 0.0, min(clip / (norm + 1e-6), 1.0), 1.0)" },
-    { "rate",   "lr_now / (1.0 - pow(beta1, step))" },
-    { "root",   "rsqrt(1.0 - pow(beta2, step))" },
-    { "keep",   "1.0 - lr_now * wd" },
+    { "lr_now", "learning_rate(step, lr, lr_min, schedule, warmup, total, decay, decay_start)"
+                " as _" },
+    { "coef",   "clip_scale(norm, clip) as _" },
+    { "rate",   "adamw_rate(lr_now, beta1, step) as _" },
+    { "root",   "adamw_root(beta2, step) as _" },
+    { "keep",   "adamw_keep(lr_now, wd) as _" },
 };
 
-enum { NHYPER = sizeof HYPER / sizeof *HYPER, NSCALAR = sizeof SCALARS / sizeof *SCALARS, NAMES = NHYPER + NSCALAR + 8 };
+enum {
+    NHYPER = sizeof HYPER / sizeof *HYPER,
+    NSCALAR = sizeof SCALARS / sizeof *SCALARS,
+    NAMES = NHYPER + NSCALAR + 8,
+};
 
 typedef struct Param { NodeId w, grad; Sym name; bool decay; } Param;
 
@@ -94,7 +95,8 @@ static NodeId state(Graph *g, const char *prefix, Sym name, NodeId x) {
 static NodeId source_of(const Graph *g, NodeId id) {
     for (;;) {
         const Node *n = snG_node(g, id);
-        bool through = n->op == OP_cast || n->op == OP_fence || snG_op(g->ctx, n->op)->cls == C_MOVE;
+        bool move = snG_op(g->ctx, n->op)->cls == C_MOVE;
+        bool through = n->op == OP_cast || n->op == OP_fence || move;
         if (!through || !n->nin) return id;
         id = snG_in(g, id, 0);
     }
@@ -130,11 +132,12 @@ static void take_gradients(Optim *o) {
     }
 }
 
-/* -- The update ---------------------------------------------------------------------------------- */
+/* -- The update -------------------------------------------------------------------------------- */
 
 static void bind_scalars(Optim *o) {
     Graph *g = o->g;
-    for (int i = 0; i < NHYPER; i++) bind(o, HYPER[i].name, input(g, HYPER[i].name, HYPER[i].value));
+    for (int i = 0; i < NHYPER; i++)
+        bind(o, HYPER[i].name, input(g, HYPER[i].name, HYPER[i].value));
     o->at = (Here){ .path = snU_symz(g->ctx, "adam") };
     NodeId total = 0;
     for (uint32_t i = 0; i < o->params.n; i++) {
@@ -161,10 +164,10 @@ static void update_param(Optim *o, const Param *p) {
     bind(o, "m", m);
     bind(o, "v", v);
     bind(o, "g", text(o, "d * coef"));
-    bind(o, "m2", text(o, "beta1 * m + (1.0 - beta1) * g"));
-    bind(o, "v2", text(o, "beta2 * v + (1.0 - beta2) * g * g"));
-    NodeId w2 = text(o, p->decay ? "w * keep - rate * m2 / (sqrt(v2) * root + adam_eps)"
-                                 : "w - rate * m2 / (sqrt(v2) * root + adam_eps)");
+    bind(o, "m2", text(o, "adamw_m(m, g, beta1) as _"));
+    bind(o, "v2", text(o, "adamw_v(v, g, beta2) as _"));
+    NodeId w2 = text(o, p->decay ? "adamw_w(w, m2, v2, rate, root, keep, adam_eps) as _"
+                                 : "adamw_w(w, m2, v2, rate, root, 1.0, adam_eps) as _");
     Attrs to = { .v[0] = { .kind = A_DTYPE, .i = { snG_type(g, p->w)->dtype } } };
     if (to.v[0].i[0] != SN_F32) w2 = snG_add(g, o->at, OP_cast, &w2, 1, &to);
     snG_set_update(g, m, text(o, "m2"), 0);
@@ -234,12 +237,14 @@ Graph *snP_apply(const Graph *train, const PassOptions *opt) {
     for (uint32_t i = 0; i < train->dims.n; i++) PUSH(g->arena, g->dims, train->dims.v[i]);
     for (uint32_t i = 0; i < from.params.n; i++) {
         Param p = from.params.v[i];
-        p.w = snG_add_leaf(g, (Here){0}, OP_weight, p.name, snG_type(from.g, p.w), snG_leaf(from.g, p.w));
+        const Leaf *l = snG_leaf(from.g, p.w);
+        p.w = snG_add_leaf(g, (Here){0}, OP_weight, p.name, snG_type(from.g, p.w), l);
         p.grad = state(g, "accum.", p.name, p.w);
         PUSH(g->arena, o.params, p);
     }
     Type scalar = { .dtype = SN_F32 };
-    NodeId loss = snG_add_leaf(g, (Here){0}, OP_state, snU_symz(c, "accum.loss"), &scalar, &(Leaf){ .init = INIT_ZEROS });
+    NodeId loss = snG_add_leaf(g, (Here){0}, OP_state, snU_symz(c, "accum.loss"), &scalar,
+                               &(Leaf){ .init = INIT_ZEROS });
     NodeId zero = snG_const(g, (Here){0}, SN_F32, 0);
     snG_set_output(g, snU_symz(c, "loss"), loss, 0);
     bind_scalars(&o);

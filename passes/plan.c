@@ -33,49 +33,52 @@ static bool is_storage(const Graph *g, NodeId id) {
 
 /* -- Offsets: boxes of known lifetime and size into an arena ------------------------------------------ */
 
+typedef struct Placed { int64_t at, top; int first, last; } Placed;
+
 typedef struct Packer {
     const PlanBox *box;
     int n;
     Arena *a;
     int *order;                          /* to place, in this order */
-    int *placed;                         /* by rising offset */
+    Placed *placed;                      /* by rising offset */
     int64_t *offset, *best;
     int64_t best_total;
 } Packer;
 
-static bool meet(const PlanBox *a, const PlanBox *b) { return a->first <= b->last && b->first <= a->last; }
-
 /* Lowest gap that fits, or the tightest one (ties: the lowest), among the placed boxes that meet this one in time. */
-static int64_t find_gap(const Packer *p, int nplaced, int b, bool tightest) {
-    int64_t need = align_up(p->box[b].bytes), end = 0, at = NEVER, waste = INT64_MAX;
-    for (int i = 0; i < nplaced; i++) {
-        int o = p->placed[i];
-        if (!meet(&p->box[b], &p->box[o])) continue;
-        int64_t gap = p->offset[o] - end;
+static int64_t find_gap(const Packer *p, int nplaced, const PlanBox *b, bool tightest) {
+    int64_t need = align_up(b->bytes), end = 0, at = NEVER, waste = INT64_MAX;
+    for (const Placed *o = p->placed; o < p->placed + nplaced; o++) {
+        if (o->last < b->first || b->last < o->first) continue;
+        int64_t gap = o->at - end;
         if (gap >= need && gap - need < waste) {
             at = end, waste = gap - need;
             if (!tightest) return at;
         }
-        int64_t top = p->offset[o] + align_up(p->box[o].bytes);
-        if (top > end) end = top;
+        if (o->top > end) end = o->top;
     }
     return at == NEVER ? end : at;
 }
 
-static void insert_placed(Packer *p, int nplaced, int b) {
-    int i = nplaced;
-    for (; i > 0 && p->offset[p->placed[i - 1]] > p->offset[b]; i--) p->placed[i] = p->placed[i - 1];
-    p->placed[i] = b;
+static void insert_placed(Packer *p, int nplaced, Placed b) {
+    int lo = 0, hi = nplaced;
+    while (lo < hi) {
+        int mid = (lo + hi) / 2;
+        if (p->placed[mid].at <= b.at) lo = mid + 1;
+        else hi = mid;
+    }
+    memmove(p->placed + lo + 1, p->placed + lo, sizeof *p->placed * (size_t)(nplaced - lo));
+    p->placed[lo] = b;
 }
 
 /* Places every box in p->order and keeps the result when it is the best so far. Returns the arena's size. */
 static int64_t place_all(Packer *p, bool tightest) {
     int64_t total = 0;
     for (int i = 0; i < p->n; i++) {
-        int b = p->order[i];
-        p->offset[b] = find_gap(p, i, b, tightest);
-        insert_placed(p, i, b);
-        int64_t top = p->offset[b] + align_up(p->box[b].bytes);
+        const PlanBox *b = &p->box[p->order[i]];
+        int64_t at = find_gap(p, i, b, tightest), top = at + align_up(b->bytes);
+        p->offset[p->order[i]] = at;
+        insert_placed(p, i, (Placed){ at, top, b->first, b->last });
         if (top > total) total = top;
     }
     if (total < p->best_total) {
@@ -169,8 +172,8 @@ int64_t snP_pack(const PlanBox *box, int n, Arena *a, int64_t *offset) {
     if (n == 0) return 0;
     ArenaMark mark = snU_mark(a);
     int64_t peak = snP_live_peak(box, n, a), work = 0, each = (int64_t)n * n / 2;
-    Packer p = { box, n, a, NEWN(a, int, n), NEWN(a, int, n), NEWN(a, int64_t, n), offset, INT64_MAX };
-    for (int kind = 0; kind < N_ORDERS && go_on(&p, peak, 0); kind++, work += each) {
+    Packer p = { box, n, a, NEWN(a, int, n), NEWN(a, Placed, n), NEWN(a, int64_t, n), offset, INT64_MAX };
+    for (int kind = 0; kind < N_ORDERS && go_on(&p, peak, work); kind++, work += each) {
         sort_boxes(&p, (OrderKind)kind);
         place_all(&p, kind == BY_TIME);
     }

@@ -336,6 +336,9 @@ int main(int argc, char **argv) {
     else failed += run_module(&s, s.text.s ? s.text.s : "", s.text.n, 0, &passed, &stats);
     if (!each) printf("%d launches, %d kernels, compiled in %.1f s\n", stats.kernels, stats.unique_kernels, stats.compile_s);
     printf("%d passed, %d failed\n", passed, failed);
+    snU_free_buf(&s.text);
+    snU_free_buf(&s.covered);
     snU_free_arena(&s.a);
+    sn_ctx_free(s.c);
     return failed != 0;
 }

@@ -1,4 +1,4 @@
-/* unit_plan.c: the memory plan. In: nothing; out: `N passed, N failed`.
+/* unit_plan.c: the memory plan. In: [files.sn], else the models; out: `N passed, N failed`.
 
    1. Packing alone, over random lifetimes and over the shape of a training step: no two live boxes overlap, offsets are
       aligned, the arena holds the live set; the ratio of the two is reported.
@@ -239,6 +239,7 @@ int main(int argc, char **argv) {
     test_training_boxes(48);
     test_cases();
     for (int i = 1; i < argc; i++) test_file(argv[i]);
+    if (argc == 1) test_file("models/ar.sn"), test_file("models/dlm.sn");
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
