@@ -29,6 +29,7 @@ typedef struct LVal {
     int64_t keep;                    /* 1 + byte offset of a row buffer that carries it to later levels */
     KVal memo; uint32_t stamp;       /* the KIR value in the current vector or row */
     uint32_t seen, kept_seen;        /* marks of the current walks */
+    KVal quad[4]; uint32_t quad_stamp;   /* random numbers (or hits) of four neighbouring vectors, made together */
 } LVal;
 enum { DEP_GRID0 = 1, DEP_STATE = 2, DEP_LOOP = 2 /* first loop's bit number */ };
 
@@ -65,6 +66,8 @@ typedef struct Low {
     /* where evaluation stands: lower_rows.c */
     KVal row, col;                   /* i64; row 0 = the first and only */
     bool tail;                       /* lanes may be outside: mask */
+    int quad;                        /* 1 + which of four neighbouring vectors this is; 0 = alone */
+    uint32_t quad_stamp;
     int width;                       /* columns of the loop */
     TVal row_limit;                  /* rows are known to be below this idx */
     int level;
@@ -103,6 +106,8 @@ typedef struct Limits { TVal v[8]; int n; } Limits;      /* distinct valid count
 void snL_limit(Limits *s, TVal valid);
 void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols);  /* of the loads that evaluating x touches */
 int snL_cost(Low *lo, TVal x);                           /* vector instructions to evaluate x, about */
+bool snL_has_quads(Low *lo, TVal x);                     /* are there random numbers that come cheaper four vectors at a time? */
+KVal snL_unpack(Low *lo, KVal a, KVal b, int size, bool high);   /* interleaves halves of each 4 lanes, in blocks of `size` lanes */
 bool snL_is_here(const Low *lo, TVal x);                 /* computed by the nest and level that is being emitted */
 
 /* lower_rows.c: loop nests */

@@ -225,27 +225,12 @@ static void pack_panels(Low *lo, const View *w)
     snK_end(lo->k);
 }
 
-static KVal shuffle(Low *lo, KVal a, KVal b, const uint8_t *lane) { return snK_shuffle(lo->k, a, b, lane, lo->L); }
-
-/* Blocks of `size` lanes: the low (high) half of each 4-lane group of a and b, interleaved. */
-static KVal unpack(Low *lo, KVal a, KVal b, int size, bool high)
-{
-    uint8_t lane[64];
-    for (int g = 0; g < lo->L; g += 4)
-        for (int n = 0; n < 4; n++) {
-            int block = n / size, within = n % size;     /* a, b, a, b (size 1); a, b (size 2) */
-            int from = g + (high ? 2 : 0) + (size == 1 ? block / 2 : 0) + within;
-            lane[g + n] = (uint8_t)(from + (block % 2 ? lo->L : 0));
-        }
-    return shuffle(lo, a, b, lane);
-}
-
 /* Whole 4-lane groups: q[n] >= 0 picks group q[n] of (a, b). */
 static KVal groups(Low *lo, KVal a, KVal b, const int *q)
 {
     uint8_t lane[64];
     for (int n = 0; n < lo->L; n++) lane[n] = (uint8_t)(q[n / 4] * 4 + n % 4);
-    return shuffle(lo, a, b, lane);
+    return snK_shuffle(lo->k, a, b, lane, lo->L);
 }
 
 /* L vectors, in place: 4 x 4 blocks inside 4-lane groups, then the groups. */
@@ -253,12 +238,12 @@ static void transpose(Low *lo, KVal *v)
 {
     int L = lo->L;
     for (int g = 0; g < L; g += 4) {
-        KVal a = unpack(lo, v[g], v[g + 1], 1, false), b = unpack(lo, v[g], v[g + 1], 1, true);
-        KVal c = unpack(lo, v[g + 2], v[g + 3], 1, false), d = unpack(lo, v[g + 2], v[g + 3], 1, true);
-        v[g] = unpack(lo, a, c, 2, false);
-        v[g + 1] = unpack(lo, a, c, 2, true);
-        v[g + 2] = unpack(lo, b, d, 2, false);
-        v[g + 3] = unpack(lo, b, d, 2, true);
+        KVal a = snL_unpack(lo, v[g], v[g + 1], 1, false), b = snL_unpack(lo, v[g], v[g + 1], 1, true);
+        KVal c = snL_unpack(lo, v[g + 2], v[g + 3], 1, false), d = snL_unpack(lo, v[g + 2], v[g + 3], 1, true);
+        v[g] = snL_unpack(lo, a, c, 2, false);
+        v[g + 1] = snL_unpack(lo, a, c, 2, true);
+        v[g + 2] = snL_unpack(lo, b, d, 2, false);
+        v[g + 3] = snL_unpack(lo, b, d, 2, true);
     }
     for (int j = 0; j < 4 && L == 8; j++) {
         KVal a = v[j], b = v[4 + j];

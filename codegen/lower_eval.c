@@ -129,14 +129,38 @@ static KVal uniform(Low *lo, KVal word, KType f)
     return op2(lo, K_mul, f, x, snK_float(lo->k, f, 0x1p-24));
 }
 
-/* Element e of the stream: word e & 3 of Philox(counter e >> 2, ...). The lanes' elements differ by small amounts, so
-   the 64-bit part is scalar. */
+/* Word `word` of Philox(count, ...): see graph.h for what the other counters and the key are. */
+static KVal philox(Low *lo, const TIns *i, KVal count, KVal word)
+{
+    Kernel *k = lo->k;
+    KType u = snK_type(k, count), u1 = kt(K_U32, 1);
+    KVal key[2], ctr[4] = { count }, arg[4];
+    for (int n = 0; n < 4; n++) {
+        arg[n] = snK_leaf(k, K_sysarg, u1, n);
+        if (u.lanes > 1) arg[n] = splat(lo, arg[n]);
+    }
+    key[0] = arg[0], key[1] = arg[1], ctr[1] = arg[2], ctr[2] = arg[3];
+    if (i->a[1]) {
+        ctr[1] = op1(lo, K_bitcast, u, u.lanes > 1 ? snL_vec(lo, i->a[1]) : snL_scal(lo, i->a[1]));
+        ctr[2] = snK_int(k, u, 0);
+    }
+    ctr[3] = snK_int(k, u, (int64_t)((uint32_t)i->imm | (i->a[1] ? 0x80000000u : 0)));
+    return snK_philox(k, key, ctr, word);
+}
+
+/* Index of the element at (row, column 0). */
+static KVal first_element(Low *lo, const TIns *i)
+{
+    KVal e = lo->v[i->a[0]].k;
+    return i->type.r > 1 ? kadd(lo, e, kmul(lo, lo->row, i->rs)) : e;
+}
+
+/* Element e is word e & 3 of counter e >> 2. The lanes' elements differ by small amounts, so the 64-bit part is scalar. */
 static KVal random_at(Low *lo, const TIns *i, int lanes)
 {
     Kernel *k = lo->k;
     KType u = kt(K_U32, lanes), u1 = kt(K_U32, 1);
-    KVal e = lo->v[i->a[0]].k;
-    if (i->type.r > 1) e = kadd(lo, e, kmul(lo, lo->row, i->rs));
+    KVal e = first_element(lo, i);
     if (lanes > 1) e = kadd(lo, e, kmul(lo, lo->col, i->cs));
     KVal low = op1(lo, K_cast, u1, op2(lo, K_and, i64(), e, ki(lo, 3)));
     KVal high = op1(lo, K_cast, u1, op2(lo, K_shr, i64(), e, ki(lo, 2)));
@@ -147,21 +171,67 @@ static KVal random_at(Low *lo, const TIns *i, int lanes)
     }
     KVal word = op2(lo, K_and, u, low, snK_int(k, u, 3));
     KVal count = op2(lo, K_add, u, high, op2(lo, K_shr, u, low, snK_int(k, u, 2)));
-    KVal key[2], ctr[4], arg[4];
-    for (int n = 0; n < 4; n++) arg[n] = snK_leaf(k, K_sysarg, u1, n);
-    for (int n = 0; n < 2; n++) key[n] = lanes > 1 ? splat(lo, arg[n]) : arg[n];
-    ctr[0] = count;
-    if (i->a[1]) {
-        KVal row_key = lanes > 1 ? snL_vec(lo, i->a[1]) : snL_scal(lo, i->a[1]);
-        ctr[1] = op1(lo, K_bitcast, u, row_key);
-        ctr[2] = snK_int(k, u, 0);
-        ctr[3] = snK_int(k, u, (int64_t)((uint32_t)i->imm | 0x80000000u));
-    } else {
-        ctr[1] = lanes > 1 ? splat(lo, arg[2]) : arg[2];
-        ctr[2] = lanes > 1 ? splat(lo, arg[3]) : arg[3];
-        ctr[3] = snK_int(k, u, (int64_t)(uint32_t)i->imm);
+    return uniform(lo, philox(lo, i, count, word), kt(K_F32, lanes));
+}
+
+KVal snL_unpack(Low *lo, KVal a, KVal b, int size, bool high)
+{
+    uint8_t lane[64];
+    for (int g = 0; g < lo->L; g += 4)
+        for (int n = 0; n < 4; n++) {
+            int block = n / size, within = n % size;     /* a, b, a, b (size 1); a, b (size 2) */
+            int from = g + (high ? 2 : 0) + (size == 1 ? block / 2 : 0) + within;
+            lane[g + n] = (uint8_t)(from + (block % 2 ? lo->L : 0));
+        }
+    return snK_shuffle(lo->k, a, b, lane, lo->L);
+}
+
+/* Four neighbouring vectors from the four words of one Philox: counter (l % 4) * L/4 + l / 4 in lane l makes the 4 x 4
+   transposes inside groups of lanes yield the elements in order. For rows of elements that start at a multiple of 4. */
+static void random_quad(Low *lo, const TIns *i, KVal out[4])
+{
+    KType u = kt(K_U32, lo->L), f = kt(K_F32, lo->L);
+    KVal lane = snK_leaf(lo->k, K_lane, u, 0), w[4];
+    KVal order = op2(lo, K_mul, u, op2(lo, K_and, u, lane, snK_int(lo->k, u, 3)), snK_int(lo->k, u, lo->L / 4));
+    order = op2(lo, K_add, u, order, op2(lo, K_shr, u, lane, snK_int(lo->k, u, 2)));
+    KVal e = kadd(lo, first_element(lo, i), lo->col);
+    KVal first = op1(lo, K_cast, kt(K_U32, 1), op2(lo, K_shr, i64(), e, ki(lo, 2)));
+    KVal count = op2(lo, K_add, u, splat(lo, first), order);
+    for (int n = 0; n < 4; n++) w[n] = philox(lo, i, count, snK_int(lo->k, u, n));
+    KVal a = snL_unpack(lo, w[0], w[1], 1, false), b = snL_unpack(lo, w[0], w[1], 1, true);
+    KVal c = snL_unpack(lo, w[2], w[3], 1, false), d = snL_unpack(lo, w[2], w[3], 1, true);
+    out[0] = snL_unpack(lo, a, c, 2, false), out[1] = snL_unpack(lo, a, c, 2, true);
+    out[2] = snL_unpack(lo, b, d, 2, false), out[3] = snL_unpack(lo, b, d, 2, true);
+    for (int n = 0; n < 4; n++) out[n] = uniform(lo, out[n], f);
+}
+
+/* Is the index a multiple of 4, provably? */
+static bool is_fourfold(const Low *lo, TVal x)
+{
+    const TIns *i = INS(lo, x);
+    bool a = i->a[0] && i->op != T_for && i->op != T_get && is_fourfold(lo, i->a[0]), b = i->a[1] && i->op != T_for && is_fourfold(lo, i->a[1]);
+    if (i->op == T_idx) return i->imm % 4 == 0;
+    if (i->op == T_imul) return a || b;
+    return (i->op == T_iadd || i->op == T_isub || i->op == T_imin || i->op == T_imax) && a && b;
+}
+
+static bool comes_in_quads(const Low *lo, const TIns *i)
+{
+    return i->op == T_random && i->cs == 1 && (i->type.r == 1 || i->rs % 4 == 0) && is_fourfold(lo, i->a[0]) &&
+           (!i->a[1] || INS(lo, i->a[1])->type.c == 1);
+}
+
+static KVal random_vec(Low *lo, TVal x)
+{
+    const TIns *i = INS(lo, x);
+    LVal *v = &lo->v[x];
+    if (!lo->quad || !comes_in_quads(lo, i)) return random_at(lo, i, lo->L);
+    if (v->quad_stamp != lo->quad_stamp) {
+        SN_ASSERT(lo->quad == 1, "random numbers begin in the middle of four vectors");
+        random_quad(lo, i, v->quad);
+        v->quad_stamp = lo->quad_stamp;
     }
-    return uniform(lo, snK_philox(k, key, ctr, word), kt(K_F32, lanes));
+    return v->quad[lo->quad - 1];
 }
 
 /* -- Elementwise -------------------------------------------------------------------------------------------------- */
@@ -191,20 +261,29 @@ static bool is_chance(const Low *lo, const TIns *i)
     return a->op == T_random && is_one(b->type) && !lo->v[i->a[0]].at && lo->first_user[i->a[0] + 1] - lo->first_user[i->a[0]] == 1;
 }
 
-static KVal chance(Low *lo, const TIns *i, int lanes)
+static KVal chance(Low *lo, TVal x, int lanes)
 {
+    const TIns *i = INS(lo, x);
+    LVal *v = &lo->v[x];
     KType b = kt(K_BOOL, lanes);
-    KVal p = snL_scal(lo, i->a[1]), hit = snK_var(lo->k, snK_int(lo->k, b, 0));
+    bool four = lanes > 1 && lo->quad && comes_in_quads(lo, INS(lo, i->a[0]));
+    if (four && v->quad_stamp == lo->quad_stamp) return snK_get(lo->k, v->quad[lo->quad - 1]);
+    KVal p = snL_scal(lo, i->a[1]), hit[4], r[4];
+    int n = four ? 4 : 1;
+    for (int u = 0; u < n; u++) hit[u] = snK_var(lo->k, snK_int(lo->k, b, 0));
     snK_if(lo->k, op2(lo, K_gt, kt(K_BOOL, 1), p, snK_float(lo->k, kt(K_F32, 1), 0)));
-    KVal r = random_at(lo, INS(lo, i->a[0]), lanes);
-    snK_set(lo->k, hit, op2(lo, K_lt, b, r, lanes > 1 ? splat(lo, p) : p));
+    if (four) random_quad(lo, INS(lo, i->a[0]), r);
+    else r[0] = random_at(lo, INS(lo, i->a[0]), lanes);
+    for (int u = 0; u < n; u++) snK_set(lo->k, hit[u], op2(lo, K_lt, b, r[u], lanes > 1 ? splat(lo, p) : p));
     snK_end(lo->k);
-    return snK_get(lo->k, hit);
+    if (four) memcpy(v->quad, hit, sizeof hit), v->quad_stamp = lo->quad_stamp;
+    return snK_get(lo->k, hit[four ? lo->quad - 1 : 0]);
 }
 
-static KVal ew(Low *lo, const TIns *i, int lanes)
+static KVal ew(Low *lo, TVal x, int lanes)
 {
-    if (is_chance(lo, i)) return chance(lo, i, lanes);
+    const TIns *i = INS(lo, x);
+    if (is_chance(lo, i)) return chance(lo, x, lanes);
     KVal a[3] = { 0 };
     int n = 0;
     for (; n < 3 && i->a[n]; n++) a[n] = lanes > 1 ? snL_vec(lo, i->a[n]) : snL_scal(lo, i->a[n]);
@@ -228,9 +307,9 @@ static KVal compute(Low *lo, TVal x, int lanes)
     case T_full: return full(lo, i, lanes);
     case T_iota: return iota(lo, i, lanes);
     case T_widen: return op1(lo, K_cast, kt(K_I32, 1), lo->v[i->a[0]].k);
-    case T_random: return random_at(lo, i, lanes);
+    case T_random: return lanes > 1 ? random_vec(lo, x) : random_at(lo, i, 1);
     case T_load: case T_gather: return lanes > 1 ? load_vec(lo, i) : load_scal(lo, i);
-    case T_ew: return ew(lo, i, lanes);
+    case T_ew: return ew(lo, x, lanes);
     default: snU_abort(__FILE__, __LINE__, "tile %s: %%%u (%s) has no value here", snU_str(lo->t->ctx, lo->t->name), x,
                        snT_op_name(i->op));
     }
@@ -349,3 +428,15 @@ static int cost(Low *lo, TVal x)
 }
 
 int snL_cost(Low *lo, TVal x) { lo->mark++; return cost(lo, x); }
+
+static bool has_quads(Low *lo, TVal x)
+{
+    TVal args[5];
+    if (lo->v[x].seen == lo->mark || INS(lo, x)->type.c == 1 || stops(lo, x)) return false;
+    lo->v[x].seen = lo->mark;
+    bool found = comes_in_quads(lo, INS(lo, x));
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n && !found; k++) found = has_quads(lo, args[k]);
+    return found;
+}
+
+bool snL_has_quads(Low *lo, TVal x) { lo->mark++; return has_quads(lo, x); }

@@ -356,14 +356,18 @@ static void write_root(Low *lo, Root *r, int u, bool vector)
 
 typedef struct Loop { Root **root; int n, width, unroll; } Loop;
 
-static void vector_body(Low *lo, const Loop *p, KVal col, int u, bool tail)
+/* Vector u of the unrolled step at `col`; `quad`: the four vectors of the step all come. */
+static void vector_body(Low *lo, const Loop *p, KVal col, int u, bool tail, bool quad)
 {
     snL_new_vec(lo);
+    if (quad && u == 0) lo->quad_stamp = ++lo->stamp;
+    lo->quad = quad ? u + 1 : 0;
     lo->col = u ? kadd(lo, col, ki(lo, (int64_t)u * lo->L)) : col;
     lo->tail = tail;
     for (int k = 0; k < p->n; k++) p->root[k]->now = snL_vec(lo, p->root[k]->value);
     for (int k = 0; k < p->n; k++) write_root(lo, p->root[k], u, true);
     lo->tail = false;
+    lo->quad = 0;
 }
 
 static void static_loop(Low *lo, const Loop *p)
@@ -371,13 +375,13 @@ static void static_loop(Low *lo, const Loop *p)
     int64_t L = lo->L, full = p->width / L, main = full / p->unroll * p->unroll;
     if (main > p->unroll) {
         KVal c = snK_for(lo->k, ki(lo, 0), ki(lo, main * L), ki(lo, p->unroll * L), 1);
-        for (int u = 0; u < p->unroll; u++) vector_body(lo, p, c, u, false);
+        for (int u = 0; u < p->unroll; u++) vector_body(lo, p, c, u, false, p->unroll == 4);
         snK_end(lo->k);
     } else {
         main = 0;
     }
-    for (int64_t v = main; v < full; v++) vector_body(lo, p, ki(lo, v * L - v % p->unroll * L), (int)(v % p->unroll), false);
-    if (p->width % L) vector_body(lo, p, ki(lo, full * L), 0, true);
+    for (int64_t v = main; v < full; v++) vector_body(lo, p, ki(lo, v * L - v % p->unroll * L), (int)(v % p->unroll), false, p->unroll == 4 && v - v % 4 + 4 <= full);
+    if (p->width % L) vector_body(lo, p, ki(lo, full * L), 0, true, false);
 }
 
 /* Some loads or stores end at a column known only at run time: unrolled, single, then masked vectors. */
@@ -399,11 +403,11 @@ static void bounded_loop(Low *lo, const Loop *p, const Limits *cols)
     for (int unroll = p->unroll; unroll >= 1; unroll = unroll > 1 ? 1 : 0) {
         b = op2(lo, K_and, i64(), op2(lo, K_max, i64(), least, zero), ki(lo, -(unroll * L)));
         KVal c = snK_for(k, a, b, ki(lo, unroll * L), 1);
-        for (int u = 0; u < unroll; u++) vector_body(lo, p, c, u, false);
+        for (int u = 0; u < unroll; u++) vector_body(lo, p, c, u, false, unroll == 4);
         snK_end(k);
         a = b;
     }
-    vector_body(lo, p, snK_for(k, a, most, ki(lo, L), 1), 0, true);
+    vector_body(lo, p, snK_for(k, a, most, ki(lo, L), 1), 0, true, false);
     snK_end(k);
 }
 
@@ -420,7 +424,9 @@ static void column_loop(Low *lo, Root **root, int n, int width)
         if (root[k]->kind == R_ROW) snL_limit(&cols, i->a[2]);
         cost += 1 + snL_cost(lo, root[k]->value);
     }
-    Loop p = { root, n, width, cost <= 12 ? 4 : cost <= 30 ? 2 : 1 };
+    bool quads = false;
+    for (int k = 0; k < n; k++) quads |= snL_has_quads(lo, root[k]->value);
+    Loop p = { root, n, width, cost <= 12 || quads ? 4 : cost <= 30 ? 2 : 1 };
     while (p.unroll > vectors) p.unroll /= 2;
     for (int k = 0; k < n; k++) {
         snL_touch(lo, root[k]->value);

@@ -165,6 +165,28 @@ command_line() {
     check "bench gemm, odd shapes, right numbers" "$SINTER" bench gemm --json --shapes 33x65x17,64x64x64ta,129x31x70tb
 }
 
+# The chain of the demo, tiny: two arms on the same shards, an anneal, the report; and what a wrong run says.
+study() {
+    small="$SMALL --unique 8K --val-bytes 2K --test-bytes 2K --draws 1 --score-test --eval-every 16 -q"
+    # shellcheck disable=SC2086
+    check "study: AR" "$SINTER" train models/ar.sn $small --data graph passes --steps 48 --out "$WORK/study/ar"
+    # shellcheck disable=SC2086
+    check "study: DLM on the AR arm's shards" "$SINTER" train models/dlm.sn $small --data "$WORK/study/ar/data" --steps 48 --out "$WORK/study/dlm"
+    # shellcheck disable=SC2086
+    check "study: anneal" "$SINTER" train models/ar.sn $small --from "$WORK/study/ar/best.safetensors" --decay 8 --out "$WORK/study/ar.anneal"
+    check "study: report" "$SINTER" report "$WORK/study"
+    for key in '"paper"' '"strict"' '"paired_se"' '"flops"' '"draws"' '"unique_bytes"' '"anneals"'; do
+        check "study: summary.json has $key" grep -q "$key" "$WORK/study/summary.json"
+    done
+    check "eval: the best checkpoint" "$SINTER" eval models/ar.sn $SMALL --ckpt "$WORK/study/ar/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
+    # shellcheck disable=SC2086
+    "$SINTER" train models/ar.sn $small --data graph --steps 40 --set lr=1e6 --set warmup=0 --set clip=0 --out "$WORK/nan" >"$WORK/out" 2>&1
+    if [ $? = 1 ] && grep -q 'step [0-9]*: lower lr' "$WORK/out"; then pass "a NaN stops the run with a message"; else fail "a NaN stops the run"; cat "$WORK/out"; fi
+    # shellcheck disable=SC2086
+    "$SINTER" train models/ar.sn $small --data graph --steps 4 --set no_such=1 --out "$WORK/wrong" >"$WORK/out" 2>&1
+    if [ $? = 1 ] && grep -q 'no_such' "$WORK/out"; then pass "an unknown --set is named"; else fail "an unknown --set is named"; cat "$WORK/out"; fi
+}
+
 fuzz() {
     count=40
     [ "$LONG" = 1 ] && count=2000
@@ -184,5 +206,6 @@ golden
 resume
 kill_and_resume
 command_line
+study
 if build "$BUILD/asan" tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON; then fuzz; else fail "build under ASan and UBSan"; fi
 finish

@@ -320,13 +320,13 @@ static void test_scatter(void)
 
 static void test_random(void)
 {
-    for (int n = 0; n < 12; n++) {
+    for (int n = 0; n < 24; n++) {
         char what[96];
-        int r = any_size(), c = any_size(), cs = rnd(3) ? 1 : 3;
+        int r = any_size(), c = n % 3 ? 4 * any_size() : any_size(), cs = rnd(4) ? 1 : 3;
         snprintf(what, sizeof what, "random [%d, %d] step %d", r, c, cs);
         Tile *t = program("random", 3);
         TVal key = n % 2 ? input(t, SN_I32, r, 1, 0, 0) : 0;
-        TVal at = snT_ix(t, T_iadd, snT_ix(t, T_imul, snT_grid(t, 0), snT_idx(t, 1000003)), snT_idx(t, (int64_t)1 << 34));
+        TVal at = snT_ix(t, T_iadd, snT_ix(t, T_imul, snT_grid(t, 0), snT_idx(t, rnd(3) ? 1000004 : 1000003)), snT_idx(t, (int64_t)1 << 34));
         TVal u = snT_add(t, &(TIns){ .op = T_random, .type = ty(SN_F32, r, c), .a = { at, key }, .rs = c * cs, .cs = cs, .imm = 77 + n });
         TVal v = snT_add(t, &(TIns){ .op = T_random, .type = ty(SN_F32, r, c), .a = { at, key }, .rs = c * cs, .cs = cs, .imm = 99 });
         output(t, u, 0, 0);

@@ -116,6 +116,20 @@ static double roofline(const StepBench *b, const KernelRow *k) {
 
 /* -- Reporting -------------------------------------------------------------------------------------------------------- */
 
+static void print_compile(const StepBench *b) {
+    const BuildStats *s = &b->lab.stats;
+    double plan = b->lab.load_s + s->passes_s + s->plan_s;
+    if (b->o->json)
+        bench_row(json_pack("{s:s s:s s:s s:I s:I s:I s:f s:f s:f s:f s:f s:f}", "kind", "compile", "name", b->o->file, "fuse", b->fuse, "nodes",
+                            (json_int_t)s->nodes, "groups", (json_int_t)s->groups, "kernels", (json_int_t)s->unique_kernels, "load_ms", b->lab.load_s * 1e3,
+                            "passes_ms", s->passes_s * 1e3, "plan_ms", s->plan_s * 1e3, "text_to_plan_ms", plan * 1e3, "lower_ms", s->lower_s * 1e3,
+                            "compile_ms", s->compile_s * 1e3));
+    else
+        printf("all graphs of the file: %d nodes, %d groups, %d kernels; text to plan %.1f ms (load %.1f, passes %.1f, plan %.1f), lower %.0f ms, compile %.0f ms\n",
+               s->nodes, s->groups, s->unique_kernels, plan * 1e3, b->lab.load_s * 1e3, s->passes_s * 1e3, s->plan_s * 1e3, s->lower_s * 1e3,
+               s->compile_s * 1e3);
+}
+
 static void print_json(const StepBench *b) {
     double tokens = (double)(b->b.rows * b->b.window), gflops = b->flops / b->median * 1e-9;
     bench_row(json_pack("{s:s s:s s:s s:s s:I s:I s:I s:I s:f s:f s:f s:f s:f s:I s:I}", "kind", "step", "name", b->o->file, "fuse", b->fuse, "dtype",
@@ -165,6 +179,7 @@ static int bench_step(StepBench *b, Settings *set) {
     b->bandwidth = d.bandwidth_gbs;
     b->flops = lab_flops(&b->lab, b->g);
     if (!rc) rc = collect_kernels(b);
+    if (!rc) print_compile(b);
     if (!rc && b->o->json) print_json(b);
     if (!rc && !b->o->json) print_table(b);
     return rc;

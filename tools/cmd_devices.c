@@ -18,6 +18,8 @@ int cmd_devices(const Command *self, int argc, char **argv) {
         if (json)
             bench_row(json_pack("{s:s s:s s:s s:I s:f s:f}", "kind", "device", "name", d[i].name, "what", d[i].what, "cores", (json_int_t)d[i].cores,
                                 "peak_gflops", d[i].peak_gflops_f32, "bandwidth_gbs", d[i].bandwidth_gbs));
+        else if (quick)
+            printf("%-8s %5d %12s %10s  %s\n", d[i].name, d[i].cores, "-", "-", d[i].what);
         else
             printf("%-8s %5d %12.1f %10.1f  %s\n", d[i].name, d[i].cores, d[i].peak_gflops_f32, d[i].bandwidth_gbs, d[i].what);
     }

@@ -103,7 +103,6 @@ static int find_position(Train *t) {
     if (t->o.decay && resume) t->end = 0;
     if (resume) rc = train_load(t, last, true);
     else if (t->o.from) rc = train_load(t, t->o.from, false);
-    if (!rc && t->o.resume && !resume && !t->o.quiet) fprintf(stderr, "%s does not exist: the run starts from the beginning\n", last);
     free(last);
     if (rc) return rc;
     if (t->o.from && !resume && t->o.decay) {

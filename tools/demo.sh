@@ -10,12 +10,14 @@
 set -eu
 cd "$(dirname "$0")/.."
 OUT=${1:-demo}
-UNIQUE=64K
-SHAPE="-D width=128 -D layers=4 -D heads=4 -D hidden=352 -D seq=128 -D batch=16"   # 0.9M weights, 13 per unique byte
-TRAIN="--unique $UNIQUE --val-bytes 64K --test-bytes 64K --draws 4 --seed 1 --score-test --set lr=2e-3 --set warmup=100"
-EPOCH=32                             # steps: 64 KiB / (16 x 128)
-AR_EPOCHS=${SN_DEMO_AR_EPOCHS:-40}
-DLM_EPOCHS=${SN_DEMO_DLM_EPOCHS:-80}
+BUILD=${SN_BUILD:-build}
+SHAPE="-D width=128 -D layers=4 -D heads=4 -D hidden=352 -D seq=128 -D batch=8"     # 0.87M weights, 13 per unique byte
+TEXT="--unique 64K --val-bytes 32K --test-bytes 32K"
+TRAIN="--draws 2 --seed 1 --score-test --set lr=2e-3 --set warmup=100"
+EPOCH=64                             # steps: 64 KiB / (8 x 128)
+AR_EPOCHS=${SN_DEMO_AR_EPOCHS:-30}
+MASK_EPOCHS=${SN_DEMO_MASK_EPOCHS:-20}
+DLM_EPOCHS=${SN_DEMO_DLM_EPOCHS:-36}
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -38,8 +40,8 @@ install_missing() {
 
 build() {
     say "building"
-    cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
-    ninja -C build sinter | tail -n 1
+    cmake -S . -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
+    ninja -C "$BUILD" sinter | tail -n 1
 }
 
 # Python's standard library: its top-level modules and packages, without its tests and site-packages.
@@ -48,20 +50,20 @@ find_text() {
         [ -e "$dir/os.py" ] && break
     done
     [ -e "$dir/os.py" ] || { echo "demo.sh: no Python standard library below /usr/lib: apt-get install python3" >&2; exit 1; }
-    # shellcheck disable=SC2046
-    TEXT=$(find "$dir" -name '*.py' -size +1k -not -path '*/test/*' -not -path '*/tests/*' -not -path '*/dist-packages/*' \
-                -not -path '*/site-packages/*' -not -path '*/__pycache__/*' -not -path '*/_sysconfigdata*' | LC_ALL=C sort)
-    say "text: $(echo "$TEXT" | wc -l) files of $dir"
+    FILES=$(find "$dir" -name '*.py' -size +1k -not -path '*/test/*' -not -path '*/tests/*' -not -path '*/dist-packages/*' \
+                 -not -path '*/site-packages/*' -not -path '*/__pycache__/*' -not -path '*/_sysconfigdata*' | LC_ALL=C sort)
+    say "text: $(echo "$FILES" | wc -l) files of $dir"
 }
 
-# arm NAME MODEL EPOCHS EVAL_EVERY [options]: skipped when it has ended; continued when it was cut off
+# arm NAME MODEL EPOCHS [options]: skipped when it has ended; continued when it was cut off
 arm() {
-    name=$1 model=$2 epochs=$3 every=$4
-    shift 4
+    name=$1 model=$2 epochs=$3
+    shift 3
     grep -qs '"kind":"end"' "$OUT/$name/log.jsonl" && { echo "$name: done before"; return; }
     say "$name"
     # shellcheck disable=SC2086
-    $SINTER train "models/$model.sn" $SHAPE --data $DATA --out "$OUT/$name" --epochs "$epochs" --eval-every "$every" --resume $TRAIN "$@"
+    $SINTER train "models/$model.sn" $SHAPE --data $DATA --out "$OUT/$name" --epochs "$epochs" \
+        --eval-every $((2 * EPOCH)) --resume $TEXT $TRAIN "$@"
 }
 
 # anneal NAME MODEL CKPT EPOCHS: a short linear decay to 0 from a checkpoint
@@ -69,23 +71,24 @@ anneal() {
     grep -qs '"kind":"end"' "$OUT/$1/log.jsonl" && { echo "$1: done before"; return; }
     say "$1"
     # shellcheck disable=SC2086
-    $SINTER train "models/$2.sn" $SHAPE --data $DATA --out "$OUT/$1" --from "$3" --decay $(($4 * EPOCH)) --eval-every $((2 * EPOCH)) --resume $TRAIN
+    $SINTER train "models/$2.sn" $SHAPE --data $DATA --out "$OUT/$1" --from "$3" --decay $(($4 * EPOCH)) \
+        --eval-every $((2 * EPOCH)) --resume $TEXT $TRAIN
 }
 
 install_missing
 build
-SINTER=build/sinter
+SINTER=$BUILD/sinter
 start=$(date +%s)
 find_text
 mkdir -p "$OUT"
-DATA=$TEXT
-arm    ar          ar  "$AR_EPOCHS"  $((2 * EPOCH))
+DATA=$FILES
+arm ar ar "$AR_EPOCHS"
 DATA=$OUT/ar/data                    # every arm reads the same shards
-arm    ar-mask30   ar  "$AR_EPOCHS"  $((2 * EPOCH)) --set input_mask=0.3
-arm    dlm         dlm "$DLM_EPOCHS" $((2 * EPOCH))
-anneal ar.anneal        ar  "$OUT/ar/best.safetensors"        3
-anneal ar-mask30.anneal ar  "$OUT/ar-mask30/best.safetensors" 5
-anneal dlm.anneal       dlm "$OUT/dlm/last.safetensors"       8
+arm ar-mask30 ar "$MASK_EPOCHS" --set input_mask=0.3
+arm dlm dlm "$DLM_EPOCHS"
+anneal ar.anneal ar "$OUT/ar/best.safetensors" 3
+anneal ar-mask30.anneal ar "$OUT/ar-mask30/best.safetensors" 4
+anneal dlm.anneal dlm "$OUT/dlm/last.safetensors" 6
 say "result"
 $SINTER report "$OUT"
 echo "$(($(date +%s) - start)) s from the demo's own start"

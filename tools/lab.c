@@ -24,8 +24,10 @@ static void count_weights(Lab *lab) {
 
 int lab_open(Lab *lab, const LabOptions *o) {
     memset(lab, 0, sizeof *lab);
+    double t0 = snU_now();
     int rc = model_load(&lab->m, o->file, o->defines);
     if (rc) return rc;
+    lab->load_s = snU_now() - t0;
     BuildOptions bo = { .target = "host", .train = o->train, .fuse = o->fuse ? o->fuse : "all", .threads = o->threads,
                         .verbose = o->verbose };
     lab->seed = o->seed;

@@ -18,6 +18,7 @@ typedef struct Lab {
     sn_program *p;
     sn_session *s;
     BuildStats stats;
+    double load_s;                   /* text to graphs */
     uint64_t seed;
     int64_t params;                  /* elements of all weights */
     int64_t vocab;                   /* of the param `vocab`; 0 = the file has none */

@@ -186,7 +186,7 @@ int train_loop(Train *t) {
     }
     double seconds = snU_now() - t->started;
     json_t *row = json_pack("{s:s s:I s:f s:f s:f s:I}", "kind", "end", "step", (json_int_t)t->step, "epoch", epoch_of(t), "seconds", seconds,
-                            "flops", t->flops * (double)t->step, "tokens", (json_int_t)(t->step * t->o.accum * t->b.rows * t->b.window));
+                            "flops", t->flops * (double)(t->step - (t->from_step > 0 ? t->from_step : 0)), "tokens", (json_int_t)(t->step * t->o.accum * t->b.rows * t->b.window));
     if (isfinite(t->best)) json_object_set_new(row, "best", json_real(t->best)), json_object_set_new(row, "best_step", json_integer(t->best_step));
     train_log(t, row);
     return 0;
