@@ -111,10 +111,17 @@ void snK_micro(const Target *t, int64_t m, int64_t n, int *mr, int *nr)
 
 typedef struct GemmModel {
     int64_t batch, m, n, k;
-    int mr, nr, lanes;
+    int mr, nr, lanes, kc;
     bool ta, tb;
-    double keep;                     /* bytes a packed panel of B may take */
+    double keep, l2;                 /* bytes a packed panel of B may take; of the second cache */
 } GemmModel;
+
+/* Rows that micro-kernels compute in tiles of `tile`, the last one cut short. */
+static double padded(int64_t size, int64_t tile, int64_t micro)
+{
+    int64_t whole = (size - 1) / tile;
+    return (double)(whole * tile + round_up(size - whole * tile, micro));
+}
 
 /* Time over ideal time, averaged over machines of 2, 8 and 32 cores. */
 static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
@@ -122,11 +129,14 @@ static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
     static const struct { double cores, weight; } machine[] = { { 2, .75 }, { 8, .2 }, { 32, .05 } };
     int64_t gm = ceil_div(g->m, bm), gn = ceil_div(g->n, bn), tasks = gm * gn * g->batch;
     double flop_rate = 2.0 * g->lanes, m = (double)g->m / (double)gm, n = (double)g->n / (double)gn, k = (double)g->k;
-    double fma = (double)round_up((int64_t)m, g->mr) * (double)round_up((int64_t)n, g->nr) * k / flop_rate;
+    double fma = padded(g->m, bm, g->mr) / (double)gm * padded(g->n, bn, g->nr) / (double)gn * k / flop_rate;
     double tiles = m * n / (g->mr * g->nr);
     /* packing, in cycles: per element and per row of the source; a plain A is read in place */
     double a = g->ta ? k * (m * 2.4 / g->lanes + 16) : m * k * 2 / g->lanes + m * 8;
     double b = g->tb ? n * (k * 3.2 / g->lanes + 12) : k * (n * .8 / g->lanes + 6);
+    if (k * m > g->l2) a += m * k * .6;                  /* measured: operands of several times the second cache */
+    if (k * n > g->l2) b += n * k * 1.4;
+    if ((double)bm * (double)(bn + g->kc) * 4 > g->l2 * .4) fma *= 1.1;     /* the block of A and the tile of C fall out of it */
     double c = m * n * 3.2 / g->lanes + tiles * 25;
     bool kept = k * (double)bn * 4 <= g->keep;
     double l3 = kept ? n * k * 4 / 32 : 0;               /* the kept panel streams from the last cache */
@@ -144,13 +154,13 @@ static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d)
 {
     (void)d;
-    GemmModel g = { batch, m, n, k, 6, 16, t->f32_lanes, ta, tb, (double)SN_KEEP_BYTES };
+    GemmModel g = { batch, m, n, k, 6, 16, t->f32_lanes, 0, ta, tb, (double)SN_KEEP_BYTES * 15 / 16, (double)t->l2_bytes };
     snK_micro(t, m < 1024 ? m : 1024, n < 1024 ? n : 1024, &g.mr, &g.nr);
     int64_t kmax = t->l1_bytes / 2 / (g.nr * 4), steps;   /* a panel of B fills half of L1 */
     kmax = kmax < 128 ? 128 : kmax > 512 ? 512 : kmax;
     steps = k <= kmax * 3 / 2 ? 1 : ceil_div(k, kmax);
     GemmSched s = { (int)round_up(m, g.mr), (int)round_up(n, g.nr), (int)(steps == 1 ? k : round_up(ceil_div(k, steps), 8)) };
-    int64_t room = t->l2_bytes * 2 / 5;                   /* for the block of A and the tile of C */
+    g.kc = s.kc;
     double best = 1e30;
     for (int64_t i = 1, bm = 0; i <= ceil_div(m, g.mr) && i <= 512; i++) {
         if (bm == round_up(ceil_div(m, i), g.mr)) continue;
@@ -158,7 +168,7 @@ GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, i
         for (int64_t j = 1, bn = 0; j <= ceil_div(n, g.nr) && j <= 512; j++) {
             if (bn == round_up(ceil_div(n, j), g.nr)) continue;
             bn = round_up(ceil_div(n, j), g.nr);
-            if (bm * (bn + s.kc) * 4 > room && (bm > g.mr || bn > g.nr)) continue;
+            if (bm * (bn + s.kc) * 4 > t->l2_bytes * 2 && (bm > g.mr || bn > g.nr)) continue;
             double cost = gemm_cost(&g, bm, bn);
             if (cost < best * .9999) best = cost, s.bm = (int)bm, s.bn = (int)bn;
         }

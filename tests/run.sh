@@ -77,24 +77,26 @@ unit_tests() {
     done
 }
 
-# Loss and every gradient of an arm on the weights, batch and mask of a PyTorch run.
+# golden FOLDER: loss and every gradient of both arms on the weights, batch and mask of a PyTorch run.
 golden() {
     for arm in ar dlm; do
-        [ -e "tests/golden/$arm.in.safetensors" ] || { fail "golden $arm: no file"; continue; }
-        for fuse in all none; do
+        for how in "--fuse all" "--fuse none" "--device eval"; do
             # shellcheck disable=SC2086
-            if "$SINTER" run "models/$arm.sn" $TINY -D qk_norm=1 --graph train --grad --fuse $fuse --in "tests/golden/$arm.in.safetensors" \
-                    --out "$WORK/$arm.safetensors" >"$WORK/out" 2>&1; then
-                check "golden $arm, fuse $fuse: loss 1e-5, gradients 1e-4" "$BUILD/tool_compare" "tests/golden/$arm.want.safetensors" "$WORK/$arm.safetensors" 1e-5 1e-4
+            if "$SINTER" run "models/$arm.sn" $TINY --graph train --grad $how --in "$1/$arm.in.safetensors" --out "$WORK/$arm.safetensors" >"$WORK/out" 2>&1; then
+                check "golden $arm, $how: loss 1e-5, gradients 1e-4" "$BUILD/tool_compare" "$1/$arm.want.safetensors" "$WORK/$arm.safetensors" 1e-5 1e-4
             else
-                fail "golden $arm, fuse $fuse: sinter run"; tail -n 5 "$WORK/out"
+                fail "golden $arm, $how: sinter run"; tail -n 5 "$WORK/out"
             fi
         done
-        # shellcheck disable=SC2086
-        "$SINTER" run "models/$arm.sn" $TINY -D qk_norm=1 --graph train --grad --device eval --in "tests/golden/$arm.in.safetensors" \
-            --out "$WORK/$arm.eval.safetensors" >"$WORK/out" 2>&1
-        check "golden $arm, reference evaluator" "$BUILD/tool_compare" "tests/golden/$arm.want.safetensors" "$WORK/$arm.eval.safetensors" 1e-5 1e-4
     done
+}
+
+# The long form makes the files anew.
+golden_anew() {
+    [ "$LONG" = 1 ] || { skip "golden files made anew: only with SN_LONG=1"; return; }
+    python3 -c 'import torch' 2>/dev/null || { skip "golden files made anew: no PyTorch here (python3-torch)"; return; }
+    cp -r tests/golden "$WORK/golden"
+    if sh "$WORK/golden/make.sh" >"$WORK/out" 2>&1; then golden "$WORK/golden"; else fail "golden files made anew"; tail -n 5 "$WORK/out"; fi
 }
 
 # train OUT STEPS [options]: a tiny run on the project's own sources
@@ -202,7 +204,8 @@ if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Releas
 pass "Release build"
 unit_tests
 counted "text tests" "$SINTER" test tests
-golden
+golden tests/golden
+golden_anew
 resume
 kill_and_resume
 command_line

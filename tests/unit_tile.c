@@ -8,6 +8,7 @@
 #include "codegen/tile.h"
 #include "runtime/program.h"
 #include <dlfcn.h>
+#include <glob.h>
 #include <math.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -580,6 +581,27 @@ static void test_text(void)
     rejects("kernel x(a: f99[4]) grid(1) { }", "unknown dtype");
 }
 
+/* The programs of tests/codegen: printed as they are written, and run like the others. */
+static void test_files(void)
+{
+    glob_t g;
+    if (glob("tests/codegen/*.kt", 0, NULL, &g)) { printf("no tests/codegen here\n"); return; }
+    for (size_t n = 0; n < g.gl_pathc; n++) {
+        size_t bytes;
+        char *text = snU_read_file(&ctx, g.gl_pathv[n], &bytes);
+        Tile *t = snT_parse(&ctx, &arena, g.gl_pathv[n], text, bytes);
+        StrBuf b = { 0 };
+        snT_print(&b, t);
+        const char *body = strstr(text, "kernel ");
+        if (body && !strcmp(body, b.s)) passed++;
+        else failed++, printf("FAILED %s is not in printed form:\n%s", g.gl_pathv[n], b.s);
+        test(t, 2e-5, g.gl_pathv[n]);
+        snU_free_buf(&b);
+        free(text);
+    }
+    globfree(&g);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) rng_state ^= strtoull(argv[1], NULL, 10) * 0x9e3779b97f4a7c15u;
@@ -587,6 +609,7 @@ int main(int argc, char **argv)
     snK_target(&ctx, "host", &target);
     if (argc > 2) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16;   /* LLVM splits what the CPU lacks */
     test_text();
+    test_files();
     test_functions();
     test_casts();
     test_memory();

@@ -143,18 +143,19 @@ static int write_data(const Study *st) {
     return rc;
 }
 
-/* One line per run; an anneal has the colour of its arm, dashed. */
-static void plot_lines(StrBuf *b, const Study *st) {
+/* One line per run; an anneal has the colour of its arm, dashed. The terminal draws lines by letters alone: no points. */
+static void plot_lines(StrBuf *b, const Study *st, bool terminal) {
+    const char *main_style = terminal ? "lines" : "linespoints pt 7 ps 0.4", *anneal_style = terminal ? "lines" : "linespoints dt 2 pt 6 ps 0.6";
     int colour = 0;
     const char *sep = "plot ";
     for (int i = 0; i < st->nruns; i++) {
         if (st->run[i].parent >= 0 || !st->run[i].npoints) continue;
         colour++;
-        snU_putf(b, "%sdata index %d using 1:2 with linespoints lc %d pt 7 ps 0.4 title '%s'", sep, i, colour, st->run[i].name);
+        snU_putf(b, "%sdata index %d using 1:2 with %s lc %d title '%s'", sep, i, main_style, colour, st->run[i].name);
         sep = ", ";
         for (int k = 0; k < st->nruns; k++)
             if (st->run[k].parent == i && st->run[k].npoints)
-                snU_putf(b, ", data index %d using 1:2 with linespoints lc %d dt 2 pt 6 ps 0.6 title '%s'", k, colour, st->run[k].name);
+                snU_putf(b, ", data index %d using 1:2 with %s lc %d title '%s'", k, anneal_style, colour, st->run[k].name);
     }
     snU_puts(b, "\n");
 }
@@ -172,9 +173,9 @@ static int write_script(const Study *st) {
     snU_putf(&b, "data = '%s/curves.dat'\nset xlabel 'epoch'\nset ylabel 'validation loss, nats per byte'\nset yrange [*:%.3f]\nset grid\nset key top right\n",
              st->folder, top_of(st));
     snU_putf(&b, "set term svg size 900,540 dynamic enhanced background rgb 'white'\nset output '%s/curves.svg'\nset termoption noenhanced\n", st->folder);
-    plot_lines(&b, st);
+    plot_lines(&b, st, false);
     snU_puts(&b, "set output\nset term dumb size 100,28 noenhanced\nset ylabel\nunset grid\n");
-    plot_lines(&b, st);
+    plot_lines(&b, st, true);
     char *path = text_fmt("%s/curves.gp", st->folder);
     int rc = write_text(path, b.s, b.n);
     free(path);

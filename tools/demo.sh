@@ -16,7 +16,7 @@ TEXT="--unique 64K --val-bytes 32K --test-bytes 32K"
 TRAIN="--draws 2 --seed 1 --score-test --set lr=2e-3 --set warmup=100"
 EPOCH=64                             # steps: 64 KiB / (8 x 128)
 AR_EPOCHS=${SN_DEMO_AR_EPOCHS:-30}
-MASK_EPOCHS=${SN_DEMO_MASK_EPOCHS:-20}
+MASK_EPOCHS=${SN_DEMO_MASK_EPOCHS:-26}
 DLM_EPOCHS=${SN_DEMO_DLM_EPOCHS:-36}
 
 say() { printf '\n== %s\n' "$*"; }
