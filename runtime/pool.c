@@ -2,7 +2,7 @@
 
    In: a function over a range of program indices. Out: every index has been run once when
    snR_pool_run returns. A launch starts as one contiguous range per worker. Its owner takes a
-   quarter of what is left at a time from the front, because consecutive programs share packed
+   half of what is left at a time from the front, because consecutive programs share packed
    panels; who has nothing left steals the back half of the largest range. A range is one 64-bit
    word (begin, end), changed only by compare-and-swap.
 
@@ -77,7 +77,7 @@ static bool claim(Pool *p, int w, int64_t *begin, int64_t *end)
         int64_t b = begin_of(r), e = end_of(r);
         if (b >= e)
             return false;
-        int64_t cut = b + (e - b + 3) / 4;
+        int64_t cut = b + (e - b + 1) / 2;
         if (atomic_compare_exchange_weak(&p->slot[w].range, &r, pack(cut, e))) {
             *begin = b;
             *end = cut;
