@@ -88,7 +88,7 @@ RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads
 void snK_sched_override(sn_ctx *c, Target *t, const char *text);   /* "gemm:bm=128,bn=256", kept in t->sched */
 enum { SN_KEEP_BYTES = 4 << 20 };    /* packed panels that outlive a program take at most this much of a worker's scratch */
 
-/* A plain gemm without graph, for `sinter bench gemm` and tests: c[m,n] = op(a) op(b) (+ epilogue by the caller through `epi`, may be NULL).
+/* A plain gemm without graph, for `sinter bench gemm` and tests: c[m,n] = op(a) op(b).
    The family proper, with prologue and epilogue cones, is in family_gemm.c and calls the same core. */
 typedef struct GemmShape { int64_t batch, m, n, k; bool ta, tb; Dtype dtype; } GemmShape;
 Tile *snT_gemm_plain(sn_ctx *c, Arena *a, const GemmShape *s, const Target *target);   /* params a, b, c; grid (m, n, batch) */

@@ -4,8 +4,9 @@
    arithmetic, views) and are computed inside whoever reads them.
 
    Every node starts as a group of its own and is merged with the groups it reads from, when both run over one domain and
-   nothing between them would have to run in the middle. What a merged value saves is its trip through memory, so merging
-   never costs bytes; there is no other cost model. A node has one of three places in its group's domain [rows, cols]:
+   nothing between them would have to run in the middle. What a merged value saves is its trip through memory. A node far
+   behind a group stays out of it (FAR), and afterwards a stored value that is one light step from another is computed
+   again by its readers (compute_again). A node has one of three places in its group's domain [rows, cols]:
 
      FULL   an element per point          x * r, exp(s - m), matmul
      STAT   an element per row            sum(x * x, -1), rsqrt(...), and whatever is computed from them
@@ -53,7 +54,7 @@ typedef struct Fuse {
     uint32_t *from;
     NodeId *next;                    /* nodes of one set */
     uint32_t search;
-    VEC(int) todo;
+    VEC(int) stack;
 } Fuse;
 
 bool snP_is_view(const Graph *g, NodeId id) {
@@ -239,15 +240,15 @@ static void for_reads(Fuse *f, NodeId id, EdgeFn fn, void *user) {
 /* Does set s, or what it depends on, depend on set `on`? Only sets with a node after on's first can. */
 static bool reaches(Fuse *f, int s, int on) {
     NodeId lo = f->sets.v[on].lo;
-    f->todo.n = 0;
-    PUSH(&f->a, f->todo, s);
-    while (f->todo.n) {
-        int k = root(f, f->todo.v[--f->todo.n]);
+    f->stack.n = 0;
+    PUSH(&f->a, f->stack, s);
+    while (f->stack.n) {
+        int k = root(f, f->stack.v[--f->stack.n]);
         Set *x = &f->sets.v[k];
         if (k == on) return true;
         if (x->seen == f->search || x->hi <= lo) continue;
         x->seen = f->search;
-        for (uint32_t i = 0; i < x->deps.n; i++) PUSH(&f->a, f->todo, x->deps.v[i]);
+        for (uint32_t i = 0; i < x->deps.n; i++) PUSH(&f->a, f->stack, x->deps.v[i]);
     }
     return false;
 }
@@ -580,15 +581,15 @@ static void compute_again(Fuse *f) {
 
 /* Ids for sets in an order where each comes after those it depends on: depth first, earliest first node first. */
 static void number_from(Fuse *f, int s, int *id, int *next) {
-    f->todo.n = 0;
-    PUSH(&f->a, f->todo, s);
-    while (f->todo.n) {
-        int k = f->todo.v[f->todo.n - 1];
+    f->stack.n = 0;
+    PUSH(&f->a, f->stack, s);
+    while (f->stack.n) {
+        int k = f->stack.v[f->stack.n - 1];
         Set *x = &f->sets.v[k];
-        if (id[k]) { f->todo.n--; continue; }
+        if (id[k]) { f->stack.n--; continue; }
         if (x->seen == f->search) {                            /* all it needs has a number */
             id[k] = x->n ? ++*next : -1;
-            f->todo.n--;
+            f->stack.n--;
             continue;
         }
         x->seen = f->search;
@@ -596,7 +597,7 @@ static void number_from(Fuse *f, int s, int *id, int *next) {
             int d = root(f, x->deps.v[i]);
             if (d == k || id[d]) continue;
             SN_ASSERT(f->sets.v[d].seen != f->search, "fusion made a cycle");
-            PUSH(&f->a, f->todo, d);
+            PUSH(&f->a, f->stack, d);
         }
     }
 }

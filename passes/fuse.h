@@ -21,8 +21,8 @@ typedef struct Groups { VEC(Group) group; } Groups;
 
 typedef struct FuseOptions { bool none; } FuseOptions;   /* none: one kernel per primitive, views free */
 
-/* Graph -> Graph with groups. First normalises: sums over one axis each, outputs and updates that are views, leaves or constants get a
-   copy of their own (an identity `fence`-free copy node is not needed: the group holds the view node itself). */
+/* Graph -> Graph with groups. First normalises: sums over one axis each, an output or update that is a leaf or a constant gets
+   a node of its own, and one that is a view is stored. */
 Graph *snP_fuse(const Graph *g, const FuseOptions *o);
 Groups snP_groups(const Graph *g, Arena *a);             /* reads node.group */
 bool snP_is_view(const Graph *g, NodeId id);             /* reshape, permute, expand, slice */

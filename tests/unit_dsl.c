@@ -5,19 +5,7 @@
 
    unit_dsl [FOLDER]      FOLDER: of the repository; prints `N passed, N failed` */
 #include "models/ar.h"
-
-static int passed, failed;
-
-static void ok(bool good, const char *fmt, ...) {
-    va_list ap;
-    if (good) { passed++; return; }
-    failed++;
-    va_start(ap, fmt);
-    printf("FAILED ");
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
-}
+#include "tests/check.h"
 
 /* -- ar.c against ar.sn ------------------------------------------------------------------------ */
 

@@ -9,19 +9,7 @@
 #include <math.h>
 #include "graph/sn.h"
 #include "passes/pass.h"
-
-static int passed, failed;
-
-static void ok(bool good, const char *fmt, ...) {
-    va_list ap;
-    if (good) { passed++; return; }
-    failed++;
-    va_start(ap, fmt);
-    printf("FAILED ");
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
-}
+#include "tests/check.h"
 
 /* -- The formulas ------------------------------------------------------------------------------ */
 

@@ -6,20 +6,9 @@
 #include <math.h>
 #include "graph/sn.h"
 #include "passes/pass.h"
+#include "tests/check.h"
 
-static int passed, failed;
 static bool bless;
-
-static void ok(bool good, const char *fmt, ...) {
-    va_list ap;
-    if (good) { passed++; return; }
-    failed++;
-    va_start(ap, fmt);
-    printf("FAILED ");
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
-}
 
 static Module *parse(sn_ctx *c, const char *text) {
     sn_clear(c);
