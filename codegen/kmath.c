@@ -149,16 +149,76 @@ static KVal erf_f32(Kernel *k, KVal x) {
 
 /* -- sin, cos ---------------------------------------------------------------------------------- */
 
-/* Cody-Waite: |x| = q pi/2 + r with pi/2 in three f32 parts. q times the first part is
-   subtracted exactly by the fma, so r is good to an ulp while q is right: |x| up to 2^20.
-   Beyond, accuracy fades; the result stays in [-1, 1]. */
-static KVal quarter(Math m, KVal a, KVal *r) {
+/* Cody-Waite: a = q pi/2 + r with pi/2 in three f32 parts. q times the first part is subtracted
+   exactly by the fma, so r is good to an ulp while q is right: a up to NEAR. The low bits of *q
+   are q's. */
+#define NEAR 0x1p20
+static KVal near_quarter(Math m, KVal a, KVal *q) {
     KVal shifted = fma_(m, a, num(m, 0x1.45f306p-1), num(m, 12582912));
-    KVal q = sub(m, shifted, num(m, 12582912));
-    *r = fma_(m, q, num(m, -0x1.921fb6p+0), a);
-    *r = fma_(m, q, num(m, 0x1.777a5cp-25), *r);
-    *r = fma_(m, q, num(m, 0x1.ee59dap-50), *r);
-    return bits(m, shifted); /* the low bits are those of q */
+    KVal n = sub(m, shifted, num(m, 12582912));
+    KVal r = fma_(m, n, num(m, -0x1.921fb6p+0), a);
+    r = fma_(m, n, num(m, 0x1.777a5cp-25), r);
+    *q = bits(m, shifted);
+    return fma_(m, n, num(m, 0x1.ee59dap-50), r);
+}
+
+/* Word number i + d of 1/(2 pi) as a binary fraction, i in 0..4. */
+static KVal over_two_pi(Math m, KType u, KVal i, int d) {
+    static const uint32_t w[] = { 0, 0x28be60db, 0x9391054a, 0x7f09d5f4, 0x7d4d3770, 0x36d8a566,
+                                  0x4f10e410, 0x7f9458ea };
+    KVal r = snK_int(m.k, u, w[1 + d]);
+    for (int n = 1; n <= 4; n++)
+        r = pick(m, test(m, K_eq, i, inum(m, n)), snK_int(m.k, u, w[n + 1 + d]), r);
+    return r;
+}
+
+/* Payne and Hanek (1983): a times those bits of 1/(2 pi) that matter, modulo 1: 64 bits, two of q
+   and the fraction of a quarter turn. a is finite and at least 2. The nearest a float comes to a
+   multiple of pi/2 is about 2^-30. */
+static KVal far_quarter(Math m, KVal a, KVal *q) {
+    KType u = kt(K_U32, m.f.lanes);
+#define U(op, a, b) snK_op(m.k, K_##op, u, a, b, 0)
+#define UN(v) snK_int(m.k, u, v)
+    KVal b = snK_op(m.k, K_bitcast, u, a, 0, 0);
+    KVal e = U(sub, U(shr, b, UN(23)), UN(126)), man = U(or, U(shl, b, UN(8)), UN(0x80000000u));
+    KVal i = snK_op(m.k, K_bitcast, m.i, U(shr, e, UN(5)), 0, 0), s = U(and, e, UN(31)), w[4], v[3];
+    for (int n = 0; n < 4; n++) w[n] = over_two_pi(m, u, i, n - 1);
+    for (int n = 0; n < 3; n++)                  /* shifted by s; a shift by 32 in two steps */
+        v[n] = U(or, U(shl, w[n], s), U(shr, U(shr, w[n + 1], UN(1)), U(sub, UN(31), s)));
+    KVal part = U(mul, man, v[1]), low = U(add, part, U(mulhi, man, v[2]));
+    KVal carry = pick(m, test(m, K_lt, low, part), UN(1), UN(0));
+    KVal high = U(add, U(add, U(mul, man, v[0]), U(mulhi, man, v[1])), carry);
+    KVal n = U(shr, U(add, high, UN(0x20000000)), UN(30));
+    KVal rest = snK_op(m.k, K_bitcast, m.i, U(sub, high, U(shl, n, UN(30))), 0, 0);
+    /* rest : low times 2^-62 in three exact floats: 22, 24 and 15 bits. */
+    KVal mid = U(or, U(shl, snK_op(m.k, K_bitcast, u, iop(m, K_and, rest, 0x7f), 0, 0), UN(17)),
+                 U(shr, low, UN(15)));
+    KVal x = mul(m, snK_op(m.k, K_cast, m.f, iop(m, K_and, rest, ~0x7f), 0, 0), num(m, 0x1p-30));
+    KVal y = mul(m, snK_op(m.k, K_cast, m.f, mid, 0, 0), num(m, 0x1p-47));
+    KVal z = mul(m, snK_op(m.k, K_cast, m.f, U(and, low, UN(0x7fff)), 0, 0), num(m, 0x1p-62));
+    KVal hi = add(m, x, y), lo = add(m, sub(m, y, sub(m, hi, x)), z);
+    *q = snK_op(m.k, K_bitcast, m.i, n, 0, 0);
+    KVal tail = fma_(m, hi, num(m, -0x1.777a5cp-25), mul(m, lo, num(m, 0x1.921fb6p+0)));
+    return fma_(m, hi, num(m, 0x1.921fb6p+0), tail);
+#undef U
+#undef UN
+}
+
+/* a >= 0 as q quarter turns and r. The long way is taken only when a lane needs it. */
+static KVal quarter(Math m, KVal a, KVal *r) {
+    KVal q, r0 = near_quarter(m, a, &q);
+    KVal rv = snK_var(m.k, r0), qv = snK_var(m.k, q), big = test(m, K_gt, a, num(m, NEAR));
+    KType one = kt(K_F32, 1);
+    KVal most = pick(m, big, a, num(m, 0));
+    if (m.f.lanes > 1) most = snK_op(m.k, K_hmax, one, most, 0, 0);
+    snK_if(m.k, snK_op(m.k, K_gt, kt(K_BOOL, 1), most, snK_float(m.k, one, NEAR), 0));
+    KVal fq, fr = far_quarter(m, pick(m, big, a, num(m, 2)), &fq);
+    fr = pick(m, test(m, K_lt, a, num(m, (double)INFINITY)), fr, sub(m, a, a));  /* inf: NaN */
+    snK_set(m.k, rv, pick(m, big, fr, r0));
+    snK_set(m.k, qv, pick(m, big, fq, q));
+    snK_end(m.k);
+    *r = snK_get(m.k, rv);
+    return snK_get(m.k, qv);
 }
 
 static KVal sin_or_cos(Kernel *k, KVal x, bool cosine) {

@@ -598,12 +598,12 @@ typedef struct Function {
     const char *name;
     KVal (*emit)(Kernel *, KVal);
     double (*libm)(double);
-    double limit, bound;
+    double bound;
 } Function;
 static const Function functions[] = {
-    { "exp", snK_exp, exp, INFINITY, 2 },    { "log", snK_log, log, INFINITY, 2 },
-    { "tanh", snK_tanh, tanh, INFINITY, 2 }, { "erf", snK_erf, erf, INFINITY, 2 },
-    { "sin", snK_sin, sin, 1048576, 2 },     { "cos", snK_cos, cos, 1048576, 2 }
+    { "exp", snK_exp, exp, 2 },    { "log", snK_log, log, 2 },
+    { "tanh", snK_tanh, tanh, 2 }, { "erf", snK_erf, erf, 2 },
+    { "sin", snK_sin, sin, 2 },  { "cos", snK_cos, cos, 2 }
 };
 enum { NFUNCTIONS = 6, CHUNK = 4096 };
 
@@ -623,7 +623,6 @@ static void sweep(const char *target, const Function *fn, SnHostKernel f, float 
     uint64_t step = getenv("SN_LONG") ? 1 : 1021;
     double worst = 0;
     float where = 0;
-    bool bounded = true;
     double t_kernel = 0;
     uint64_t count = 0;
     for (uint64_t u = 0; u < 1ull << 32; ) {
@@ -633,15 +632,11 @@ static void sweep(const char *target, const Function *fn, SnHostKernel f, float 
         t_kernel += snU_now() - t0;
         count += CHUNK;
         for (int i = 0; i < CHUNK; i++) {
-            if (fabs((double)x[i]) > fn->limit) {
-                bounded &= isinf(x[i]) ? y[i] != y[i] : fabsf(y[i]) <= 1;
-                continue;
-            }
             double e = ulps(y[i], fn->libm((double)x[i]));
             if (e > worst) worst = e, where = x[i];
         }
     }
-    check(worst <= fn->bound && bounded, "%s %s: %.3g ulp at %a", target, fn->name, worst,
+    check(worst <= fn->bound, "%s %s: %.3g ulp at %a", target, fn->name, worst,
           (double)where);
     printf("  %-15s %-5s %.3f ulp at %-14a %.2f ns an element\n", target, fn->name, worst,
            (double)where, 1e9 * t_kernel / (double)count);
