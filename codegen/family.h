@@ -14,7 +14,7 @@ struct SnProgram;
 typedef struct BuildOptions {
     const char *target;              /* "host" */
     bool train;                      /* make the train graph's backward and optimizer (train, accum, apply) */
-    const char *fuse;                /* "all", "none" */
+    const char *fuse;                /* as PassOptions.fuse */
     const char *sched;               /* overrides, may be NULL */
     int threads;                     /* of the compiler; 0 = all cores */
     bool verbose;                    /* one line per kernel on stderr */

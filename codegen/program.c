@@ -247,7 +247,7 @@ static void finish_graph(GraphBuild *gb) {
 /* Passes `order`, fuse, plan, kernels, launches: one graph of the program under the name `name`. */
 static void build_graph(Build *b, const Graph *source, const char *name, const char *order) {
     PassOptions po = { .fuse = b->opt->fuse };
-    FuseOptions fo = { b->opt->fuse && !strcmp(b->opt->fuse, "none") };
+    FuseOptions fo = { snP_without(b->c, b->opt->fuse) };
     double t0 = snU_now();
     b->live[0] = snP_run(b->c, source, &po, order);
     double t1 = snU_now();

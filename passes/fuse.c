@@ -43,7 +43,8 @@ typedef struct Read { NodeId p; bool any; Lin e; } Read;   /* any: at elements t
 typedef struct Fuse {
     const Graph *g;
     Arena a;
-    bool none, want_iota;            /* want_iota: walks also report index nodes */
+    unsigned without;                /* fusions left out */
+    bool want_iota;                  /* walks also report index nodes */
     uint8_t *stored, *place, *cheap; /* per node: a view that must be stored; FULL, STAT, COL; index arithmetic without memory */
     uint8_t *again;                  /* computed again by every reader instead of stored */
     int *set;                        /* per node: its first set, -1 = virtual or leaf */
@@ -83,7 +84,7 @@ static bool transcendental(unsigned op) {
 static void find_cheap(Fuse *f) {
     for (NodeId id = 1; id < f->g->nodes.n; id++) {
         const Node *n = snG_node(f->g, id);
-        bool ewise = snG_op(f->g->ctx, n->op)->cls == C_EWISE && !f->none && !transcendental(n->op);
+        bool ewise = snG_op(f->g->ctx, n->op)->cls == C_EWISE && !(f->without & FUSE_index) && !transcendental(n->op);
         bool ok = n->op == OP_const || n->op == OP_iota || ewise || snP_is_view(f->g, id);
         for (unsigned i = 0; i < n->nin && ok; i++) ok = f->cheap[snG_in(f->g, id, i)];
         f->cheap[id] = ok;
@@ -385,6 +386,12 @@ static bool all_even(Fuse *f, const Dom *gemm, int s) {
     return true;
 }
 
+/* Is the fusion that would merge the two left out? */
+static bool left_out(const Fuse *f, const Set *A, const Set *B) {
+    bool gemm = A->kind == G_GEMM || B->kind == G_GEMM, col = A->col || B->col;
+    return f->without & (gemm ? FUSE_epilogue : col ? FUSE_columns : FUSE_rows);
+}
+
 /* One edge: a node of set s reads p of set q. Merges the two sets when they fit. */
 static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
     Edge *e = user;
@@ -394,6 +401,7 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     Set *B = &f->sets.v[s], *A = &f->sets.v[q], m;
     if (A->n + B->n > MOST_NODES || A->reads + B->reads > MOST_INPUTS || e->n > A->hi + FAR) return;
     if (snG_node(f->g, e->n)->op == OP_matmul) return;          /* no prologues */
+    if (left_out(f, A, B)) return;
     Fit how = fit(f, A, B, p, dom, at);
     if (how == APART || !combine(A, B, how, &m)) return;
     if (kept_apart(f, A, s) || kept_apart(f, B, q) || !acyclic(f, s, q)) return;
@@ -419,7 +427,7 @@ static void new_set(Fuse *f, NodeId id) {
     const Graph *g = f->g;
     unsigned op = snG_node(g, id)->op;
     OpClass cls = snG_op(g->ctx, op)->cls;
-    Set s = { .kind = G_ROWS, .up = -1, .n = 1, .solo = f->none };
+    Set s = { .kind = G_ROWS, .up = -1, .n = 1 };
     s.first = s.last = s.lo = s.hi = id;
     s.dom = f->dom[id];
     f->place[id] = FULL;
@@ -494,10 +502,12 @@ static void group_all(Fuse *f) {
         new_set(f, id);
         Edge e = { id, f->set[id] };
         for_reads(f, id, add_dependency, &e);
-        if (f->none) continue;
-        if (snP_is_view(f->g, id)) absorb_view(f, id);
-        else if (f->sets.v[f->set[id]].kind == G_CONCAT) absorb_parts(f, id);
-        else {
+        bool view = snP_is_view(f->g, id);
+        if (view || f->sets.v[f->set[id]].kind == G_CONCAT) {
+            if (f->without & FUSE_parts) continue;
+            if (view) absorb_view(f, id);
+            else absorb_parts(f, id);
+        } else {
             for_reads(f, id, note_apart, &e);
             for_reads(f, id, try_merge, &e);
         }
@@ -698,7 +708,7 @@ static Graph *normalise(const Graph *g) {
 
 Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     Graph *g = normalise(old);
-    Fuse f = { .g = g, .none = o && o->none };
+    Fuse f = { .g = g, .without = o ? o->without : 0 };
     uint32_t n = g->nodes.n + 1;
     f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
     f.set = NEWN(&f.a, int, n), f.next = NEWN(&f.a, NodeId, n);
@@ -711,7 +721,7 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     record_reads(&f);
     count_users(&f);
     group_all(&f);
-    if (!f.none) compute_again(&f);
+    if (!(f.without & FUSE_again)) compute_again(&f);
     number(&f, g);
     snU_free_arena(&f.a);
     return g;
@@ -793,5 +803,5 @@ Groups snP_groups(const Graph *g, Arena *a) {
 }
 
 Graph *snP_fuse_pass(const Graph *g, const PassOptions *opt) {
-    return snP_fuse(g, &(FuseOptions){ .none = opt->fuse && !strcmp(opt->fuse, "none") });
+    return snP_fuse(g, &(FuseOptions){ .without = snP_without(g->ctx, opt->fuse) });
 }

@@ -19,7 +19,7 @@ typedef struct Group {
 } Group;
 typedef struct Groups { VEC(Group) group; } Groups;
 
-typedef struct FuseOptions { bool none; } FuseOptions;   /* none: one kernel per primitive, views free */
+typedef struct FuseOptions { unsigned without; } FuseOptions;   /* bits FUSE_name of pass.h; all of them: one kernel per primitive, views free */
 
 /* Graph -> Graph with groups. First normalises: sums over one axis each, an output or update that is a leaf or a constant gets
    a node of its own, and one that is a view is stored. */

@@ -8,7 +8,7 @@
 
 /* What a caller may choose; zero is the default everywhere. */
 typedef struct PassOptions {
-    const char *fuse;                /* "all" (default), "none", or a comma list of fusions */
+    const char *fuse;                /* which FUSIONS: "all" (default), "none", "rows,epilogue", "-columns" (all but) */
     const char *loss;                /* output to differentiate; default "loss" */
     bool grad_inputs;                /* grad: also d loss / d float inputs, as outputs grad.<input> (tests) */
     const char *keep;                /* expand: comma list of composites that a kernel family implements, left alone */
@@ -33,6 +33,36 @@ typedef struct Pass { const char *name; PassFn run; const char *doc; } Pass;
 #define PASS(name, fn, doc) Graph *fn(const Graph *, const PassOptions *);
 PASSES(PASS)
 #undef PASS
+
+/* -- Fusions, each of which can be left out to see what it is worth ----------------------------------- */
+
+/* A row is a name of `--fuse LIST` and a bit. Adding one is a row here and a look at FUSE_name where it is done. */
+#define FUSIONS(F)                                                                                       \
+    F(rows,     "elementwise work and row reductions over one domain run as one kernel")                 \
+    F(columns,  "sums down columns join the kernel that makes what they add up")                         \
+    F(epilogue, "elementwise work on a matrix product joins its kernel")                                 \
+    F(parts,    "parts of a concat and permuted copies are stored by the kernel that computes them")     \
+    F(index,    "masks and other index arithmetic are computed where they are read")                     \
+    F(again,    "a value one light step from a stored one is computed again by its readers")
+
+enum {
+#define F(name, doc) FUSION_##name,
+    FUSIONS(F) NFUSIONS
+#undef F
+};
+enum {
+#define F(name, doc) FUSE_##name = 1 << FUSION_##name,
+    FUSIONS(F) FUSE_ALL = (1 << NFUSIONS) - 1
+#undef F
+};
+typedef struct Fusion { const char *name, *doc; } Fusion;
+extern const Fusion snP_fusions[NFUSIONS];
+
+/* The bits of the fusions that a list leaves out; NULL is "all". An unknown name fails through ctx; without one it is pointed
+   to by *bad, else *bad is NULL. */
+unsigned snP_without(sn_ctx *c, const char *list);
+unsigned snP_parse_fusions(const char *list, const char **bad);
+void snP_list_fusions(StrBuf *b);                           /* "all, none, rows, ..." */
 
 /* -- pipeline.c ------------------------------------------------------------------------------------------- */
 

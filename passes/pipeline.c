@@ -24,6 +24,53 @@ void snP_list(StrBuf *b) {
     for (int i = 0; i < NPASSES; i++) snU_putf(b, "%-10s %s\n", ALL[i].name, ALL[i].doc);
 }
 
+/* -- Fusions ------------------------------------------------------------------------------------- */
+
+#define F(name, doc) { #name, doc },
+const Fusion snP_fusions[NFUSIONS] = { FUSIONS(F) };
+#undef F
+
+/* The bit of a name of n characters, all bits for "all", 0 for an unknown one. */
+static unsigned fusion_bits(const char *name, size_t n) {
+    if (n == 3 && !memcmp(name, "all", 3)) return FUSE_ALL;
+    for (int i = 0; i < NFUSIONS; i++)
+        if (strlen(snP_fusions[i].name) == n && !memcmp(snP_fusions[i].name, name, n)) return 1u << i;
+    return 0;
+}
+
+unsigned snP_parse_fusions(const char *list, const char **bad) {
+    *bad = NULL;
+    if (!list || !*list) return 0;
+    if (!strcmp(list, "none")) return FUSE_ALL;
+    unsigned on = *list == '-' ? FUSE_ALL : 0;
+    for (const char *p = list; ; p++) {
+        bool off = *p == '-';
+        size_t n = strcspn(p += off, ",");
+        unsigned bits = fusion_bits(p, n);
+        if (!bits) *bad = p;
+        on = off ? on & ~bits : on | bits;
+        p += n;
+        if (!*p || *bad) return FUSE_ALL & ~on;
+    }
+}
+
+void snP_list_fusions(StrBuf *b) {
+    snU_puts(b, "all, none");
+    for (int i = 0; i < NFUSIONS; i++) snU_putf(b, ", %s", snP_fusions[i].name);
+}
+
+unsigned snP_without(sn_ctx *c, const char *list) {
+    const char *bad;
+    unsigned without = snP_parse_fusions(list, &bad);
+    if (!bad) return without;
+    char names[256];
+    StrBuf b = {0};
+    snP_list_fusions(&b);
+    snprintf(names, sizeof names, "%s", b.s);
+    snU_free_buf(&b);
+    snU_fail(c, SN_USAGE, 0, "no fusion is called '%.*s'; there are: %s", (int)strcspn(bad, ","), bad, names);
+}
+
 /* -- Dumps and checks --------------------------------------------------------------------------- */
 
 static bool wants_dump(const char *list, const char *name) {

@@ -77,10 +77,10 @@ unit_tests() {
     done
 }
 
-# golden FOLDER: loss and every gradient of both arms on the weights, batch and mask of a PyTorch run.
+# golden FOLDER: loss and every gradient of both arms on the weights, batch and mask of a PyTorch run; with each fusion left out, too.
 golden() {
     for arm in ar dlm; do
-        for how in "--fuse all" "--fuse none" "--device eval"; do
+        for how in "--fuse all" "--fuse none" $(each_fusion) "--device eval"; do
             # shellcheck disable=SC2086
             if "$SINTER" run "models/$arm.sn" $TINY --graph train --grad $how --in "$1/$arm.in.safetensors" --out "$WORK/$arm.safetensors" >"$WORK/out" 2>&1; then
                 check "golden $arm, $how: loss 1e-5, gradients 1e-4" "$BUILD/tool_compare" "$1/$arm.want.safetensors" "$WORK/$arm.safetensors" 1e-5 1e-4
@@ -90,6 +90,9 @@ golden() {
         done
     done
 }
+
+# --fuse=-NAME for every fusion that --help lists
+each_fusion() { "$SINTER" run --help | sed -n 's/^ \{25,\}\([a-z_]*\) .*/--fuse=-\1/p'; }
 
 # The long form makes the files anew.
 golden_anew() {

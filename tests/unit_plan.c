@@ -162,7 +162,7 @@ static const char *play(const Graph *g, const Groups *groups, const Plan *plan, 
 static void check_graph(sn_ctx *c, const Graph *source, const char *order, const char *fuse, int copies, const char *what) {
     Arena a = {0};
     PassOptions po = { .fuse = fuse };
-    FuseOptions fo = { !strcmp(fuse, "none") };
+    FuseOptions fo = { snP_without(c, fuse) };
     SN_ENTER(c, { expect(false, c->message); return; });
     Graph *g = snP_run(c, source, &po, order), *f = snP_fuse(g, &fo);
     Groups groups = snP_groups(f, &a);

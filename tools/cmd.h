@@ -36,6 +36,10 @@ typedef struct Settings { Setting *v; int n; } Settings;
 int cmd_settings(const Command *self, const StrList *words, Settings *out);      /* -1, or the exit status */
 Define *cmd_defines(const StrList *words);                                       /* words->n of them */
 
+/* --fuse LIST: -1, or the exit status after a line that names the valid ones; and what --help says about it. */
+int cmd_fuse(const Command *self, const char *list);
+const char *cmd_fuse_doc(void);
+
 /* -- Models ------------------------------------------------------------------------------------------------- */
 
 /* A context with the loaded module, or NULL after printing the error. */

@@ -213,7 +213,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         { "json", 0, OPT_FLAG, &o.json, "", "one JSON object a line" },
         { "define", 'D', OPT_LIST, &o.defines, "K=V", "a param or dim of the file" },
         { "set", 0, OPT_LIST, &o.sets, "K=V", "a scalar input" },
-        { "fuse", 0, OPT_TEXT, &o.fuse, "all|none", "none: one kernel per primitive" },
+        { "fuse", 0, OPT_TEXT, &o.fuse, "LIST", cmd_fuse_doc() },
         { "compare", 0, OPT_FLAG, &o.compare, "", "also unfused, and the ratio" },
         { "shapes", 0, OPT_TEXT, &o.shapes, "LIST", "gemm: MxNxK[ta|tb],... (default: squares, a 124M model)" },
         { "steps", 0, OPT_INT, &o.steps, "N", "steps to time (default: 4 seconds, 9 at least)" },
@@ -226,7 +226,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file, or gemm");
     if (strcmp(target, "host")) return cmd_usage(self, "the only target so far is host, not '%s'", target);
-    if (o.fuse && strcmp(o.fuse, "all") && strcmp(o.fuse, "none")) return cmd_usage(self, "--fuse is all or none, not '%s'", o.fuse);
+    if ((rc = cmd_fuse(self, o.fuse)) >= 0) return rc;
     if (o.steps > MAX_STEPS - 3) return cmd_usage(self, "--steps is at most %d", MAX_STEPS - 3);
     if (profile) o.top = INT32_MAX;
     o.file = pos.v[0];

@@ -169,7 +169,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
         { "device", 'd', OPT_TEXT, &j.device, "D", "host, or eval: the reference evaluator in f64" },
         { "grad", 0, OPT_FLAG, &grad, "", "differentiate the output `loss` first: outputs grad.<weight>" },
         { "passes", 'p', OPT_TEXT, &j.passes, "A,B", "passes to run first, after replacing nodes" },
-        { "fuse", 0, OPT_TEXT, &j.fuse, "all|none", "none: one kernel per primitive" },
+        { "fuse", 0, OPT_TEXT, &j.fuse, "LIST", cmd_fuse_doc() },
         { "seed", 0, OPT_INT, &j.seed, "N", "of initial values and random ops (default 1)" },
         { "step", 0, OPT_INT, &j.step, "N", "counter of random ops (default 1)" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
@@ -180,7 +180,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file");
     if (strcmp(j.device, "host") && strcmp(j.device, "eval")) return cmd_usage(self, "--device is host or eval, not '%s'", j.device);
-    if (strcmp(j.fuse, "all") && strcmp(j.fuse, "none")) return cmd_usage(self, "--fuse is all or none, not '%s'", j.fuse);
+    if ((rc = cmd_fuse(self, j.fuse)) >= 0) return rc;
     if (grad && !j.passes) j.passes = "canon,recognise,grad";
     rc = 0;
     for (int i = 0; i < ins.n && !rc; i++) rc = tensors_read(&j.in, ins.v[i]);

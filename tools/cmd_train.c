@@ -170,12 +170,13 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },
         { "eval-seed", 0, OPT_INT, &o->eval_seed, "N", "of these masks (default 1)" },
         { "threads", 0, OPT_INT, &o->threads, "N", "0 = all cores; results do not depend on it" },
-        { "fuse", 0, OPT_TEXT, &o->fuse, "all|none", "none: one kernel per primitive" },
+        { "fuse", 0, OPT_TEXT, &o->fuse, "LIST", cmd_fuse_doc() },
         { "quiet", 'q', OPT_FLAG, &o->quiet, "", "no progress" },
         { 0 }
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc < 0) rc = cmd_settings(self, &o->sets, &t.set);
+    if (rc < 0) rc = cmd_fuse(self, o->fuse);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file, and text after --data");
     if (o->steps && o->epochs > 0) return cmd_usage(self, "give --steps or --epochs, not both");

@@ -2,6 +2,7 @@
 
    In: argv and a table of options. Out: the variables that the table points to, or a line about what is wrong. */
 #define _GNU_SOURCE
+#include "passes/pass.h"
 #include "tools/cmd.h"
 
 #include <errno.h>
@@ -135,6 +136,25 @@ Define *cmd_defines(const StrList *words) {
         d[i].value = eq ? eq + 1 : "1";
     }
     return d;
+}
+
+int cmd_fuse(const Command *self, const char *list) {
+    const char *bad;
+    StrBuf names = {0};
+    snP_parse_fusions(list, &bad);
+    if (!bad) return -1;
+    snP_list_fusions(&names);
+    int rc = cmd_usage(self, "no fusion is called '%.*s'; there are: %s", (int)strcspn(bad, ","), bad, names.s);
+    snU_free_buf(&names);
+    return rc;
+}
+
+const char *cmd_fuse_doc(void) {
+    static StrBuf b;
+    if (b.n) return b.s;
+    snU_puts(&b, "all (default), none (one kernel per primitive), some: rows,epilogue or all but some: -rows");
+    for (int i = 0; i < NFUSIONS; i++) snU_putf(&b, "\n%29s  %-10s %s", "", snP_fusions[i].name, snP_fusions[i].doc);
+    return b.s;
 }
 
 /* -- Models ------------------------------------------------------------------------------------------------- */
