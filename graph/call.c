@@ -48,7 +48,7 @@ uint32_t snG_arguments(Elab *e) {
 
 /* Binds the arguments to the names of a builtin, e.g. "x axis n"; those that are missing stay V_NONE. */
 static void bind(const Args *a, const char *formals, Val *out, unsigned required) {
-    Sym names[8];
+    Sym names[MAX_NAMED];
     unsigned nf = 0;
     for (const char *p = formals; *p; ) {
         size_t k = strcspn(p, " ");
@@ -166,12 +166,12 @@ static void set_attr(const Args *a, Call *k, const OpInfo *op, unsigned i, const
 
 static void collect(const Args *a, Call *k) {
     const OpInfo *op = snG_op(a->e->c, k->op);
-    bool variadic = op->flags & F_VARIADIC, got[8] = {0};
+    bool variadic = op->flags & F_VARIADIC, got[MAX_NAMED] = {0};
     unsigned next = 0, attr = 0;
     for (uint32_t i = 0; i < a->n; i++) {
         const Val *v = arg(a, i);
         Sym s = arg_name(a, i);
-        int operand = s ? name_index(op->in_name, 8, s) : -1, at = s ? name_index(op->attr_name, op->nattr, s) : -1;
+        int operand = s ? name_index(op->in_name, MAX_NAMED, s) : -1, at = s ? name_index(op->attr_name, op->nattr, s) : -1;
         if (s && operand < 0 && at < 0) FAIL(a, UNKNOWN, "%s has no argument %s", callee(a), snU_str(a->e->c, s));
         if (at >= 0) set_attr(a, k, op, (unsigned)at, v);
         else if (variadic && (operand >= 0 || (!attr && (v->kind == V_NODE || is_operand_list(v))))) add_operand(a, k, v);

@@ -20,7 +20,7 @@
 /* -- Types ------------------------------------------------------------------------------------------ */
 
 typedef enum { SN_F32 = 1, SN_BF16, SN_F16, SN_I32, SN_U32, SN_BOOL, SN_F64, SN_NDTYPES } Dtype;
-enum { MAX_RANK = 6, MAX_IN = 64, MAX_ATTRS = 6 };
+enum { MAX_RANK = 6, MAX_IN = 64, MAX_ATTRS = 6, MAX_NAMED = 12 };   /* MAX_NAMED: operands that a row names */
 
 typedef struct Type {                /* value type; interned copies compare by id */
     uint8_t dtype, rank;
@@ -73,11 +73,11 @@ typedef struct OpInfo {
     const char *cname;
     uint8_t cls, nin, nattr;         /* nin: declared operands (variadic: at least) */
     uint16_t flags;
-    Sym in_name[8], attr_name[MAX_ATTRS];
+    Sym in_name[MAX_NAMED], attr_name[MAX_ATTRS];
     uint8_t attr_kind[MAX_ATTRS];
     bool attr_has_default[MAX_ATTRS];
     AttrVal attr_default[MAX_ATTRS];
-    const char *vjp[8];              /* gradient text per operand, NULL = none */
+    const char *vjp[MAX_NAMED];      /* gradient text per operand, NULL = none */
     const struct Scalar *scalar;     /* compiled scalar text of an elementwise op, else NULL */
     const char *scalar_text, *doc;
     struct Body *body;               /* composites: formals and token range (parse.c) */

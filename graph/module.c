@@ -287,7 +287,7 @@ static void op_formals(Loader *l, OpInfo *op, const Body *b) {
         const Formal *f = &b->formals[i];
         bool attr = f->attr_kind || f->def;
         if (!attr && op->nattr) FAIL(e, PARSE, "op %s: operands come before attributes", op->cname);
-        if (attr ? op->nattr == MAX_ATTRS : op->nin == 8) FAIL(e, UNSUPPORTED, "op %s: too many arguments", op->cname);
+        if (attr ? op->nattr == MAX_ATTRS : op->nin == MAX_NAMED) FAIL(e, UNSUPPORTED, "op %s: too many arguments", op->cname);
         if (!attr) {
             op->in_name[op->nin++] = f->name;
             continue;

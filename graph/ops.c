@@ -70,7 +70,7 @@ static void parse_attrs(sn_ctx *c, OpInfo *op, const char *text)
 static void parse_vjp(sn_ctx *c, OpInfo *op, const char *text)
 {
     int k = 0;
-    while (*text && k < 8) {
+    while (*text && k < MAX_NAMED) {
         const char *end = strchr(text, ';');
         size_t n = end ? (size_t)(end - text) : strlen(text);
         while (n && *text == ' ') text++, n--;

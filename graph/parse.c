@@ -435,8 +435,8 @@ const Graph *snG_body(sn_ctx *c, unsigned op, const Type *const *in, unsigned ni
         const BodyCache *b = &f->bodies.v[k - 1];
         if (b->op == op && b->attr == attr && !memcmp(b->in, key.in, sizeof key.in)) return b->g;
     }
-    Type types[8];
-    const Type *refs[8];
+    Type types[MAX_NAMED];
+    const Type *refs[MAX_NAMED];
     for (unsigned j = 0; j < nin; j++) { types[j] = *in[j]; refs[j] = &types[j]; }
     ArenaMark mark = snU_mark(&c->scratch);
     key.g = snG_new(c, info.name);

@@ -95,7 +95,7 @@ typedef struct Names {
 
 typedef struct Binding { Sym name; uint32_t below, below_gen; Val val; } Binding;
 typedef struct TopBinding { uint32_t gen, index; } TopBinding;      /* newest binding of a Sym, valid for its gen */
-typedef struct BodyCache { unsigned op; uint8_t nin; AttrId attr; TypeId in[8]; Graph *g; } BodyCache;
+typedef struct BodyCache { unsigned op; uint8_t nin; AttrId attr; TypeId in[MAX_NAMED]; Graph *g; } BodyCache;
 
 typedef struct Front {
     Names *std;

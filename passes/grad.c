@@ -22,7 +22,7 @@ typedef struct Back {
 } Back;
 
 static bool has_vjp(const OpInfo *op) {
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < MAX_NAMED; i++)
         if (op->vjp[i]) return true;
     return false;
 }
@@ -34,7 +34,7 @@ static bool text_flows(const char *text) {
 /* Gradient text of operand i; the last one stands for all further operands of a variadic op. */
 static const char *vjp_text(const OpInfo *op, unsigned i) {
     if (op->flags & F_VARIADIC && i >= op->nin) i = op->nin - 1u;
-    return i < 8 && text_flows(op->vjp[i]) ? op->vjp[i] : NULL;
+    return i < MAX_NAMED && text_flows(op->vjp[i]) ? op->vjp[i] : NULL;
 }
 
 static bool *find_active(const Graph *g, const bool *want, Arena *a) {
@@ -93,7 +93,7 @@ static NodeId operand_grad(Back *b, NodeId id, unsigned i, const char *text) {
         Sym names[MAX_IN + 2] = { b->s_dy, b->s_y };
         NodeId vals[MAX_IN + 2] = { b->dy[id], id };
         int k = 2;
-        for (unsigned j = 0; j < n.nin && j < op->nin && j < 8; j++, k++) {
+        for (unsigned j = 0; j < n.nin && j < op->nin && j < MAX_NAMED; j++, k++) {
             names[k] = op->in_name[j];
             vals[k] = snG_in(g, id, j);
         }

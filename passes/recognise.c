@@ -63,7 +63,7 @@ static const Graph *sample_body(sn_ctx *c, unsigned op, const Type *const *types
         snG_free(tmp);
         return NULL;
     });
-    NodeId in[8];
+    NodeId in[MAX_NAMED];
     for (unsigned i = 0; i < nin; i++)
         in[i] = snG_add_leaf(tmp, (Here){0}, OP_input, snU_symf(c, "x%u", i), types[i], &(Leaf){0});
     NodeId id = snG_add(tmp, (Here){0}, op, in, nin, NULL);
@@ -109,7 +109,7 @@ static Bodies *bodies_of(sn_ctx *c) {
 typedef struct Guess {
     const Graph *body, *g;
     const OpInfo *op;
-    NodeId args[8];
+    NodeId args[MAX_NAMED];
     Attrs attrs;
     int budget;                      /* node visits left: a wrong guess costs little */
 } Guess;
@@ -164,7 +164,7 @@ static NodeId prove(Graph *g, Bodies *b, Guess *s, unsigned op, NodeId id, Here 
         return 0;
     });
     NodeId out = snG_add(g, at, op, s->args, s->op->nin, s->op->nattr ? &s->attrs : NULL);
-    const Type *types[8];
+    const Type *types[MAX_NAMED];
     for (unsigned i = 0; i < s->op->nin; i++) types[i] = snG_type(g, s->args[i]);
     const Graph *body = snG_body(c, op, types, s->op->nin, snG_node(g, out)->attr, at.loc);
     NodeId spelled = snG_inline(g, at, canonical(c, b, body), s->args);

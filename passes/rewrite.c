@@ -27,7 +27,7 @@ typedef struct Pat {
     uint16_t op;
     uint8_t nin, slot;               /* slot: of a wildcard or of a $binding */
     double num;
-    struct Pat *in[8];
+    struct Pat *in[MAX_NAMED];
     struct { uint8_t kind, slot; AttrVal v; } attr[MAX_ATTRS];   /* 0 free, 1 must equal v, 2 binds slot */
 } Pat;
 
@@ -152,7 +152,7 @@ static Pat *read_call(Reader *r, Sym name) {
         }
         if (k < op->nattr) read_attr(r, p, k, op);
         else if (p->nin < op->nin || op->flags & F_VARIADIC) {
-            if (p->nin == 8) bad_rule(r, "too many operands");
+            if (p->nin == MAX_NAMED) bad_rule(r, "too many operands");
             p->in[p->nin++] = read_expr(r, 0);
         } else read_attr(r, p, npos++, op);
         if (!take(r, ",")) { need(r, ")"); break; }
