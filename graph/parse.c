@@ -426,7 +426,7 @@ static Graph *elaborate_body(sn_ctx *c, const OpInfo *op, const Type *const *in,
 const Graph *snG_body(sn_ctx *c, unsigned op, const Type *const *in, unsigned nin, AttrId attr, Loc at) {
     const OpInfo info = *snG_op(c, op);
     Front *f = c->front;
-    SN_ASSERT(info.body && nin == info.nin && nin <= 8, "snG_body: %s is no composite of %u operands", info.cname, nin);
+    SN_ASSERT(info.body && nin == info.nin && nin <= MAX_NAMED, "snG_body: %s is no composite of %u operands", info.cname, nin);
     BodyCache key = { .op = op, .nin = (uint8_t)nin, .attr = attr };
     for (unsigned i = 0; i < nin; i++) key.in[i] = snG_intern_type(c, in[i]);
     uint64_t h = snU_hash(key.in, sizeof key.in, op * 0x10001ull + attr * 0x9e3779b97f4a7c15ull);
