@@ -20,7 +20,7 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <pthread.h>
 
-enum { EMITTER_VERSION = 1, MAX_DEPTH = 200 };
+enum { EMITTER_VERSION = 2, MAX_DEPTH = 200 };
 typedef LLVMValueRef Val;
 typedef LLVMTypeRef Typ;
 typedef LLVMBasicBlockRef Block;
@@ -469,13 +469,6 @@ static Val byte_offset(Emit *e, Val p, int64_t bytes) {
     return LLVMBuildInBoundsGEP2(e->entry, ints(e, 8, 1), p, &at, 1, "");
 }
 
-static void mark(Emit *e, Val load_of_pointer) {
-    LLVMMetadataRef n = LLVMValueAsMetadata(int_const(e, 64, 1, 64));
-    LLVMMetadataRef node = LLVMMDNodeInContext2(e->ctx, &n, 1);
-    LLVMSetMetadata(load_of_pointer, LLVMGetMDKindIDInContext(e->ctx, "align", 5),
-                    LLVMMetadataAsValue(e->ctx, node));
-}
-
 /* Leaves stand before everything: arguments of the call, constants. bufs, la, begin, end,
    scratch are arguments 0..4. */
 static Val leaf(Emit *e, const KIns *i) {
@@ -484,9 +477,7 @@ static Val leaf(Emit *e, const KIns *i) {
     case K_const: return constant(e, i);
     case K_param: {
         Val at = byte_offset(e, LLVMGetParam(e->fn, 0), i->imm * 8);
-        Val x = LLVMBuildLoad2(e->entry, ptr, at, "");
-        mark(e, x);
-        return x;
+        return LLVMBuildLoad2(e->entry, ptr, at, "");      /* no alignment claimed: it may be a part of another buffer */
     }
     case K_scratch: return byte_offset(e, LLVMGetParam(e->fn, 4), i->imm);
     case K_task: return LLVMGetParam(e->fn, 2 + (unsigned)i->imm);

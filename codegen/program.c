@@ -39,6 +39,7 @@ typedef struct Build {
     VEC(KernelEntry) kernels;
     VEC(CodeEntry) code;
     VEC(StorageEntry) storage;
+    Layout *layout;                      /* which of them follow each other in memory */
     VEC(SnGraphPlan) graphs;
     HashMap by_tile, by_code;            /* first half of the hash -> 1 + index */
     void *so;                            /* the compiled code, malloc'ed */
@@ -172,15 +173,16 @@ typedef struct GraphBuild {
     VEC(SnOutput) outputs;
 } GraphBuild;
 
-/* The buffer behind a node in memory. A value that was written into its storage shares the leaf's buffer. */
+/* The buffer behind a node in memory. A value that was written into its storage shares the leaf's buffer; one that is the storage
+   of several leaves has a buffer of its own over them. */
 static int32_t buffer_of(GraphBuild *gb, NodeId id) {
     const Place *pl = &gb->plan.place[id];
-    if (pl->leaf && pl->leaf != id) return buffer_of(gb, pl->leaf);
+    if (pl->leaf && pl->leaf != id && pl->bytes == gb->plan.place[pl->leaf].bytes) return buffer_of(gb, pl->leaf);
     if (gb->buffer_of[id]) return gb->buffer_of[id] - 1;
     Build *b = gb->b;
     SN_ASSERT(pl->kind != P_NONE, "graph %s: %s is read but lives nowhere", gb->name, snG_node_name(gb->g, id));
-    const Leaf *l = pl->leaf ? snG_leaf(gb->g, id) : NULL;
-    const char *name = l ? snU_str(b->c, l->name) : snU_str(b->c, snG_node(gb->g, id)->name);
+    const Leaf *l = pl->leaf ? snG_leaf(gb->g, pl->leaf) : NULL;
+    const char *name = l && pl->leaf == id ? snU_str(b->c, l->name) : snU_str(b->c, snG_node(gb->g, id)->name);
     SnBuffer buf = { .t = describe(snG_type(gb->g, id), name), .bytes = pl->bytes, .storage = -1 };
     buf.kind = pl->kind == P_ARENA ? SN_BUF_ARENA : pl->kind == P_INPUT ? SN_BUF_INPUT : SN_BUF_STORAGE;
     if (pl->kind == P_ARENA) buf.offset = pl->offset;
@@ -219,13 +221,25 @@ static int32_t temp_buffer(GraphBuild *gb, NodeId like, int64_t offset) {
     return (int32_t)gb->buffers.n - 1;
 }
 
+/* As many elements of `from` as the leaf has, from byte `at` on. */
+static int32_t copy_source(GraphBuild *gb, const Copy *c) {
+    int32_t whole = buffer_of(gb, c->from);
+    if (!c->to_leaf || gb->plan.place[c->from].bytes == gb->plan.place[c->to_leaf].bytes) return whole;
+    SnBuffer buf = gb->buffers.v[whole];
+    buf.t = describe(snG_type(gb->g, c->to_leaf), "");
+    buf.bytes = gb->plan.place[c->to_leaf].bytes;
+    buf.offset += c->at;
+    PUSH(&gb->b->arena, gb->buffers, buf);
+    return (int32_t)gb->buffers.n - 1;
+}
+
 static void add_copies(GraphBuild *gb) {
     for (uint32_t i = 0; i < gb->plan.copies.n; i++) {
         Copy c = gb->plan.copies.v[i];
-        NodeId like = c.from ? c.from : c.to_leaf;
+        NodeId like = c.to_leaf ? c.to_leaf : c.from;
         const Type *t = snG_type(gb->g, like);
         int32_t args[2];
-        args[0] = c.from ? buffer_of(gb, c.from) : temp_buffer(gb, like, c.temp - 1);
+        args[0] = c.from ? copy_source(gb, &c) : temp_buffer(gb, like, c.temp - 1);
         args[1] = c.to_leaf ? buffer_of(gb, c.to_leaf) : temp_buffer(gb, like, c.temp - 1);
         const char *label = snU_fmt(&gb->b->arena, "copy %s", snG_node_name(gb->g, c.to_leaf ? c.to_leaf : c.from));
         add_launch(gb, intern_tile(gb->b, copy_tile(gb->b, t->dtype, snG_count(t)), label), args, 2);
@@ -247,7 +261,7 @@ static void finish_graph(GraphBuild *gb) {
 /* Passes `order`, fuse, plan, kernels, launches: one graph of the program under the name `name`. */
 static void build_graph(Build *b, const Graph *source, const char *name, const char *order) {
     PassOptions po = { .fuse = b->opt->fuse };
-    FuseOptions fo = { snP_without(b->c, b->opt->fuse) };
+    FuseOptions fo = { snP_without(b->c, b->opt->fuse), b->layout };
     double t0 = snU_now();
     b->live[0] = snP_run(b->c, source, &po, order);
     double t1 = snU_now();
@@ -258,7 +272,8 @@ static void build_graph(Build *b, const Graph *source, const char *name, const c
     gb.buffer_of = NEWN(&b->arena, int32_t, gb.g->nodes.n);
     double t2 = snU_now();
     for (uint32_t i = 0; i < gb.g->leaves.n; i++) buffer_of(&gb, gb.g->leaves.v[i].node);
-    for (uint32_t i = 0; i < groups.group.n; i++) add_group(&gb, &groups.group.v[i]);
+    for (uint32_t i = 0; i < groups.group.n; i++)
+        if (groups.group.v[i].kind != G_PLACE) add_group(&gb, &groups.group.v[i]);
     add_copies(&gb);
     finish_graph(&gb);
     b->stats.passes_s += t1 - t0;
@@ -308,11 +323,22 @@ static void compile_code(Build *b, SnProgram *p) {
     b->stats.compile_s = snU_now() - t0;
 }
 
-static void fill_program(Build *b, const Module *m, SnProgram *p) {
-    p->target = b->target.name;
+/* Storage that the layout puts behind another's. */
+static void fill_storage(Build *b, SnProgram *p) {
     p->nstorage = (int)b->storage.n;
     p->storage = NEWN(&b->arena, SnStorage, p->nstorage + 1);
-    for (int i = 0; i < p->nstorage; i++) p->storage[i] = b->storage.v[i].s;
+    HashMap of = {0};
+    for (uint32_t i = 0; i < b->storage.n; i++) snU_insert(&b->arena, &of, b->storage.v[i].name, i + 1);
+    for (int i = 0; i < p->nstorage; i++) {
+        p->storage[i] = b->storage.v[i].s;
+        Sym first = snP_layout_find(b->layout, b->storage.v[i].name, &p->storage[i].offset);
+        if (first != b->storage.v[i].name) p->storage[i].inside = (int32_t)snU_find(&of, first);
+    }
+}
+
+static void fill_program(Build *b, const Module *m, SnProgram *p) {
+    p->target = b->target.name;
+    fill_storage(b, p);
     p->ngraphs = (int)b->graphs.n;
     p->graphs = b->graphs.v;
     p->nparams = (int)m->params.n;
@@ -410,7 +436,8 @@ static uint64_t hash_program(const SnProgram *p) {
                  (long long)k->scratch_bytes, k->flops, k->bytes, k->nargs);
     }
     for (int i = 0; i < p->nstorage; i++) {
-        snU_putf(&s, "storage %d %d %a %a", p->storage[i].is_state, p->storage[i].init, p->storage[i].a, p->storage[i].b);
+        snU_putf(&s, "storage %d %d %a %a %d %lld", p->storage[i].is_state, p->storage[i].init, p->storage[i].a, p->storage[i].b,
+                 p->storage[i].inside, (long long)p->storage[i].offset);
         hash_desc(&s, &p->storage[i].t);
         snU_puts(&s, "\n");
     }
@@ -470,6 +497,7 @@ struct SnProgram *snK_build(Module *m, const BuildOptions *o, BuildStats *stats)
     SN_ASSERT(b, "out of memory");
     b->c = c;
     b->opt = o;
+    b->layout = snP_layout(&b->arena);
     SN_ENTER(c, { free_build(b); return NULL; });
     SnProgram *p = build_program(b, m);
     SN_LEAVE(c);

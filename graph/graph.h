@@ -104,7 +104,7 @@ typedef struct Scalar { int n, nargs; ScalarIns ins[32]; } Scalar;   /* stack ma
 typedef uint32_t NodeId;             /* 0 = none / poison */
 typedef struct Node {
     uint16_t op;
-    uint8_t nin, flags;
+    uint8_t nin, flags;              /* flags: N_PLACED */
     uint32_t in;                     /* first operand in g->operands */
     AttrId attr;
     TypeId type;                     /* of result 0 */
@@ -114,6 +114,8 @@ typedef struct Node {
     uint32_t group;                  /* fuse: 1 + group id; 0 = none. Printed as @group */
     int64_t offset;                  /* plan: 1 + arena byte offset; 0 = none. Printed as @offset */
 } Node;
+
+enum { N_PLACED = 1 };               /* fuse: this concat is its parts where they lie, no kernel */
 
 typedef enum { INIT_NONE, INIT_ZEROS, INIT_ONES, INIT_FULL, INIT_NORMAL, INIT_UNIFORM } InitKind;
 typedef struct Leaf {                /* input, weight, state: identified by name */

@@ -53,6 +53,9 @@ typedef struct Fuse {
     Dom *dom;                        /* per node: what it is computed over */
     VEC(Read) reads;                 /* what nodes read, each node's in a row: reads.v[from[id] .. from[id + 1]) */
     uint32_t *from;
+    Rows rows;                       /* concats that are placement, or may become so */
+    uint8_t *memory;                 /* lives in memory: a leaf, or computed and stored */
+    Layout *layout;
     NodeId *next;                    /* nodes of one set */
     uint32_t search;
     VEC(int) stack;
@@ -64,6 +67,11 @@ bool snP_is_view(const Graph *g, NodeId id) {
 }
 
 static bool is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
+
+static NodeId update_base(const Graph *g, NodeId value) {
+    int64_t at;
+    return snP_update_base(g, value, &at);
+}
 
 static int root(Fuse *f, int s) {
     while (f->sets.v[s].up >= 0) {
@@ -304,7 +312,7 @@ typedef enum { APART, SAME, STATS, SPREAD } Fit;
 /* How a node of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
    (STATS), as a row value for a whole row (SPREAD), or at another place. */
 static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *e) {
-    if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->solo) return APART;
+    if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->solo) return APART;   /* a placed concat is solo */
     int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom);
     Lin id = snP_whole(dom);
     bool same = snP_same_lin(e, &id);
@@ -449,25 +457,37 @@ static void new_set(Fuse *f, NodeId id) {
     PUSH(&f->a, f->sets, s);
 }
 
+/* Does the group of operand p feed nothing but the concat or pad `id`? */
+static bool feeds_only(Fuse *f, NodeId p, NodeId id) {
+    if (f->set[p] < 0 || snP_is_view(f->g, p)) return false;
+    int q = root(f, f->set[p]);
+    const Set *A = &f->sets.v[q];
+    if (q == f->set[id] || A->kind != G_ROWS || A->red || A->col || A->solo) return false;
+    for (NodeId k = A->first; k; k = f->next[k]) {
+        for (uint32_t u = f->uses[k]; u < f->uses[k + 1]; u++) {
+            NodeId v = f->user[u];
+            if (!v || (v != id && (f->set[v] < 0 || root(f, f->set[v]) != q))) return false;
+        }
+    }
+    return true;
+}
+
 /* A concat or pad takes in the groups that feed nothing but it: their stores go straight to its parts. */
 static void absorb_parts(Fuse *f, NodeId id) {
     const Graph *g = f->g;
-    int s = f->set[id];
     for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
         NodeId p = snG_in(g, id, i);
-        if (f->set[p] < 0) continue;
-        int q = root(f, f->set[p]);
-        const Set *A = &f->sets.v[q];
-        if (q == s || A->kind != G_ROWS || A->red || A->col || A->solo || snP_is_view(g, p)) continue;
-        bool only = true;
-        for (NodeId k = A->first; k && only; k = f->next[k]) {
-            for (uint32_t u = f->uses[k]; u < f->uses[k + 1] && only; u++) {
-                NodeId v = f->user[u];
-                only = v && (v == id || (f->set[v] >= 0 && root(f, f->set[v]) == q));
-            }
-        }
-        if (only && acyclic(f, s, q)) merge(f, s, q);
+        if (feeds_only(f, p, id) && acyclic(f, f->set[id], root(f, f->set[p]))) merge(f, f->set[id], root(f, f->set[p]));
     }
+}
+
+/* A row of parts is placement, unless one kernel can compute all of them. */
+static bool place_row(Fuse *f, NodeId id) {
+    bool one_kernel = !(f->without & FUSE_parts);
+    for (unsigned i = 0; i < snG_node(f->g, id)->nin && one_kernel; i++)
+        one_kernel = feeds_only(f, snP_behind(f->g, snG_in(f->g, id, i), f->memory), id);
+    if (one_kernel) f->rows.kind[id] = 0;
+    return snP_place_row(f->g, &f->rows, id, f->memory, f->layout);
 }
 
 /* A stored view of a value that one group computes in full is one more output of that group, stored at another place. */
@@ -502,6 +522,10 @@ static void group_all(Fuse *f) {
         new_set(f, id);
         Edge e = { id, f->set[id] };
         for_reads(f, id, add_dependency, &e);
+        if (place_row(f, id)) {
+            f->sets.v[f->set[id]].kind = G_PLACE, f->sets.v[f->set[id]].solo = true;
+            continue;
+        }
         bool view = snP_is_view(f->g, id);
         if (view || f->sets.v[f->set[id]].kind == G_CONCAT) {
             if (f->without & FUSE_parts) continue;
@@ -572,7 +596,7 @@ static void compute_again(Fuse *f) {
         for_reads(f, id, mark_output, &e);
     }
     for (uint32_t i = 0; i < g->outputs.n; i++) f->place[g->outputs.v[i].node] |= 192;
-    for (uint32_t i = 0; i < g->updates.n; i++) f->place[g->updates.v[i].value] |= 192;
+    for (uint32_t i = 0; i < g->updates.n; i++) f->place[update_base(g, g->updates.v[i].value)] |= 192;
     for (NodeId id = 1; id < g->nodes.n; id++) {
         Light l = { .full = snG_count(snG_type(g, id)) };
         if (f->set[id] < 0 || f->place[id] != (64 | FULL) || !collect_light(f, id, &l, 0)) continue;
@@ -616,7 +640,10 @@ static void number(Fuse *f, Graph *out) {
     int *id = NEWN(&f->a, int, f->sets.n + 1), next = 0;
     f->search++;
     for (NodeId i = 1; i < out->nodes.n; i++) if (f->set[i] >= 0) number_from(f, root(f, f->set[i]), id, &next);
-    for (NodeId i = 1; i < out->nodes.n; i++) out->nodes.v[i].group = f->set[i] >= 0 ? (uint32_t)id[root(f, f->set[i])] : 0;
+    for (NodeId i = 1; i < out->nodes.n; i++) {
+        out->nodes.v[i].group = f->set[i] >= 0 ? (uint32_t)id[root(f, f->set[i])] : 0;
+        out->nodes.v[i].flags = f->rows.kind[i] ? N_PLACED : 0;
+    }
 }
 
 static void count_users(Fuse *f) {
@@ -632,7 +659,7 @@ static void count_users(Fuse *f) {
         for (NodeId i = 1; i < g->nodes.n; i++)
             for (unsigned k = 0; k < snG_node(g, i)->nin; k++) USE(snG_in(g, i, k), i);
         for (uint32_t i = 0; i < g->outputs.n; i++) USE(g->outputs.v[i].node, 0u);
-        for (uint32_t i = 0; i < g->updates.n; i++) USE(g->updates.v[i].value, 0u);
+        for (uint32_t i = 0; i < g->updates.n; i++) USE(update_base(g, g->updates.v[i].value), 0u);
 #undef USE
     }
 }
@@ -690,20 +717,53 @@ static NodeId own_node(Graph *g, NodeId v) {
     return is_leaf(g, v) || n->op == OP_const ? snG_add(g, (Here){ n->loc, n->path }, OP_stop_gradient, &v, 1, NULL) : v;
 }
 
+/* A row with copies of the operands that cannot lie in it. */
+static NodeId own_parts(Rebuild *r, NodeId id, const uint8_t *copy) {
+    const Node *n = snG_node(r->old, id);
+    Here at = { n->loc, n->path };
+    NodeId in[MAX_IN];
+    for (unsigned i = 0; i < n->nin; i++) {
+        in[i] = r->map[snG_in(r->old, id, i)];
+        if (copy[n->in + i]) in[i] = snG_add(r->g, at, OP_stop_gradient, &in[i], 1, NULL);
+    }
+    return snG_add(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr));
+}
+
 static Graph *normalise(const Graph *g) {
+    Arena a = { 0 };
+    Rows rows = snP_rows(g, &a);
     Rebuild r = snG_rebuild(g);
     for (NodeId id = 1; id < g->nodes.n; id++) {
         const Node *n = snG_node(g, id);
-        r.map[id] = n->op == OP_sum && !one_axis(g, id) ? split_sum(&r, id) : snG_copy_node(&r, id);
+        if (rows.kind[id] == ROW_VALUES && memchr(rows.copy + n->in, 1, n->nin)) r.map[id] = own_parts(&r, id, rows.copy);
+        else r.map[id] = n->op == OP_sum && !one_axis(g, id) ? split_sum(&r, id) : snG_copy_node(&r, id);
         if (n->name && snG_node(r.g, r.map[id])->name == 0) snG_rename(r.g, r.map[id], n->name);
     }
     Graph *out = snG_finish(&r);
+    snU_free_arena(&a);
     for (uint32_t i = 0; i < out->outputs.n; i++) out->outputs.v[i].node = own_node(out, out->outputs.v[i].node);
     for (uint32_t i = 0; i < out->updates.n; i++) {
         NodeId v = out->updates.v[i].value;
         if (snG_node(out, v)->op == OP_const) out->updates.v[i].value = own_node(out, v);
     }
     return out;
+}
+
+/* What outputs and updates need in memory, and the parts of rows. */
+static void mark_stored(Fuse *f) {
+    const Graph *g = f->g;
+    for (uint32_t i = 0; i < g->outputs.n; i++) if (!is_leaf(g, g->outputs.v[i].node)) f->stored[g->outputs.v[i].node] = 1;
+    for (uint32_t i = 0; i < g->updates.n; i++) {
+        NodeId v = update_base(g, g->updates.v[i].value);
+        if (!is_leaf(g, v)) f->stored[v] = 1;
+    }
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        if (f->rows.kind[id] != ROW_VALUES) continue;
+        for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
+            NodeId x = snP_behind(g, snG_in(g, id, i), NULL);
+            if (!is_leaf(g, x)) f->stored[x] = 1;
+        }
+    }
 }
 
 Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
@@ -714,9 +774,12 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     f.set = NEWN(&f.a, int, n), f.next = NEWN(&f.a, NodeId, n);
     for (uint32_t i = 0; i < n; i++) f.set[i] = -1;
     find_cheap(&f);
-    for (uint32_t i = 0; i < g->outputs.n; i++) if (!is_leaf(g, g->outputs.v[i].node)) f.stored[g->outputs.v[i].node] = 1;
-    for (uint32_t i = 0; i < g->updates.n; i++) if (!is_leaf(g, g->updates.v[i].value)) f.stored[g->updates.v[i].value] = 1;
+    f.rows = snP_rows(g, &f.a);
+    f.layout = o && o->layout ? o->layout : snP_layout(&f.a);
+    mark_stored(&f);
     find_stored(&f);
+    f.memory = NEWN(&f.a, uint8_t, n);
+    for (NodeId id = 1; id < g->nodes.n; id++) f.memory[id] = is_leaf(g, id) || !is_virtual(&f, id);
     f.dom = NEWN(&f.a, Dom, n), f.from = NEWN(&f.a, uint32_t, n + 1);
     record_reads(&f);
     count_users(&f);
@@ -749,12 +812,28 @@ static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *us
     f->place[p] |= same ? 1 : 2;                                /* 1: read in place; 2: read elsewhere */
 }
 
-/* Nothing in the group looks at other elements than its own. */
-static bool is_plain(const Graph *g, const Group *grp) {
-    for (uint32_t i = 0; i < grp->nodes.n; i++) {
-        OpClass c = snG_op(g->ctx, snG_node(g, grp->nodes.v[i])->op)->cls;
-        if (c != C_EWISE && c != C_GEN) return false;
+/* A placed concat: its parts and where they start. */
+static void add_parts(const Graph *g, Group *grp, const uint8_t *memory, Arena *a) {
+    const Node *n = snG_node(g, grp->anchor);
+    int64_t at = 0;
+    grp->kind = G_PLACE;
+    for (unsigned i = 0; i < n->nin; i++) {
+        const Type *t = snG_type(g, snG_in(g, grp->anchor, i));
+        GroupPart part = { snP_behind(g, snG_in(g, grp->anchor, i), memory), at };
+        PUSH(a, grp->parts, part);
+        at += snG_count(t) * snG_dtype_size(t->dtype);
     }
+}
+
+static bool own_element(const Graph *g, NodeId id) {
+    OpClass c = snG_op(g->ctx, snG_node(g, id)->op)->cls;
+    return c == C_EWISE || c == C_GEN;
+}
+
+/* Nothing in the group looks at other elements than its own, but for a matmul, which is done before its epilogue begins. */
+static bool is_plain(const Graph *g, const Group *grp) {
+    for (uint32_t i = 0; i < grp->nodes.n; i++)
+        if (!own_element(g, grp->nodes.v[i]) && snG_node(g, grp->nodes.v[i])->op != OP_matmul) return false;
     return true;
 }
 
@@ -763,10 +842,12 @@ Groups snP_groups(const Graph *g, Arena *a) {
     Groups all = { 0 };
     uint32_t n = g->nodes.n + 1, count = 0;
     f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
+    f.memory = NEWN(&f.a, uint8_t, n);
     find_cheap(&f);
     for (NodeId id = 1; id < g->nodes.n; id++) {
         uint32_t grp = snG_node(g, id)->group;
         f.stored[id] = grp != 0;
+        f.memory[id] = grp || is_leaf(g, id);
         f.again[id] = !grp && !is_leaf(g, id) && !f.cheap[id] && !snP_is_view(g, id);
         if (grp > count) count = grp;
     }
@@ -782,12 +863,15 @@ Groups snP_groups(const Graph *g, Arena *a) {
     }
     for (uint32_t i = 0; i < count; i++) {
         Group *grp = &all.group.v[i];
-        Gather w = { &all, grp, a, 0, is_plain(g, grp) };
+        bool plain = is_plain(g, grp);
+        Gather w = { .all = &all, .group = grp, .a = a };
         for (uint32_t k = 0; k < grp->nodes.n; k++) {
             NodeId bad;
             w.node = grp->nodes.v[k];
+            w.plain = plain && own_element(g, w.node);
             walk_operands(&f, w.node, input_edge, &w, &bad, NULL);
         }
+        if (snG_node(g, grp->anchor)->flags & N_PLACED) add_parts(g, grp, f.memory, a);
         for (uint32_t k = 0; k < grp->inputs.n; k++) {
             NodeId p = grp->inputs.v[k];
             if (f.place[p] == 1) PUSH(a, grp->same, p);
@@ -795,7 +879,7 @@ Groups snP_groups(const Graph *g, Arena *a) {
         }
     }
     for (uint32_t i = 0; i < g->outputs.n + g->updates.n; i++) {
-        NodeId v = i < g->outputs.n ? g->outputs.v[i].node : g->updates.v[i - g->outputs.n].value;
+        NodeId v = i < g->outputs.n ? g->outputs.v[i].node : update_base(g, g->updates.v[i - g->outputs.n].value);
         if (snG_node(g, v)->group) add_once(a, &all.group.v[snG_node(g, v)->group - 1], 0, v);
     }
     snU_free_arena(&f.a);

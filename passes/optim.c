@@ -11,8 +11,13 @@
      output loss = f(w)
    becomes
      state adam.m.w: f32[8, 8] = zeros()
-     update adam.m.w = add(mul(beta1, adam.m.w), mul(sub(1, beta1), mul(d.w, coef)))
-     update w = ...
+     w.1: f32[72] = concat(reshape(w, [64]), gain)                 # and so m, v and the gradients
+     m.1: f32[72] = add(mul(beta1, m), mul(sub(1, beta1), mul(g, coef)))
+     update adam.m.w = reshape(slice(m.1, start=0, size=64), [8, 8])
+
+   The update is written once for all weights that decay and once for those that do not, over all their elements in a row: one
+   kernel each. The concats cost nothing: weights and moments lie in that order, gradients are computed into their places, and
+   the results are written over the old values (place.c).
 
    What a sweep varies is an input with a default (HYPER below): changing it recompiles nothing. The
    formulas are blocks of std.sn. Weight decay acts on matrices only, not on embeddings (tables of a
@@ -44,14 +49,25 @@ enum {
     NHYPER = sizeof HYPER / sizeof *HYPER,
     NSCALAR = sizeof SCALARS / sizeof *SCALARS,
     NAMES = NHYPER + NSCALAR + 8,
+    ALIGN = 64,                      /* bytes: weights of a multiple of it come first, so that they all start at one */
 };
 
 typedef struct Param { NodeId w, grad; Sym name; bool decay; } Param;
+typedef VEC(NodeId) NodeList;
+
+/* Weights of one dtype that decay, or do not; w, grad: all of their elements in a row. */
+typedef struct Family {
+    Dtype dtype;
+    bool decay;
+    VEC(Param) params;
+    NodeId w, grad;
+} Family;
 
 typedef struct Optim {
     Graph *g;
     Here at;
     VEC(Param) params;
+    VEC(Family) families;
     Sym names[NAMES];                /* what texts may say */
     NodeId vals[NAMES];
     int n;
@@ -132,6 +148,67 @@ static void take_gradients(Optim *o) {
     }
 }
 
+/* -- All elements of many tensors in a row ------------------------------------------------------- */
+
+static NodeId reshape(Optim *o, NodeId x, const int64_t *dim, int rank) {
+    Attrs a = { .v[0] = { .kind = A_LIST, .n = (uint8_t)rank } };
+    memcpy(a.v[0].i, dim, sizeof *dim * (size_t)rank);
+    return snG_add(o->g, o->at, OP_reshape, &x, 1, &a);
+}
+
+/* Concat takes MAX_IN operands: more become concats of concats. */
+static NodeId in_a_row(Optim *o, NodeList v) {
+    Graph *g = o->g;
+    for (uint32_t i = 0; i < v.n; i++) v.v[i] = reshape(o, v.v[i], (int64_t[]){ snG_count(snG_type(g, v.v[i])) }, 1);
+    while (v.n > 1) {
+        NodeList next = {0};
+        for (uint32_t i = 0; i < v.n; i += MAX_IN) {
+            unsigned n = v.n - i < MAX_IN ? v.n - i : MAX_IN;
+            Attrs axis = { .v[0] = { .kind = A_INT, .i = { 0 } } };
+            PUSH(g->arena, next, snG_add(g, o->at, OP_concat, v.v + i, n, &axis));
+        }
+        v = next;
+    }
+    return v.v[0];
+}
+
+/* `like`'s elements from a row, from element `at` on. */
+static NodeId out_of_row(Optim *o, NodeId row, int64_t at, NodeId like) {
+    const Type *t = snG_type(o->g, like);
+    Attrs a = { .v = { { .kind = A_INT, .i = { 0 } }, { .kind = A_INT, .i = { at } }, { .kind = A_INT, .i = { snG_count(t) } } } };
+    return reshape(o, snG_add(o->g, o->at, OP_slice, &row, 1, &a), t->dim, t->rank);
+}
+
+static int64_t bytes_of(const Graph *g, NodeId id) {
+    const Type *t = snG_type(g, id);
+    return snG_count(t) * snG_dtype_size(t->dtype);
+}
+
+static void add_to_family(Optim *o, const Param *p) {
+    Dtype d = (Dtype)snG_type(o->g, p->w)->dtype;
+    uint32_t i = 0;
+    while (i < o->families.n && (o->families.v[i].dtype != d || o->families.v[i].decay != p->decay)) i++;
+    if (i == o->families.n) PUSH(o->g->arena, o->families, ((Family){ .dtype = d, .decay = p->decay }));
+    PUSH(o->g->arena, o->families.v[i].params, *p);
+}
+
+static void find_families(Optim *o) {
+    for (int odd = 0; odd < 2; odd++)
+        for (uint32_t i = 0; i < o->params.n; i++)
+            if ((bytes_of(o->g, o->params.v[i].w) % ALIGN != 0) == odd) add_to_family(o, &o->params.v[i]);
+    for (uint32_t k = 0; k < o->families.n; k++) {
+        Family *f = &o->families.v[k];
+        NodeList w = {0}, d = {0};
+        o->at.path = snU_symz(o->g->ctx, f->decay ? "adam.decay" : "adam.keep");
+        for (uint32_t i = 0; i < f->params.n; i++) {
+            PUSH(o->g->arena, w, f->params.v[i].w);
+            PUSH(o->g->arena, d, f->params.v[i].grad);
+        }
+        f->w = in_a_row(o, w);
+        f->grad = to_f32(o, in_a_row(o, d));
+    }
+}
+
 /* -- The update -------------------------------------------------------------------------------- */
 
 static void bind_scalars(Optim *o) {
@@ -140,8 +217,8 @@ static void bind_scalars(Optim *o) {
         bind(o, HYPER[i].name, input(g, HYPER[i].name, HYPER[i].value));
     o->at = (Here){ .path = snU_symz(g->ctx, "adam") };
     NodeId total = 0;
-    for (uint32_t i = 0; i < o->params.n; i++) {
-        NodeId d = to_f32(o, o->params.v[i].grad), sq[2] = { d, d };
+    for (uint32_t i = 0; i < o->families.n; i++) {
+        NodeId d = o->families.v[i].grad, sq[2] = { d, d };
         NodeId s = snG_add(g, o->at, OP_mul, sq, 2, NULL);
         NodeId acc[2] = { total, snG_add(g, o->at, OP_sum, &s, 1, NULL) };
         total = total ? snG_add(g, o->at, OP_add, acc, 2, NULL) : acc[1];
@@ -154,26 +231,45 @@ static void bind_scalars(Optim *o) {
     snG_set_output(g, snU_symz(g->ctx, "lr_now"), text(o, "lr_now"), 0);
 }
 
-static void update_param(Optim *o, const Param *p) {
+/* The states "<prefix><weight>" of a family, in a row. */
+static NodeId states_of(Optim *o, const Family *f, const char *prefix) {
+    NodeList v = {0};
+    for (uint32_t i = 0; i < f->params.n; i++) PUSH(o->g->arena, v, state(o->g, prefix, f->params.v[i].name, f->params.v[i].w));
+    return in_a_row(o, v);
+}
+
+static void update_family(Optim *o, const Family *f) {
     Graph *g = o->g;
     int n = o->n;
-    o->at.path = snU_symf(g->ctx, "adam.%s", snU_str(g->ctx, p->name));
-    NodeId m = state(g, "adam.m.", p->name, p->w), v = state(g, "adam.v.", p->name, p->w);
-    bind(o, "w", to_f32(o, p->w));
-    bind(o, "d", to_f32(o, p->grad));
-    bind(o, "m", m);
-    bind(o, "v", v);
+    int64_t start = 0;
+    o->at.path = snU_symz(g->ctx, f->decay ? "adam.decay" : "adam.keep");
+    bind(o, "w", to_f32(o, f->w));
+    bind(o, "d", f->grad);
+    bind(o, "m", states_of(o, f, "adam.m."));
+    bind(o, "v", states_of(o, f, "adam.v."));
     bind(o, "g", text(o, "d * coef"));
-    bind(o, "m2", text(o, "adamw_m(m, g, beta1) as _"));
-    bind(o, "v2", text(o, "adamw_v(v, g, beta2) as _"));
-    NodeId w2 = text(o, p->decay ? "adamw_w(w, m2, v2, rate, root, keep, adam_eps) as _"
+    NodeId m2 = text(o, "adamw_m(m, g, beta1) as _"), v2 = text(o, "adamw_v(v, g, beta2) as _");
+    bind(o, "m2", m2);
+    bind(o, "v2", v2);
+    NodeId w2 = text(o, f->decay ? "adamw_w(w, m2, v2, rate, root, keep, adam_eps) as _"
                                  : "adamw_w(w, m2, v2, rate, root, 1.0, adam_eps) as _");
-    Attrs to = { .v[0] = { .kind = A_DTYPE, .i = { snG_type(g, p->w)->dtype } } };
-    if (to.v[0].i[0] != SN_F32) w2 = snG_add(g, o->at, OP_cast, &w2, 1, &to);
-    snG_set_update(g, m, text(o, "m2"), 0);
-    snG_set_update(g, v, text(o, "v2"), 0);
-    snG_set_update(g, p->w, w2, 0);
+    Attrs to = { .v[0] = { .kind = A_DTYPE, .i = { f->dtype } } };
+    if (f->dtype != SN_F32) w2 = snG_add(g, o->at, OP_cast, &w2, 1, &to);
+    for (uint32_t i = 0; i < f->params.n; i++) {
+        const Param *p = &f->params.v[i];
+        snG_set_update(g, state(g, "adam.m.", p->name, p->w), out_of_row(o, m2, start, p->w), 0);
+        snG_set_update(g, state(g, "adam.v.", p->name, p->w), out_of_row(o, v2, start, p->w), 0);
+        snG_set_update(g, p->w, out_of_row(o, w2, start, p->w), 0);
+        start += snG_count(snG_type(g, p->w));
+    }
     o->n = n;
+}
+
+/* Updates of all weights and moments. */
+static void update_all(Optim *o) {
+    find_families(o);
+    bind_scalars(o);
+    for (uint32_t i = 0; i < o->families.n; i++) update_family(o, &o->families.v[i]);
 }
 
 static Graph *finish(Optim *o) {
@@ -197,8 +293,7 @@ static Optim begin(const Graph *train, const PassOptions *opt) {
 
 Graph *snP_optim(const Graph *train, const PassOptions *opt) {
     Optim o = begin(train, opt);
-    bind_scalars(&o);
-    for (uint32_t i = 0; i < o.params.n; i++) update_param(&o, &o.params.v[i]);
+    update_all(&o);
     return finish(&o);
 }
 
@@ -230,6 +325,18 @@ Graph *snP_accum(const Graph *train, const PassOptions *opt) {
     return finish(&o);
 }
 
+/* Last, when their old values have been read: all of a family at once. */
+static void zero_gradients(Optim *o, const Family *f, NodeId zero) {
+    Graph *g = o->g;
+    int64_t start = 0;
+    NodeId none = snG_broadcast_to(g, o->at, zero, snG_type(g, f->grad));
+    for (uint32_t i = 0; i < f->params.n; i++) {
+        NodeId grad = f->params.v[i].grad;
+        snG_set_update(g, grad, out_of_row(o, none, start, grad), 0);
+        start += snG_count(snG_type(g, grad));
+    }
+}
+
 Graph *snP_apply(const Graph *train, const PassOptions *opt) {
     sn_ctx *c = train->ctx;
     Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")) };
@@ -247,12 +354,8 @@ Graph *snP_apply(const Graph *train, const PassOptions *opt) {
                                &(Leaf){ .init = INIT_ZEROS });
     NodeId zero = snG_const(g, (Here){0}, SN_F32, 0);
     snG_set_output(g, snU_symz(c, "loss"), loss, 0);
-    bind_scalars(&o);
-    for (uint32_t i = 0; i < o.params.n; i++) {
-        const Param *p = &o.params.v[i];
-        update_param(&o, p);
-        snG_set_update(g, p->grad, snG_broadcast_to(g, o.at, zero, snG_type(g, p->grad)), 0);
-    }
+    update_all(&o);
+    for (uint32_t k = 0; k < o.families.n; k++) zero_gradients(&o, &o.families.v[k], zero);
     snG_set_update(g, loss, zero, 0);
     snG_free(from.g);
     return finish(&o);

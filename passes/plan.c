@@ -3,8 +3,9 @@
    In:  a graph with its groups (fuse.h). Out: a Plan: a place per value in memory, the copies that commit updates, the size of
    the arena; node.offset is set so that the plan prints.
 
-   Three steps. Updates first: the value of an update is written straight into its storage when nobody reads the old value later.
-   Then lifetimes: a group is a point of time; an output that may replace an input which dies there joins its buffer. Last,
+   Four steps. Placed concats first (place.c): their parts lie in them, and with those what is added up into the parts. Then updates:
+   a computed value is written straight into storage when nobody reads the old value later; one value may be the update of many
+   weights that are neighbours. Then lifetimes: a group is a point of time; an output that may replace an input which dies there joins its buffer. Last,
    offsets: several fixed orders of placing buffers are tried, each at the lowest (or tightest) gap among the placed ones it
    meets in time; the smallest arena wins, and where it is more than a little above the largest live set, the buffers on
    top are placed earlier and it tries again. No clock, no random number: equal graphs get equal plans.
@@ -197,7 +198,9 @@ typedef struct Planner {
     int end;                             /* time of the copies, after all groups */
     int *first, *last;                   /* per node: the group that writes it, the last that reads it; NEVER */
     bool *pinned;                        /* graph outputs and what copies read: live to the end */
-    NodeId *joined;                      /* per node: the input whose buffer it takes over, 0 = its own */
+    NodeId *inside;                      /* per node: the value in whose memory it lies, 0 = its own */
+    int64_t *at;                         /* how many bytes into that */
+    bool *fixed;                         /* lies in a placed concat, or is one: nothing joins it */
 } Planner;
 
 static bool in_same(const Group *grp, NodeId id) {
@@ -210,7 +213,7 @@ static void find_lifetimes(Planner *p) {
     const Graph *g = p->g;
     for (uint32_t t = 0; t < p->groups->group.n; t++) {
         const Group *grp = &p->groups->group.v[t];
-        for (uint32_t i = 0; i < grp->inputs.n; i++) p->last[grp->inputs.v[i]] = (int)t;
+        for (uint32_t i = 0; i < grp->inputs.n && grp->kind != G_PLACE; i++) p->last[grp->inputs.v[i]] = (int)t;
         for (uint32_t i = 0; i < grp->outputs.n; i++) {
             NodeId id = grp->outputs.v[i];
             p->first[id] = (int)t;
@@ -228,34 +231,118 @@ static void place_leaves(Planner *p) {
     }
 }
 
-/* May the group that computes `value` write it over the old value of `target`? */
-static bool may_overwrite(const Planner *p, NodeId target, NodeId value) {
+/* Placed concats: of storage, they lie where their first part does; else their parts lie in them. */
+static void place_rows(Planner *p) {
+    for (uint32_t t = 0; t < p->groups->group.n; t++) {
+        const Group *grp = &p->groups->group.v[t];
+        if (grp->kind != G_PLACE) continue;
+        const Place *part = &p->plan.place[grp->parts.v[0].value];
+        p->plan.place[grp->anchor] = (Place){ part->kind == P_STORAGE ? P_STORAGE : P_ARENA, 0, node_bytes(p->g, grp->anchor), part->leaf };
+        p->fixed[grp->anchor] = true;
+        for (uint32_t i = 0; i < grp->parts.n; i++) {
+            NodeId x = grp->parts.v[i].value;
+            p->inside[x] = grp->anchor, p->at[x] = grp->parts.v[i].at;
+            p->fixed[x] = true;
+            if (p->plan.place[x].kind == P_NONE) p->plan.place[x] = (Place){ P_ARENA, 0, node_bytes(p->g, x), 0 };
+        }
+    }
+}
+
+/* The value whose memory id lies in, through all that lie in others, and where. */
+static NodeId outermost(const Planner *p, NodeId id, int64_t *at) {
+    for (*at = 0; p->inside[id]; id = p->inside[id]) *at += p->at[id];
+    return id;
+}
+
+/* May the group that computes `value` write it from byte `at` of run `row` on, over the old value of `target`? Every reader of
+   the target, alone or in a concat, comes before, or is that group and reads each element where it writes it. */
+static bool may_overwrite(const Planner *p, NodeId target, NodeId value, NodeId row, int64_t at) {
     int writer = p->first[value];
-    if (writer == NEVER || p->pinned[target] || p->plan.place[value].kind != P_NONE) return false;
-    if (node_bytes(p->g, target) != node_bytes(p->g, value)) return false;
-    return p->last[target] < writer
-        || (p->last[target] == writer && in_same(&p->groups->group.v[writer], target));
+    if (writer == NEVER || p->plan.place[value].kind != P_NONE) return false;
+    for (NodeId x = target; x; x = p->inside[x]) {
+        int64_t x_at;
+        if (p->pinned[x] || p->last[x] > writer) return false;
+        if (p->last[x] < writer) continue;
+        bool there = outermost(p, x, &x_at) == row && x_at == at && node_bytes(p->g, x) == node_bytes(p->g, value);
+        if (!there || !in_same(&p->groups->group.v[writer], x)) return false;
+    }
+    return true;
 }
 
 static bool is_leaf_value(const Planner *p, NodeId v) { return p->plan.place[v].leaf == v; }
 
+/* An update as the plan sees it: elements of `base` from byte `at` on. */
+typedef struct Write { NodeId target, base; int64_t at; bool done; } Write;
+
+/* Updates w[0..n), all of one computed value, written in place: together they are all of it, their targets neighbours. */
+static bool write_in_place(Planner *p, Write *w, int n) {
+    NodeId value = w[0].base, row = outermost(p, w[0].target, &(int64_t){ 0 }), leaf = 0;
+    int64_t total = 0, start = 0;
+    outermost(p, w[0].target, &start);
+    start -= w[0].at;
+    for (int i = 0; i < n; i++) {
+        int64_t at;
+        if (outermost(p, w[i].target, &at) != row || at - w[i].at != start) return false;
+        if (!may_overwrite(p, w[i].target, value, row, start)) return false;
+        if (w[i].at == 0) leaf = w[i].target;
+        total += node_bytes(p->g, w[i].target);
+    }
+    if (!leaf || total != node_bytes(p->g, value)) return false;
+    p->plan.place[value] = (Place){ P_STORAGE, 0, total, leaf };
+    for (int i = 0; i < n; i++) w[i].done = true;
+    return true;
+}
+
+static int compare_writes(const void *x, const void *y) {
+    const Write *a = x, *b = y;
+    if (a->base != b->base) return a->base < b->base ? -1 : 1;
+    return a->target < b->target ? -1 : a->target > b->target;
+}
+
 /* Updates that cannot be in place become copies; returns their number. Leaves that copies read keep their old value to the end. */
-static int place_updates(Planner *p, Update *copy) {
+static int place_updates(Planner *p, Write *copy) {
     const Graph *g = p->g;
-    int n = 0;
-    for (uint32_t i = 0; i < g->updates.n; i++)
-        if (is_leaf_value(p, g->updates.v[i].value)) p->pinned[g->updates.v[i].value] = true;
+    int n = 0, ncopies = 0;
+    Write *w = NEWN(p->a, Write, g->updates.n);
     for (uint32_t i = 0; i < g->updates.n; i++) {
         Update u = g->updates.v[i];
+        if (is_leaf_value(p, u.value)) p->pinned[u.value] = true;
         if (u.target == u.value) continue;
-        if (may_overwrite(p, u.target, u.value)) {
-            p->plan.place[u.value] = (Place){ P_STORAGE, 0, node_bytes(g, u.value), u.target };
-        } else {
-            p->pinned[u.value] = true;
-            copy[n++] = u;
+        w[n] = (Write){ .target = u.target };
+        w[n].base = snP_update_base(g, u.value, &w[n].at);
+        n++;
+    }
+    qsort(w, (size_t)n, sizeof *w, compare_writes);
+    for (int i = 0, next; i < n; i = next) {
+        for (next = i + 1; next < n && w[next].base == w[i].base; next++) {}
+        if (write_in_place(p, w + i, next - i)) continue;
+        for (int k = i; k < next && !write_in_place(p, w + k, 1); k++) {}
+        for (int k = i; k < next; k++) {
+            if (w[k].done) continue;
+            p->pinned[w[k].base] = true;
+            copy[ncopies++] = w[k];
         }
     }
-    return n;
+    return ncopies;
+}
+
+/* An input that dies in the group that computes a part of a concat, read only at the element that is written, is computed there too:
+   the sum of two gradients is added up where it will lie. */
+static void join_parts(Planner *p, int t) {
+    const Group *grp = &p->groups->group.v[t];
+    for (uint32_t i = 0; i < grp->outputs.n && grp->kind != G_PLACE; i++) {
+        NodeId out = grp->outputs.v[i];
+        if (!p->inside[out] || p->plan.place[out].kind != P_ARENA) continue;
+        for (uint32_t k = 0; k < grp->same.n; k++) {
+            NodeId in = grp->same.v[k];
+            if (p->pinned[in] || p->last[in] != t || p->first[in] == NEVER || p->plan.place[in].kind != P_NONE) continue;
+            if (node_bytes(p->g, in) != node_bytes(p->g, out)) continue;
+            p->inside[in] = out;
+            p->fixed[in] = true;
+            p->plan.place[in] = (Place){ P_ARENA, 0, node_bytes(p->g, in), 0 };
+            break;
+        }
+    }
 }
 
 /* Outputs of the group at time t: join the buffer of an input that dies here, where the group allows it. */
@@ -268,9 +355,9 @@ static void join_outputs(Planner *p, int t) {
         if (p->plan.place[out].kind != P_NONE) continue;
         for (uint32_t k = 0; k < grp->same.n; k++) {
             NodeId in = grp->same.v[k];
-            if (taken[k] || p->pinned[in] || p->last[in] != t || p->first[in] == NEVER) continue;
+            if (taken[k] || p->pinned[in] || p->fixed[in] || p->last[in] != t || p->first[in] == NEVER) continue;
             if (p->plan.place[in].kind != P_ARENA || p->plan.place[in].bytes != node_bytes(p->g, out)) continue;
-            p->joined[out] = in;
+            p->inside[out] = in;
             taken[k] = true;
             break;
         }
@@ -281,7 +368,7 @@ static void join_outputs(Planner *p, int t) {
 
 /* Copies are one parallel assignment: one that overwrites a leaf waits for those that read its old value; a cycle first
    saves one leaf to a temporary. Copy.temp counts the temporaries from 1 here; saved[] tells their leaves. */
-static int order_copies(Planner *p, const Update *copy, int n, NodeId *saved) {
+static int order_copies(Planner *p, const Write *copy, int n, NodeId *saved) {
     bool *done = NEWN(p->a, bool, n);
     int *temp = NEWN(p->a, int, n), ntemp = 0;
     for (int left = n; left > 0;) {
@@ -290,39 +377,40 @@ static int order_copies(Planner *p, const Update *copy, int n, NodeId *saved) {
         for (int i = 0; i < n; i++) {
             bool blocked = false;
             for (int k = 0; k < n && !done[i]; k++)
-                blocked |= !done[k] && k != i && !temp[k] && copy[k].value == copy[i].target;
+                blocked |= !done[k] && k != i && !temp[k] && copy[k].base == copy[i].target;
             if (blocked) blocked_at = i;
             if (done[i] || blocked) continue;
-            Copy c = { temp[i] ? 0 : copy[i].value, copy[i].target, temp[i] };
+            Copy c = { temp[i] ? 0 : copy[i].base, copy[i].target, temp[i], copy[i].at };
             PUSH(p->a, p->plan.copies, c);
             done[i] = moved = true;
             left--;
         }
         if (moved) continue;
         NodeId leaf = saved[ntemp++] = copy[blocked_at].target;
-        Copy save = { leaf, 0, ntemp };
+        Copy save = { leaf, 0, ntemp, 0 };
         PUSH(p->a, p->plan.copies, save);
         for (int k = 0; k < n; k++)
-            if (!done[k] && copy[k].value == leaf) temp[k] = ntemp;
+            if (!done[k] && copy[k].base == leaf) temp[k] = ntemp;
     }
     return ntemp;
 }
 
-/* One box per buffer: a value that joined another's extends it. Temporaries of the copies come last. */
+/* One box per buffer: a value that lies in another's extends it in time. Temporaries of the copies come last. */
 static void assign_offsets(Planner *p, const NodeId *saved, int ntemp) {
     const Graph *g = p->g;
-    int *box_of = NEWN(p->a, int, g->nodes.n), n = 0;
+    int *box_of = NEWN(p->a, int, g->nodes.n), n = 0;        /* 1 + box */
     PlanBox *box = NEWN(p->a, PlanBox, (int)g->nodes.n + ntemp);
     for (int t = 0; t < p->end; t++) {
         const Group *grp = &p->groups->group.v[t];
         for (uint32_t i = 0; i < grp->outputs.n; i++) {
             NodeId id = grp->outputs.v[i];
             if (p->plan.place[id].kind != P_ARENA) continue;
+            int64_t at;
+            NodeId whole = outermost(p, id, &at);
             int last = p->pinned[id] ? p->end : p->last[id];
-            box_of[id] = p->joined[id] ? box_of[p->joined[id]] : n++;
-            PlanBox *b = &box[box_of[id]];
-            if (!p->joined[id]) *b = (PlanBox){ p->plan.place[id].bytes, t, last };
-            b->last = last;
+            if (!box_of[whole]) box[n] = (PlanBox){ p->plan.place[whole].bytes, t, last }, box_of[whole] = ++n;
+            PlanBox *b = &box[box_of[whole] - 1];
+            if (b->last < last) b->last = last;
         }
     }
     for (int i = 0; i < ntemp; i++) box[n + i] = (PlanBox){ node_bytes(g, saved[i]), p->end, p->end };
@@ -330,9 +418,11 @@ static void assign_offsets(Planner *p, const NodeId *saved, int ntemp) {
     p->plan.arena_bytes = snP_pack(box, n + ntemp, p->a, offset);
     p->plan.live_peak = snP_live_peak(box, n + ntemp, p->a);
     for (NodeId id = 1; id < g->nodes.n; id++) {
+        int64_t at;
         if (p->plan.place[id].kind != P_ARENA) continue;
-        p->plan.place[id].offset = offset[box_of[id]];
-        p->g->nodes.v[id].offset = 1 + offset[box_of[id]];
+        p->plan.place[id].offset = offset[box_of[outermost(p, id, &at)] - 1];
+        p->plan.place[id].offset += at;
+        p->g->nodes.v[id].offset = 1 + p->plan.place[id].offset;
     }
     for (uint32_t i = 0; i < p->plan.copies.n; i++) {
         Copy *c = &p->plan.copies.v[i];
@@ -345,16 +435,19 @@ Plan snP_plan(Graph *g, const Groups *groups, Arena *a) {
     Planner p = { g, groups, a, .end = (int)groups->group.n };
     p.plan.place = NEWN(a, Place, n);
     p.first = NEWN(a, int, n), p.last = NEWN(a, int, n);
-    p.pinned = NEWN(a, bool, n), p.joined = NEWN(a, NodeId, n);
+    p.pinned = NEWN(a, bool, n), p.fixed = NEWN(a, bool, n);
+    p.inside = NEWN(a, NodeId, n), p.at = NEWN(a, int64_t, n);
     for (uint32_t i = 0; i < n; i++) {
         p.first[i] = p.last[i] = NEVER;
         g->nodes.v[i].offset = 0;
     }
-    Update *copy = NEWN(a, Update, g->updates.n);
+    Write *copy = NEWN(a, Write, g->updates.n);
     NodeId *saved = NEWN(a, NodeId, g->updates.n);
     find_lifetimes(&p);
     place_leaves(&p);
+    place_rows(&p);
     int ncopies = place_updates(&p, copy);
+    for (int t = p.end - 1; t >= 0; t--) join_parts(&p, t);
     for (int t = 0; t < p.end; t++) join_outputs(&p, t);
     assign_offsets(&p, saved, order_copies(&p, copy, ncopies, saved));
     return p.plan;

@@ -9,10 +9,11 @@
      a: f32[64, 64, 512] = reshape(x, [64, 64, 512])
      b: f32[64, 1, 512]  = sum(a, axis=[1])
      c: f32[1, 1, 512]   = sum(b, axis=[0])
-     y: f32[1, 512]      = reshape(c, [1, 512]) */
+     y: f32[1, 512]      = reshape(c, [1, 512])
+   and a row without rows of its own is cut into pieces of about 4096 elements. */
 #include "passes/pass.h"
 
-enum { MIN_ELEMENTS = 1 << 15, MIN_ROWS = 256, MAX_CHUNKS = 64, MIN_CHUNK = 16 };
+enum { MIN_ELEMENTS = 1 << 15, MIN_ROWS = 256, MAX_CHUNKS = 64, MIN_CHUNK = 16, PIECE = 4096 };
 
 /* Rows to be summed when the sum runs over the leading axes only, else 0. *cols: what is kept. */
 static int64_t leading_rows(const Graph *g, NodeId id, int64_t *cols) {
@@ -51,19 +52,48 @@ static int64_t whole_rows(const Type *t, int64_t elements) {
     return c > 1 && elements / c >= MIN_CHUNK ? elements / c : 1;
 }
 
+static NodeId slice_of(Graph *g, Here at, NodeId x, int64_t start, int64_t size) {
+    Attrs a = { .v = { { .kind = A_INT, .i = { 0 } }, { .kind = A_INT, .i = { start } }, { .kind = A_INT, .i = { size } } } };
+    return snG_add(g, at, OP_slice, &x, 1, &a);
+}
+
+/* The length of a piece of n elements: a divisor of n near PIECE, or PIECE, which leaves a rest. */
+static int64_t piece_of(int64_t n) {
+    for (int64_t c = PIECE; c <= 4 * PIECE; c++)
+        if (n % c == 0) return c;
+    for (int64_t c = PIECE; c >= PIECE / 4; c--)
+        if (n % c == 0) return c;
+    return PIECE;
+}
+
+/* All elements of a row: pieces, then the sum of their sums; the rest is added last. */
+static NodeId split_row(Graph *g, Here at, NodeId x, int64_t n, const Type *t) {
+    int64_t c = piece_of(n), most = n / c * c;
+    x = list_op(g, at, OP_reshape, x, &n, 1);
+    NodeId y = list_op(g, at, OP_reshape, slice_of(g, at, x, 0, most), (int64_t[]){ n / c, c }, 2);
+    y = list_op(g, at, OP_sum, y, (int64_t[]){ 1 }, 1);
+    y = list_op(g, at, OP_reshape, list_op(g, at, OP_sum, y, (int64_t[]){ 0 }, 1), t->dim, t->rank);
+    if (most == n) return y;
+    NodeId rest = list_op(g, at, OP_sum, slice_of(g, at, x, most, n - most), (int64_t[]){ 0 }, 1);
+    return snG_add(g, at, OP_add, (NodeId[]){ y, list_op(g, at, OP_reshape, rest, t->dim, t->rank) }, 2, NULL);
+}
+
 static NodeId split_sum(Rebuild *r, NodeId id) {
     int64_t cols, rows = leading_rows(r->old, id, &cols), s = chunks_for(rows);
     if (rows < MIN_ROWS || rows * cols < MIN_ELEMENTS || (s == 1 && cols > 1)) return 0;
     const Node *n = snG_node(r->old, id);
     const Type *t = snG_type(r->old, id);
-    if (cols == 1 && whole_rows(snG_type(r->old, snG_in(r->old, id, 0)), rows) > 1)
-        s = whole_rows(snG_type(r->old, snG_in(r->old, id, 0)), rows);
-    if (s == 1) return 0;
+    NodeId x = r->map[snG_in(r->old, id, 0)];
     Here at = { n->loc, n->path };
-    NodeId x = list_op(r->g, at, OP_reshape, r->map[snG_in(r->old, id, 0)], (int64_t[]){ s, rows / s, cols }, 3);
-    x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 1 }, 1);
-    x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 0 }, 1);
-    x = list_op(r->g, at, OP_reshape, x, t->dim, t->rank);
+    if (cols == 1) s = whole_rows(snG_type(r->old, snG_in(r->old, id, 0)), rows);
+    if (s == 1) {
+        x = split_row(r->g, at, x, rows, t);
+    } else {
+        x = list_op(r->g, at, OP_reshape, x, (int64_t[]){ s, rows / s, cols }, 3);
+        x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 1 }, 1);
+        x = list_op(r->g, at, OP_sum, x, (int64_t[]){ 0 }, 1);
+        x = list_op(r->g, at, OP_reshape, x, t->dim, t->rank);
+    }
     if (n->name) snG_rename(r->g, x, n->name);
     return x;
 }

@@ -145,6 +145,47 @@ static int check_tensor(const char *what, const SnTensorDesc *t, int64_t *bytes,
     return 0;
 }
 
+/* Bytes from storage i to the end of the memory that it lies in, neighbours included. */
+static int64_t room_behind(const SnProgram *p, int i)
+{
+    const SnStorage *s = &p->storage[i];
+    int owner = s->inside ? s->inside - 1 : i;
+    int64_t end = 0;
+    for (int k = 0; k < p->nstorage; k++) {
+        const SnStorage *o = &p->storage[k];
+        if (k != owner && o->inside - 1 != owner)
+            continue;
+        int64_t top = o->offset + snR_tensor_bytes(o->t.dtype, o->t.rank, o->t.dim);
+        if (top > end)
+            end = top;
+    }
+    return end - s->offset;
+}
+
+/* The common case first: a whole weight or state. */
+static bool fits_storage(const SnProgram *p, const SnBuffer *b)
+{
+    const SnTensorDesc *t = &p->storage[b->storage].t;
+    int64_t own = snR_tensor_bytes(t->dtype, t->rank, t->dim), most = INT64_MAX - b->bytes;
+    return b->offset <= most &&
+           (b->offset + b->bytes <= own || b->offset + b->bytes <= room_behind(p, b->storage));
+}
+
+static int check_storage(const SnProgram *p, int i, char err[ERR_TEXT])
+{
+    const SnStorage *s = &p->storage[i];
+    int64_t bytes;
+    int rc = check_tensor("storage", &s->t, &bytes, err);
+    bool ok = s->offset >= 0 && s->offset <= INT64_MAX / 2 - (rc ? 0 : bytes);
+    if (!rc && s->inside)
+        ok = ok && s->inside > 0 && s->inside <= p->nstorage && !p->storage[s->inside - 1].inside &&
+             s->inside - 1 != i && p->storage[s->inside - 1].t.dtype == s->t.dtype &&
+             s->offset % snR_dtype_size(s->t.dtype) == 0;
+    else
+        ok = ok && s->offset == 0;
+    return rc || ok ? rc : snR_fail(err, ERR_PROGRAM, "bad program: '%s' is out of place", s->t.name);
+}
+
 static int check_buffer(const SnProgram *p, const SnGraphPlan *g, int i, char err[ERR_TEXT])
 {
     const SnBuffer *b = &g->buffers[i];
@@ -154,13 +195,12 @@ static int check_buffer(const SnProgram *p, const SnGraphPlan *g, int i, char er
     if (rc)
         return rc;
     if (b->kind == SN_BUF_ARENA)
-        ok = ok && b->offset >= 0 && b->offset % 64 == 0 && b->bytes <= g->arena_bytes &&
-             b->offset <= g->arena_bytes - b->bytes;
+        ok = ok && b->offset >= 0 && b->offset % snR_dtype_size(b->t.dtype) == 0 &&
+             b->bytes <= g->arena_bytes && b->offset <= g->arena_bytes - b->bytes;
     else if (b->kind == SN_BUF_STORAGE)
-        ok = b->storage >= 0 && b->storage < p->nstorage &&
-             p->storage[b->storage].t.dtype == b->t.dtype &&
-             snR_tensor_bytes(b->t.dtype, p->storage[b->storage].t.rank,
-                              p->storage[b->storage].t.dim) == bytes;
+        ok = ok && b->storage >= 0 && b->storage < p->nstorage && b->offset >= 0 &&
+             b->offset % snR_dtype_size(b->t.dtype) == 0 &&
+             p->storage[b->storage].t.dtype == b->t.dtype && fits_storage(p, b);
     else
         ok = ok && b->kind == SN_BUF_INPUT;
     if (!ok)
@@ -195,7 +235,6 @@ static int check_graph(const SnProgram *p, const SnGraphPlan *g, char err[ERR_TE
 int snR_program_check(const SnProgram *p, char err[ERR_TEXT])
 {
     int rc = 0;
-    int64_t bytes;
     if (p->nkernels < 0 || p->nstorage < 0 || p->ngraphs < 0)
         return snR_fail(err, ERR_PROGRAM, "bad program: a negative count");
     for (int i = 0; i < p->nkernels && !rc; i++) {
@@ -204,7 +243,7 @@ int snR_program_check(const SnProgram *p, char err[ERR_TEXT])
             rc = snR_fail(err, ERR_PROGRAM, "bad program: kernel %d", i);
     }
     for (int i = 0; i < p->nstorage && !rc; i++) {
-        rc = check_tensor("storage", &p->storage[i].t, &bytes, err);
+        rc = check_storage(p, i, err);
         for (int k = 0; k < i && !rc; k++)
             if (!strcmp(p->storage[i].t.name, p->storage[k].t.name))
                 rc = snR_fail(err, ERR_PROGRAM, "bad program: two weights named '%s'",

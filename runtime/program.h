@@ -15,7 +15,8 @@ enum { SN_MAX_RANK = 6 };
 typedef struct SnLaunchArgs { uint32_t seed[2], step, micro; } SnLaunchArgs;
 
 /* Host kernel: runs programs begin..end-1 of its grid on the calling worker; scratch is the worker's own,
-   64-byte aligned. Buffers are 64-byte aligned, base pointers, in the order of the launch's args. */
+   64-byte aligned. Buffers are base pointers in the order of the launch's args: 64-byte aligned, but aligned to
+   their elements only where they are a part of another (a weight among neighbours, a part of a concat). */
 typedef void (*SnHostKernel)(void *const *bufs, const SnLaunchArgs *la, int64_t begin, int64_t end, void *scratch);
 
 typedef enum { SN_BUF_ARENA, SN_BUF_INPUT, SN_BUF_STORAGE } SnBufKind;
@@ -30,13 +31,15 @@ typedef struct SnStorage {           /* a weight or state */
     SnTensorDesc t;
     uint8_t is_state, init;          /* init: InitKind of graph.h: zeros 1, ones 2, full 3, normal 4, uniform 5 */
     double a, b;                     /* normal: std a; uniform [a, b); full: a */
+    int32_t inside;                  /* 1 + index of the storage in whose memory it lies, 0 = its own */
+    int64_t offset;                  /* inside: bytes behind that one's start; kernels see such neighbours as one buffer */
 } SnStorage;
 
 typedef struct SnBuffer {
     uint8_t kind;                    /* SnBufKind */
     SnTensorDesc t;
-    int64_t bytes, offset;           /* ARENA: offset in the graph's arena, a multiple of 64 */
-    int32_t storage;                 /* STORAGE: index into program->storage */
+    int64_t bytes, offset;           /* ARENA: offset in the graph's arena; STORAGE: behind the storage's start */
+    int32_t storage;                 /* STORAGE: index into program->storage; may reach into its neighbours */
     uint8_t has_default; double dflt;/* INPUT of rank 0 with a default value */
 } SnBuffer;
 

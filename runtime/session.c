@@ -88,7 +88,7 @@ static int set_up_graph(sn_session *s, GraphState *g, const SnGraphPlan *plan)
     for (int i = 0; i < plan->nbuffers; i++) {
         const SnBuffer *b = &plan->buffers[i];
         if (b->kind == SN_BUF_STORAGE)
-            g->buf[i] = s->storage[b->storage];
+            g->buf[i] = (char *)s->storage[b->storage] + b->offset;
         if (b->kind != SN_BUF_INPUT)
             continue;
         if (!(g->buf[i] = snR_alloc((size_t)b->bytes)))
@@ -100,6 +100,29 @@ static int set_up_graph(sn_session *s, GraphState *g, const SnGraphPlan *plan)
         }
     }
     return 0;
+}
+
+/* Storage that others lie in is as long as all of them. */
+static int allocate_storage(sn_session *s)
+{
+    const SnProgram *p = s->program;
+    size_t *bytes = calloc((size_t)p->nstorage + 1, sizeof *bytes);
+    int rc = bytes ? 0 : snR_fail(s->err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < p->nstorage && !rc; i++) {
+        const SnStorage *st = &p->storage[i];
+        size_t *room = &bytes[st->inside ? st->inside - 1 : i];
+        size_t top = (size_t)st->offset + tensor_bytes(&st->t);
+        *room = *room > top ? *room : top;
+    }
+    for (int i = 0; i < p->nstorage && !rc; i++)
+        if (!p->storage[i].inside && !(s->storage[i] = snR_alloc(bytes[i])))
+            rc = snR_fail(s->err, ERR_NOMEM, "out of memory for weight '%s' (%zu bytes)",
+                          p->storage[i].t.name, bytes[i]);
+    for (int i = 0; i < p->nstorage && !rc; i++)
+        if (p->storage[i].inside)
+            s->storage[i] = (char *)s->storage[p->storage[i].inside - 1] + p->storage[i].offset;
+    free(bytes);
+    return rc;
 }
 
 static int set_up(sn_session *s, const sn_session_desc *d)
@@ -122,10 +145,8 @@ static int set_up(sn_session *s, const sn_session_desc *d)
     s->graph = calloc((size_t)p->ngraphs + 1, sizeof *s->graph);
     if (!s->storage || !s->graph)
         return snR_fail(s->err, ERR_NOMEM, "out of memory");
-    for (int i = 0; i < p->nstorage; i++)
-        if (!(s->storage[i] = snR_alloc(tensor_bytes(&p->storage[i].t))))
-            return snR_fail(s->err, ERR_NOMEM, "out of memory for weight '%s' (%zu bytes)",
-                            p->storage[i].t.name, tensor_bytes(&p->storage[i].t));
+    if ((rc = allocate_storage(s)))
+        return rc;
     for (int i = 0; i < p->ngraphs && !rc; i++)
         rc = set_up_graph(s, &s->graph[i], &p->graphs[i]);
     return rc ? rc : sn_init(s);
@@ -172,7 +193,8 @@ void sn_session_free(sn_session *s)
     for (int i = 0; s->graph && i < s->program->ngraphs; i++)
         free_graph(&s->graph[i]);
     for (int i = 0; s->storage && i < s->program->nstorage; i++)
-        free(s->storage[i]);
+        if (!s->program->storage[i].inside)
+            free(s->storage[i]);
     snR_host_close(s->host);
     free(s->graph);
     free(s->storage);

@@ -83,29 +83,55 @@ static void test_training_boxes(int layers) {
 
 /* -- Whole plans ----------------------------------------------------------------------------------------------- */
 
-/* What lies in memory: for every value its own stretch; a write ends the life of all values it touches. */
-typedef struct Memory { const Graph *g; const Plan *plan; bool *valid; NodeId *held; int64_t temp_bytes; } Memory;
+/* What lies in memory: for every value its own stretch of the arena, of a run of storage, or of an input; a write ends the life of
+   all values it touches. A copy into a leaf counts as a value of its own. */
+typedef struct Stretch { Sym run; int64_t at, bytes; } Stretch;       /* run 0: the arena */
+typedef struct Memory {
+    const Graph *g;
+    const Plan *plan;
+    const Layout *layout;
+    bool *valid, *copied;                                             /* per node; copied: per target, what a copy put there */
+    Copy *copy;
+} Memory;
 
-static bool overlap(int64_t a, int64_t na, int64_t b, int64_t nb) { return a < b + nb && b < a + na; }
+static bool overlap(Stretch a, Stretch b) { return a.run == b.run && a.at < b.at + b.bytes && b.at < a.at + a.bytes; }
 
-static void clobber(Memory *m, int64_t at, int64_t bytes) {
+static Stretch stretch_of(const Memory *m, NodeId id) {
+    const Place *p = &m->plan->place[id];
+    Stretch s = { 0, p->offset, p->bytes };
+    if (p->kind == P_NONE) s.bytes = 0;
+    if (p->kind != P_STORAGE && p->kind != P_INPUT) return s;
+    s.run = snP_layout_find(m->layout, snG_node(m->g, p->leaf)->name, &s.at);
+    s.at += p->offset;
+    return s;
+}
+
+static void clobber(Memory *m, Stretch s) {
     for (NodeId id = 1; id < m->g->nodes.n; id++) {
-        const Place *p = &m->plan->place[id];
-        if (p->kind == P_ARENA && overlap(at, bytes, p->offset, p->bytes)) m->valid[id] = false;
+        if (m->plan->place[id].kind == P_NONE) continue;
+        Stretch o = stretch_of(m, id);
+        if (overlap(s, o)) m->valid[id] = m->copied[id] = false;
     }
 }
 
 static void write_value(Memory *m, NodeId v) {
-    const Place *p = &m->plan->place[v];
-    if (p->kind == P_STORAGE) m->held[p->leaf] = v;
-    else clobber(m, p->offset, p->bytes), m->valid[v] = true;
+    clobber(m, stretch_of(m, v));
+    m->valid[v] = true;
 }
 
-static bool can_read(const Memory *m, NodeId v) {
-    const Place *p = &m->plan->place[v];
-    if (p->kind == P_INPUT) return true;
-    if (p->kind == P_STORAGE) return m->held[p->leaf] == v;
-    return p->kind == P_ARENA && m->valid[v];
+/* A placed concat is there when its parts are, one after the other. */
+static const char *place_value(Memory *m, const Group *grp) {
+    Stretch whole = stretch_of(m, grp->anchor);
+    int64_t at = 0;
+    for (uint32_t i = 0; i < grp->parts.n; i++) {
+        NodeId x = grp->parts.v[i].value;
+        Stretch s = stretch_of(m, x);
+        if (!m->valid[x]) return "a part of a concat was gone";
+        if (s.run != whole.run || s.at != whole.at + at || grp->parts.v[i].at != at) return "a part of a concat lies elsewhere";
+        at += s.bytes;
+    }
+    m->valid[grp->anchor] = true;
+    return at == whole.bytes ? NULL : "a concat of another size than its parts";
 }
 
 static const char *play_copies(Memory *m) {
@@ -114,55 +140,69 @@ static const char *play_copies(Memory *m) {
         Copy c = m->plan->copies.v[i];
         int64_t slot = c.temp ? (c.temp - 1) / 64 % 64 : 0;
         if (c.temp && c.from) {
-            if (!can_read(m, c.from)) return "a saved value was gone";
-            clobber(m, c.temp - 1, m->plan->place[c.from].bytes);
+            if (!m->valid[c.from]) return "a saved value was gone";
+            clobber(m, (Stretch){ 0, c.temp - 1, m->plan->place[c.from].bytes });
             temp[slot] = c.from;
             continue;
         }
-        NodeId v = c.temp ? temp[slot] : c.from;
-        if (!c.temp && !can_read(m, v)) return "a copy's source was gone";
-        m->held[c.to_leaf] = v;
+        if (c.temp) c.from = temp[slot];
+        else if (!m->valid[c.from]) return "a copy's source was gone";
+        clobber(m, stretch_of(m, c.to_leaf));
+        m->copied[c.to_leaf] = true;
+        m->copy[c.to_leaf] = c;
     }
     return NULL;
 }
 
-static const char *play(const Graph *g, const Groups *groups, const Plan *plan, Arena *a) {
-    Memory m = { g, plan, NEWN(a, bool, g->nodes.n), NEWN(a, NodeId, g->nodes.n), 0 };
-    for (uint32_t i = 0; i < g->leaves.n; i++) m.held[g->leaves.v[i].node] = g->leaves.v[i].node;
-    for (uint32_t t = 0; t < groups->group.n; t++) {
-        const Group *grp = &groups->group.v[t];
-        for (uint32_t i = 0; i < grp->inputs.n; i++)
-            if (!can_read(&m, grp->inputs.v[i])) return "an input of a group was gone";
-        for (uint32_t i = 0; i < grp->outputs.n; i++) {
-            const Place *o = &plan->place[grp->outputs.v[i]];
-            for (uint32_t k = 0; k < grp->inputs.n; k++) {
-                const Place *in = &plan->place[grp->inputs.v[k]];
-                bool both = o->kind == P_ARENA && in->kind == P_ARENA && overlap(o->offset, o->bytes, in->offset, in->bytes);
-                bool same = false;
-                for (uint32_t s = 0; s < grp->same.n; s++) same |= grp->same.v[s] == grp->inputs.v[k];
-                if (both && !(same && o->offset == in->offset && o->bytes == in->bytes)) return "output over an input";
-            }
+/* Does the target's storage hold the update's value in the end? */
+static bool committed(const Memory *m, Update u) {
+    int64_t at;
+    NodeId base = snP_update_base(m->g, u.value, &at);
+    if (u.value == u.target) return m->valid[u.target];
+    if (m->copied[u.target]) return m->copy[u.target].from == base && m->copy[u.target].at == at;
+    Stretch to = stretch_of(m, u.target), from = stretch_of(m, base);
+    return m->plan->place[base].kind == P_STORAGE && m->valid[base] && from.run == to.run && from.at + at == to.at;
+}
+
+static const char *play_group(Memory *m, const Group *grp) {
+    for (uint32_t i = 0; i < grp->inputs.n; i++)
+        if (!m->valid[grp->inputs.v[i]]) return "an input of a group was gone";
+    if (grp->kind == G_PLACE) return place_value(m, grp);
+    for (uint32_t i = 0; i < grp->outputs.n; i++) {
+        Stretch o = stretch_of(m, grp->outputs.v[i]);
+        for (uint32_t k = 0; k < grp->inputs.n; k++) {
+            Stretch in = stretch_of(m, grp->inputs.v[k]);
+            bool same = false;
+            for (uint32_t s = 0; s < grp->same.n; s++) same |= grp->same.v[s] == grp->inputs.v[k];
+            if (overlap(o, in) && !(same && o.at == in.at && o.bytes == in.bytes)) return "output over an input";
         }
-        for (uint32_t i = 0; i < grp->outputs.n; i++) write_value(&m, grp->outputs.v[i]);
-        for (uint32_t i = 0; i < grp->outputs.n; i++)
-            if (!can_read(&m, grp->outputs.v[i])) return "two outputs of a group overlap";
+    }
+    for (uint32_t i = 0; i < grp->outputs.n; i++) write_value(m, grp->outputs.v[i]);
+    for (uint32_t i = 0; i < grp->outputs.n; i++)
+        if (!m->valid[grp->outputs.v[i]]) return "two outputs of a group overlap";
+    return NULL;
+}
+
+static const char *play(const Graph *g, const Groups *groups, const Plan *plan, const Layout *layout, Arena *a) {
+    Memory m = { g, plan, layout, NEWN(a, bool, g->nodes.n), NEWN(a, bool, g->nodes.n), NEWN(a, Copy, g->nodes.n) };
+    for (uint32_t i = 0; i < g->leaves.n; i++) m.valid[g->leaves.v[i].node] = true;
+    for (uint32_t t = 0; t < groups->group.n; t++) {
+        const char *wrong = play_group(&m, &groups->group.v[t]);
+        if (wrong) return wrong;
     }
     const char *wrong = play_copies(&m);
     if (wrong) return wrong;
     for (uint32_t i = 0; i < g->updates.n; i++)
-        if (m.held[g->updates.v[i].target] != g->updates.v[i].value) return "an update was lost";
+        if (!committed(&m, g->updates.v[i])) return "an update was lost";
     for (uint32_t i = 0; i < g->outputs.n; i++)
-        if (!can_read(&m, g->outputs.v[i].node)) {
-            NodeId v = g->outputs.v[i].node;
-            if (plan->place[v].kind != P_STORAGE || m.held[plan->place[v].leaf] != v) return "an output was gone";
-        }
+        if (!m.valid[g->outputs.v[i].node]) return "an output was gone";
     return NULL;
 }
 
 static void check_graph(sn_ctx *c, const Graph *source, const char *order, const char *fuse, int copies, const char *what) {
     Arena a = {0};
     PassOptions po = { .fuse = fuse };
-    FuseOptions fo = { snP_without(c, fuse) };
+    FuseOptions fo = { snP_without(c, fuse), snP_layout(&a) };
     SN_ENTER(c, { expect(false, c->message); return; });
     Graph *g = snP_run(c, source, &po, order), *f = snP_fuse(g, &fo);
     Groups groups = snP_groups(f, &a);
@@ -170,7 +210,7 @@ static void check_graph(sn_ctx *c, const Graph *source, const char *order, const
     Plan plan = snP_plan(f, &groups, &a);
     double ms = (snU_now() - t0) * 1e3;
     SN_LEAVE(c);
-    const char *wrong = play(f, &groups, &plan, &a);
+    const char *wrong = play(f, &groups, &plan, fo.layout, &a);
     char text[256];
     snprintf(text, sizeof text, "%s (fuse %s): %s", what, fuse, wrong ? wrong : "");
     expect(!wrong, text);
@@ -189,6 +229,7 @@ static void check_graph(sn_ctx *c, const Graph *source, const char *order, const
 }
 
 #define DECL "state a: f32[64, 8] = zeros()\nstate b: f32[64, 8] = zeros()\nstate c: f32[64, 8] = zeros()\n"
+#define HALVES "z = concat(reshape(a, [512]), reshape(b, [512]), axis=0) * 2.0 + 1.0\n"
 static const struct { const char *what, *body; int copies; } cases[] = {
     { "in place", DECL "update a = a + 1.0\noutput y = sum(b)", 0 },
     { "swap of leaves", DECL "update a = b\nupdate b = a", 3 },
@@ -198,6 +239,17 @@ static const struct { const char *what, *body; int copies; } cases[] = {
     { "crossed", DECL "update a = b * 2.0\nupdate b = a * 3.0", -2 },
     { "one value, two targets", DECL "x = a * b\nupdate a = x\nupdate b = x\noutput y = x", -2 },
     { "leaf and computed", DECL "update a = b\nupdate b = sum(a, axis=[0]) + b", -2 },
+    { "one value, neighbours", DECL HALVES "update a = reshape(slice(z, axis=0, start=0, size=512), [64, 8])\n"
+      "update b = reshape(slice(z, axis=0, start=512, size=512), [64, 8])\noutput y = sum(c)", 0 },
+    { "one value, halves crossed", DECL HALVES "update b = reshape(slice(z, axis=0, start=0, size=512), [64, 8])\n"
+      "update a = reshape(slice(z, axis=0, start=512, size=512), [64, 8])\noutput y = sum(c)", 2 },
+    { "one value, half of it", DECL HALVES "update a = reshape(slice(z, axis=0, start=0, size=512), [64, 8])\noutput y = sum(c)", 1 },
+    { "one value, an old one read late", DECL HALVES "update a = reshape(slice(z, axis=0, start=0, size=512), [64, 8])\n"
+      "update b = reshape(slice(z, axis=0, start=512, size=512), [64, 8])\noutput y = sum(z) + sum(reshape(b, [8, 64]) * 2.0)", -2 },
+    { "three rows, two orders", DECL HALVES "w = concat(reshape(b, [512]), reshape(a, [512]), axis=0)\nv = concat(reshape(b, [512]), reshape(c, [512]), axis=0)\n"
+      "output y = w * z\noutput x = v * z", 0 },
+    { "added up in a part", "input x: f32[16, 8]\ninput y: f32[16, 4]\ninput z: f32[16, 4]\nq = matmul(x, y, ta=1) + matmul(x, z * 2.0, ta=1)\n"
+      "output e = exp(concat(reshape(q, [32]), reshape(sum(x, axis=[1]), [16]), axis=0))", -2 },
     { "transposed reader", DECL "update a = reshape(permute(a, [1, 0]), [64, 8])\noutput y = sum(a)", -2 },
 };
 
@@ -220,14 +272,18 @@ static void test_cases(void) {
 }
 
 static void test_file(const char *path) {
+    static const struct { const char *name, *order; } orders[] = {
+        { "train", SNP_ORDER_TRAIN }, { "accum", SNP_ORDER_ACCUM }, { "apply", SNP_ORDER_APPLY }, { NULL, SNP_ORDER_INFER } };
     sn_ctx *c = sn_ctx_new();
     Module *m = snG_load(c, path, NULL, 0);
     expect(m != NULL, path);
     for (uint32_t i = 0; m && i < m->graphs.n; i++) {
-        bool train = !strcmp(snU_str(c, m->graphs.v[i]->name), "train");
-        for (int none = 0; none < 2; none++)
-            check_graph(c, m->graphs.v[i], train ? SNP_ORDER_TRAIN : SNP_ORDER_INFER, none ? "none" : "all", -1,
-                        snU_fmt(&c->arena, "%s %s", path, snU_str(c, m->graphs.v[i]->name)));
+        const char *name = snU_str(c, m->graphs.v[i]->name);
+        bool train = !strcmp(name, "train");
+        for (size_t k = train ? 0 : 3; k < (train ? 3 : 4); k++)
+            for (int none = 0; none < 2; none++)
+                check_graph(c, m->graphs.v[i], orders[k].order, none ? "none" : "all", -1,
+                            snU_fmt(&c->arena, "%s %s", path, train ? orders[k].name : name));
     }
     if (m) snG_free_module(m);
     sn_ctx_free(c);
