@@ -142,12 +142,20 @@ void snP_backward(Graph *g, NodeId loss, NodeId seed, const bool *want, NodeId *
     snU_reset(&c->scratch, mark);
 }
 
+/* Some axis of y is a repetition of x: x lacks it or has a 1 there. */
+static bool is_broadcast(const Type *x, const Type *y) {
+    int more = y->rank - x->rank;
+    for (int i = 0; i < y->rank; i++)
+        if (y->dim[i] > 1 && (i < more || x->dim[i - more] == 1)) return more >= 0;
+    return false;
+}
+
 /* Composites to differentiate through their bodies: those without a vjp, and those whose first operand is broadcast,
    which gradient texts do not provide for. */
 static bool without_vjp(const Graph *g, NodeId id, const void *user) {
     const Node *n = snG_node(g, id);
     (void)user;
-    return !has_vjp(snG_op(g->ctx, n->op)) || (n->nin && snG_count(snG_type(g, snG_in(g, id, 0))) < snG_count(snG_type(g, id)));
+    return !has_vjp(snG_op(g->ctx, n->op)) || (n->nin && is_broadcast(snG_type(g, snG_in(g, id, 0)), snG_type(g, id)));
 }
 
 static NodeId find_output(const Graph *g, const char *name) {

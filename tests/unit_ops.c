@@ -16,6 +16,7 @@
    dtypes; e f32 with zeros, infinities, NaN. dtypes: letters of F bf16-f16-f32, I i32-u32, B bool, f f32 only, i i32 only, - none. A body
    with "output" is a whole graph body after the inputs, else an expression. */
 typedef struct Case { const char *operands, *body, *dtypes; } Case;
+#define ATT "x[2, 3, 9, 4] x[2, 3, 17, 4] x[2, 3, 17, 5]"      /* q, k, v */
 
 static const Case cases[] = {
     { "", "iota([5, 7], axis=1)", "-" }, { "", "iota([33, 2], axis=0)", "-" },
@@ -70,6 +71,11 @@ static const Case cases[] = {
     { "x[2, 3, 9, 8]", "rope(a)", "F" }, { "x[1, 2, 5, 64]", "rope(a, base=500)", "f" }, { "x[2, 3, 1, 8] k50[]", "rope_at(a, b)", "f" },
     { "x[2, 9, 24]", "split_heads(a, 3)", "F" }, { "x[2, 3, 9, 8]", "merge_heads(a)", "F" }, { "x[2, 3, 9, 8]", "repeat_heads(a, 2)", "F" },
     { "x[2, 16, 8] x[2, 3, 8] k12[]", "put(a, b, at=c)", "F" }, { "x[37, 20] f[]", "dropout(a, abs(b) / 10.0)", "f" },
+    { ATT, "attention(a, b, c, true, 0.0, 1.0, scale=0.25)", "F" }, { ATT, "attention_lse(a, b, true, 0.0, scale=0.25)", "F" },
+    { ATT " m[2, 3, 9, 17] f[2, 3, 9, 17] f[2, 3, 9, 17]", "attention(a, b, c, d and iota([2, 3, 9, 17], 2) != 4, e, f, scale=0.3, cap=2)", "F" },
+    { ATT " f[2, 3, 9, 1] f[2, 3, 9, 1] x[2, 3, 9, 5] m[2, 3, 9, 17]",
+      "output q = attention_dq(f, a, b, c, g, 0.0, 1.0, d, e, cap=1.5)\noutput k = attention_dk(f, a, b, c, g, 0.0, 1.0, d, e, cap=1.5)\n"
+      "output v = attention_dv(f, a, b, c, g, 0.0, 1.0, d, e, cap=1.5)\noutput s = attention_ds(f, a, b, c, g, 0.0, 1.0, d, e, cap=1.5)", "F" },
     { "x[2, 3, 16, 8] x[2, 3, 16, 8] x[2, 3, 16, 8]",
       "s = matmul(a, b, tb=1) * 0.35\noutput y = softmax(select(iota([16, 1], 0) >= iota([1, 16], 1), s, -inf)) @ c", "f" },
 };

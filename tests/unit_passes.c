@@ -103,6 +103,9 @@ static bool gradient_case(sn_ctx *c, const char *name, const char *inputs, const
     return good;
 }
 
+#define QKV "q: f32[2, 2, 3, 2]; k: f32[2, 2, 4, 2]; v: f32[2, 2, 4, 3]"
+#define DY "; dy: f32[2, 2, 3, 3]; c: bool[2, 2, 3, 4]; l: f32[2, 2, 3, 1]; d: f32[2, 2, 3, 1]"
+
 /* Ops that need operands or attributes of their own; all others are tried over generic operands. Several rows per op are welcome. */
 static const struct { const char *op, *inputs, *expr; } CASES[] = {
     { "log", "x: f32[3, 4]", "log(abs(x) + 0.5)" },
@@ -153,6 +156,18 @@ static const struct { const char *op, *inputs, *expr; } CASES[] = {
     { "scatter_add", "t: f32[5, 3]; i: i32[2, 2]; u: f32[2, 2, 3]", "scatter_add(t, i, u)" },
     { "softmax", "x: f32[3, 5]; c: bool[3, 5]", "softmax(select(c, x, -inf))" },
     { "softmax", "x: f32[3, 5]", "softmax(x * x)" },
+    /* attention: no mask; a mask and a row without any key, bias, gain, cap; repeated heads; v wider than q; bias of each head */
+    { "attention", QKV, "attention(q, k, v, true, 0.0, 1.0, scale=0.7)" },
+    { "attention", QKV "; c: bool[2, 2, 3, 4]; b: f32[2, 2, 3, 4]; d: f32[2, 2, 3, 4]",
+      "attention(q, k, v, c and iota([2, 2, 3, 4], 2) != 1, b, d, scale=0.7, cap=1.5)" },
+    { "attention", "q: f32[1, 4, 3, 2]; k: f32[1, 2, 5, 2]; v: f32[1, 2, 5, 6]; b: f32[4, 1, 1]",
+      "attention(q, repeat_heads(k, 2), repeat_heads(v, 2), iota([1, 4, 3, 5], 2) >= iota([1, 4, 3, 5], 3), expand(reshape(b, [1, 4, 1, 1]), "
+      "[1, 4, 3, 5]), 1.0)" },
+    { "attention_lse", QKV "; c: bool[2, 2, 3, 4]; b: f32[]", "attention_lse(q, k, c, b, cap=2)" },
+    { "attention_dq", QKV DY, "attention_dq(dy, q, k, v, c, 0.5, 1.0, l, d, cap=2)" },
+    { "attention_dk", QKV DY, "attention_dk(dy, q, k, v, c, 0.0, 0.5, l, d, scale=0.3)" },
+    { "attention_dv", QKV DY, "attention_dv(dy, q, k, v, c, 0.5, 1.0, l, d, cap=2)" },
+    { "attention_ds", QKV DY, "attention_ds(dy, q, k, v, true, 0.0, 1.0, l, d)" },
 };
 
 static bool has_case(sn_ctx *c, const char *op) {
