@@ -98,12 +98,13 @@ typedef struct Trial {
     void (*work)(struct Trial *t, int id);
     int threads;
     pthread_barrier_t start, stop;
+    double best;                                 /* seconds */
     int64_t n;
     FmaLoop loop;
     float *a, *b, *c;
     _Atomic int go, sink;                        /* go: 1 start, -1 give up */
 } Trial;
-typedef struct TrialThread { Trial *trial; int id; pthread_t thread; } TrialThread;
+typedef struct TrialThread { Trial *trial; int id; pthread_t thread; double begin, end; } TrialThread;
 
 static void fma_work(Trial *t, int id)
 {
@@ -136,16 +137,35 @@ static void pin(int id)
         }
 }
 
+/* From the first thread's start to the last one's end. */
+static double span(const TrialThread *th, int n)
+{
+    double begin = th[0].begin, end = th[0].end;
+    for (int i = 1; i < n; i++) {
+        if (th[i].begin < begin)
+            begin = th[i].begin;
+        if (th[i].end > end)
+            end = th[i].end;
+    }
+    return end - begin;
+}
+
 static void *trial_thread(void *arg)
 {
     TrialThread *me = arg;
+    Trial *t = me->trial;
     pin(me->id);
-    while (!atomic_load(&me->trial->go))
+    while (!atomic_load(&t->go))
         sched_yield();
-    for (int i = 0; i < TRIALS && atomic_load(&me->trial->go) > 0; i++) {
-        pthread_barrier_wait(&me->trial->start);
-        me->trial->work(me->trial, me->id);
-        pthread_barrier_wait(&me->trial->stop);
+    for (int i = 0; i < TRIALS && atomic_load(&t->go) > 0; i++) {
+        pthread_barrier_wait(&t->start);
+        me->begin = snR_now();
+        t->work(t, me->id);
+        me->end = snR_now();
+        pthread_barrier_wait(&t->stop);
+        double s = me->id == 0 ? span(me, t->threads) : 0;     /* thread 0 is the first of the array */
+        if (me->id == 0 && (i == 0 || s < t->best))
+            t->best = s;
     }
     return NULL;
 }
@@ -154,33 +174,24 @@ static void *trial_thread(void *arg)
 static double run_trials(Trial *t)
 {
     TrialThread *th = calloc((size_t)t->threads, sizeof *th);
-    double best = 0;
     if (!th)
         return 0;
+    t->best = 0;
     for (int i = 0; i < t->threads; i++)
         th[i] = (TrialThread){ .trial = t, .id = i };
-    pthread_barrier_init(&t->start, NULL, (unsigned)t->threads + 1);
-    pthread_barrier_init(&t->stop, NULL, (unsigned)t->threads + 1);
+    pthread_barrier_init(&t->start, NULL, (unsigned)t->threads);
+    pthread_barrier_init(&t->stop, NULL, (unsigned)t->threads);
     int started = 0;
     while (started < t->threads &&
            !pthread_create(&th[started].thread, NULL, trial_thread, &th[started]))
         started++;
-    bool all = started == t->threads;
-    atomic_store(&t->go, all ? 1 : -1);
-    for (int i = 0; i < TRIALS && all; i++) {
-        pthread_barrier_wait(&t->start);
-        double before = snR_now();
-        pthread_barrier_wait(&t->stop);
-        double s = snR_now() - before;
-        if (i == 0 || s < best)
-            best = s;
-    }
+    atomic_store(&t->go, started == t->threads ? 1 : -1);
     for (int i = 0; i < started; i++)
         pthread_join(th[i].thread, NULL);
     pthread_barrier_destroy(&t->start);
     pthread_barrier_destroy(&t->stop);
     free(th);
-    return best;
+    return t->best;
 }
 
 static int clamp_threads(int threads)
