@@ -2,7 +2,8 @@
 
    In: a group with one matmul. Out: one tile program over grid (m, n, batch...): a loop over K stages a block of each operand and
    adds their product; then the cone of every output is computed from the product tile and stored. Operands are read through their
-   views, so transposes, head splits and slices are strides; outputs may be stored permuted. */
+   views, so transposes, head splits and slices are strides; outputs may be stored permuted. A matmul_some reads its count
+   first: the loop over K ends there, or rows beyond it get the cone of 0. */
 #include "codegen/gen.h"
 
 typedef struct Product {
@@ -128,6 +129,72 @@ static void gemm_grid(Gen *c, const Product *p, GemmSched s)
     c->base[p->inner[p->n]] = 0;
 }
 
+/* What of a matmul_some counts, as indices: rows of the result, inner indices; 0 = all. */
+typedef struct Some { TVal rows, inner; } Some;
+
+static Some some_of(Gen *c, const Product *p)
+{
+    if (snG_node(c->g, p->id)->nin < 3) return (Some){ 0 };
+    TVal n = gen(c, snG_in(c->g, p->id, 2), (Lin[MAX_RANK]){ 0 });
+    n = snT_ix(c->t, T_imax, snT_add(c->t, &(TIns){ .op = T_count, .a = { n } }), snT_idx(c->t, 0));
+    return snG_attr_int(c->g, p->id, 2) ? (Some){ .inner = n } : (Some){ .rows = n };
+}
+
+typedef struct Staging { GemmSched s; bool ta, tb; } Staging;
+
+/* The loop over K: the product tile of rows < vm and columns < vn. At least one step, so that the tile is made. */
+static TVal product_tile(Gen *c, const Product *p, Staging how, TVal vm, TVal vn, TVal inner)
+{
+    GemmSched s = how.s;
+    int kd = p->inner[p->n];
+    TVal depth = snT_idx(c->t, p->ext[p->n]), end = depth;
+    if (inner) depth = snT_ix(c->t, T_imin, depth, inner), end = snT_ix(c->t, T_imax, depth, snT_idx(c->t, 1));
+    TVal acc = snT_var(c->t, snT_full(c->t, (TType){ SN_F32, s.bm, s.bn }, 0));
+    TVal k = snT_for(c->t, snT_idx(c->t, 0), end, snT_idx(c->t, s.kc), true);
+    TVal vk = left(c, k, p->ext[p->n], s.kc);
+    if (inner) vk = snT_ix(c->t, T_imin, snT_ix(c->t, T_isub, depth, k), snT_idx(c->t, s.kc));
+    c->base[kd] = k;
+    Block bm = { p->inner[p->n - 2], s.bm, vm }, bn = { p->inner[p->n - 1], s.bn, vn }, bk = { kd, s.kc, vk };
+    TVal at = how.ta ? stage(c, p, 0, bk, bm) : stage(c, p, 0, bm, bk);
+    TVal bt = how.tb ? stage(c, p, 1, bn, bk) : stage(c, p, 1, bk, bn);
+    snT_set(c->t, acc, snT_dot(c->t, at, bt, snT_get(c->t, acc), how.ta, how.tb));
+    snT_end(c->t);
+    c->base[kd] = 0;
+    return snT_get(c->t, acc);
+}
+
+/* Product and epilogue of rows < vm. */
+static void finish(Gen *c, const Product *p, GemmSched s, TVal vm, TVal vn, TVal product)
+{
+    c->row = p->inner[p->n - 2], c->R = s.bm, c->vr = vm;
+    c->col = p->inner[p->n - 1], c->C = s.bn, c->vc = vn;
+    epilogue(c, p, snT_ew(c->t, S_cast, (Dtype)snG_type(c->g, p->id)->dtype, product, 0, 0));
+}
+
+static TVal positive(Gen *c, TVal n)
+{
+    TVal i = snT_add(c->t, &(TIns){ .op = T_widen, .type = { SN_I32, 1, 1 }, .a = { n } });
+    return snT_ew(c->t, S_gt, SN_BOOL, i, snT_full(c->t, (TType){ SN_I32, 1, 1 }, 0), 0);
+}
+
+/* Rows below n as usual, the others as if their product were 0; a program without rows of a kind skips its part. */
+static void some_rows(Gen *c, const Product *p, Staging how, TVal vm, TVal vn, TVal n)
+{
+    Tile *t = c->t;
+    int row = p->inner[p->n - 2];
+    TVal all = vm ? vm : snT_idx(t, how.s.bm), from = row < 0 ? 0 : c->base[row], first = from ? from : snT_idx(t, 0);
+    TVal mine = snT_ix(t, T_imin, all, snT_ix(t, T_imax, snT_ix(t, T_isub, n, first), snT_idx(t, 0)));
+    TVal rest = snT_ix(t, T_isub, all, mine);
+    snT_if(t, positive(c, mine));
+    finish(c, p, how.s, mine, vn, product_tile(c, p, how, mine, vn, 0));
+    snT_end(t);
+    snT_if(t, positive(c, rest));
+    if (row >= 0) c->base[row] = snT_ix(t, T_iadd, first, mine);
+    finish(c, p, how.s, rest, vn, snT_full(t, (TType){ SN_F32, how.s.bm, how.s.bn }, 0));
+    snT_end(t);
+    if (row >= 0) c->base[row] = from;
+}
+
 void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, GroupTiles *out)
 {
     Gen c = gen_open(g, grp, target, a);
@@ -136,23 +203,14 @@ void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, 
     int64_t batch = 1;
     for (int i = 0; i < m; i++) batch *= p.ext[i];
     join_axes(&c, &p);
-    bool ta = !k_fastest(&c, &p, 0), tb = k_fastest(&c, &p, 1);
-    GemmSched s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], ta, tb, (Dtype)snG_type(g, p.id)->dtype);
+    Staging how = { .ta = !k_fastest(&c, &p, 0), .tb = k_fastest(&c, &p, 1) };
+    how.s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], how.ta, how.tb, (Dtype)snG_type(g, p.id)->dtype);
     gen_tile(&c, "gemm");
-    gemm_grid(&c, &p, s);
-    TVal vm = p.inner[m] < 0 ? snT_idx(c.t, 1) : c.vr, vn = p.inner[n] < 0 ? snT_idx(c.t, 1) : c.vc, k0 = snT_idx(c.t, 0);
-    TVal acc = snT_var(c.t, snT_full(c.t, (TType){ SN_F32, s.bm, s.bn }, 0));
-    TVal k = snT_for(c.t, k0, snT_idx(c.t, p.ext[p.n]), snT_idx(c.t, s.kc), true);
-    c.base[p.inner[p.n]] = k;
-    Block bm = { p.inner[m], s.bm, vm }, bn = { p.inner[n], s.bn, vn }, bk = { p.inner[p.n], s.kc, left(&c, k, p.ext[p.n], s.kc) };
-    TVal at = ta ? stage(&c, &p, 0, bk, bm) : stage(&c, &p, 0, bm, bk);
-    TVal bt = tb ? stage(&c, &p, 1, bn, bk) : stage(&c, &p, 1, bk, bn);
-    snT_set(c.t, acc, snT_dot(c.t, at, bt, snT_get(c.t, acc), ta, tb));
-    snT_end(c.t);
-    c.base[p.inner[p.n]] = 0;
-    c.row = bm.dim, c.R = s.bm, c.vr = vm, c.col = bn.dim, c.C = s.bn, c.vc = vn;
-    TVal y = snT_get(c.t, acc);
-    epilogue(&c, &p, snT_ew(c.t, S_cast, (Dtype)snG_type(g, p.id)->dtype, y, 0, 0));
+    gemm_grid(&c, &p, how.s);
+    TVal vm = p.inner[m] < 0 ? snT_idx(c.t, 1) : c.vr, vn = p.inner[n] < 0 ? snT_idx(c.t, 1) : c.vc;
+    Some some = some_of(&c, &p);
+    if (some.rows) some_rows(&c, &p, how, vm, vn, some.rows);
+    else finish(&c, &p, how.s, vm, vn, product_tile(&c, &p, how, vm, vn, some.inner));
     c.t->flops = 2.0 * (double)batch * (double)p.ext[m] * (double)p.ext[n] * (double)p.ext[p.n];
     c.t->bytes = gen_bytes(g, grp);
     GroupTile gt = { .tile = c.t };

@@ -1,7 +1,7 @@
 /* flops.c: model FLOPs of a graph.
 
    In:  any graph; of a training graph the backward products are nodes like the others. Out: 2 m n k summed over the matrix
-   products, bodies of composites included. Elementwise work is left out, as is usual for a share of peak. */
+   products (of a matmul_some as if all of it counted), bodies of composites included. Elementwise work is left out, as is usual for a share of peak. */
 #include "codegen/flops.h"
 
 static double matmul_flops(const Graph *g, NodeId id) {
@@ -22,7 +22,7 @@ double snK_model_flops(const Graph *g) {
     double sum = 0;
     for (NodeId id = 1; id < g->nodes.n; id++) {
         const Node *n = snG_node(g, id);
-        if (n->op == OP_matmul) sum += matmul_flops(g, id);
+        if (snG_op(g->ctx, n->op)->cls == C_CONTRACT) sum += matmul_flops(g, id);
         else if (snG_op(g->ctx, n->op)->cls == C_COMPOSITE) sum += body_flops(g, id);
     }
     return sum;

@@ -34,6 +34,11 @@ void snL_range(const Low *lo, TVal x, int64_t *least, int64_t *most)
         snL_range(lo, i->a[0], &a0, &a1);
         snL_range(lo, i->a[1], &b0, &b1);
     }
+    if (i->op == T_imin || i->op == T_imax) {              /* one side is enough for a bound */
+        bool low = i->op == T_imin;
+        *least = (a0 < b0) == low ? a0 : b0, *most = (a1 < b1) == low ? a1 : b1;
+        return;
+    }
     *least = INT64_MIN / 4, *most = INT64_MAX / 4;
     if (a0 == *least || a1 == *most || b0 == *least || b1 == *most) return;
     switch (i->op) {
@@ -44,8 +49,6 @@ void snL_range(const Low *lo, TVal x, int64_t *least, int64_t *most)
     case T_imul: if (a0 >= 0 && b0 >= 0) *least = a0 * b0, *most = a1 * b1; break;
     case T_idiv: if (b0 > 0 && a0 >= 0) *least = a0 / b1, *most = a1 / b0; break;
     case T_imod: if (b0 > 0) *least = 0, *most = b1 - 1; break;
-    case T_imin: *least = a0 < b0 ? a0 : b0, *most = a1 < b1 ? a1 : b1; break;
-    case T_imax: *least = a0 > b0 ? a0 : b0, *most = a1 > b1 ? a1 : b1; break;
     case T_for: {
         int64_t e0, e1;
         snL_range(lo, i->a[0], least, &e0);
@@ -115,10 +118,12 @@ static void find_regions(Low *lo)
     lo->close[0] = n;
 }
 
-/* A segment also ends where an instruction would see what an earlier one of the segment wrote. */
+/* A segment also ends where an instruction would see what an earlier one of the segment wrote, or turns its value into
+   an index, which is wanted before the segment runs. */
 static bool must_follow(const Low *lo, TVal begin, TVal x)
 {
     const TIns *i = INS(lo, x);
+    if (i->op == T_count) return i->a[0] >= begin;
     bool reads = i->op == T_get || ((i->op == T_load || i->op == T_gather) && lo->t->params.v[i->buf].written);
     if (!reads) return false;
     for (TVal y = begin; y < x; y++) {
@@ -243,9 +248,11 @@ static void find_zero_loops(Low *lo)
         TVal x = lo->dest[d], f = lo->region[d], g = x ? INS(lo, d)->a[2] : 0;
         if (!g || !f || INS(lo, g)->op != T_get || INS(lo, g)->a[0] != x || INS(lo, f)->op != T_for) continue;
         const TIns *init = INS(lo, INS(lo, x)->a[0]);
-        int64_t a, b;
+        int64_t least, begin, end, most;
+        snL_range(lo, INS(lo, f)->a[0], &least, &begin);
+        snL_range(lo, INS(lo, f)->a[1], &end, &most);
         if (init->op != T_full || init->f != 0 || lo->region[x] != lo->region[f] || lo->region[g] != f) continue;
-        if (!snT_const_idx(lo->t, INS(lo, f)->a[0], &a) || !snT_const_idx(lo->t, INS(lo, f)->a[1], &b) || a >= b) continue;
+        if (begin >= end) continue;
         bool ok = true;
         for (TVal y = x + 1; y < lo->close[f]; y++) {
             const TIns *i = INS(lo, y);
@@ -261,7 +268,7 @@ static bool is_early_idx(const Low *lo, TVal x, TVal before)
 {
     const TIns *i = INS(lo, x);
     if (!x || x < before) return true;
-    if (i->op == T_get || i->op == T_for || i->op == T_var) return false;
+    if (i->op == T_get || i->op == T_for || i->op == T_var || i->op == T_count) return false;
     return is_early_idx(lo, i->a[0], before) && is_early_idx(lo, i->a[1], before);
 }
 
@@ -336,6 +343,7 @@ static void emit_idx(Low *lo, TVal x)
     if (i->op == T_idx) v->k = ki(lo, i->imm);
     else if (i->op == T_get) v->k = snK_get(lo->k, lo->v[i->a[0]].k);
     else if (i->op == T_var) v->k = snK_var(lo->k, lo->v[i->a[0]].k);
+    else if (i->op == T_count) v->k = snK_op(lo->k, K_cast, i64(), lo->v[i->a[0]].k, 0, 0);
     else if (op[i->op]) v->k = snK_op(lo->k, op[i->op], i64(), lo->v[i->a[0]].k, lo->v[i->a[1]].k, 0);
 }
 

@@ -131,6 +131,12 @@ const char *snT_misfit(const Tile *t, const TIns *i)
     case T_iadd: case T_isub: case T_imul: case T_idiv: case T_imod: case T_imin: case T_imax:
         CHECK(is_idx(t, i->a[0]) && is_idx(t, i->a[1]), "operand is not an idx");
         break;
+    case T_count: {
+        CHECK(is_tile(t, i->a[0]), "operand is not a tile");
+        TType x = snT_type(t, i->a[0]);
+        CHECK(x.dtype == SN_I32 && x.r == 1 && x.c == 1, "operand is not i32[1, 1]");
+        break;
+    }
     case T_full: CHECK(i->type.dtype, "full is not a tile"); break;
     case T_iota:
         CHECK(is_idx(t, i->a[0]), "operand is not an idx");
@@ -246,7 +252,7 @@ TVal snT_add(Tile *t, const TIns *ins)
 {
     TIns i = *ins;
     SN_ASSERT(i.op > T_none && i.op < T_NOPS, "tile op %d", i.op);
-    if ((i.op >= T_grid && i.op <= T_imax) || i.op == T_for) i.type = (TType){ 0, 1, 1 };
+    if ((i.op >= T_grid && i.op <= T_count) || i.op == T_for) i.type = (TType){ 0, 1, 1 };
     if (op_info[i.op].kind != 'V' && i.op != T_for) i.type = (TType){ 0, 1, 1 };
     const char *wrong = snT_misfit(t, &i);
     SN_ASSERT(!wrong, "tile %s: %%%u = %s: %s", snU_str(t->ctx, t->name), t->ins.n, op_info[i.op].name, wrong);

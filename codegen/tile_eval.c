@@ -338,6 +338,7 @@ static int64_t index_op(const Run *r, const TIns *i)
     case T_idiv: return a / b;
     case T_imod: return a % b;
     case T_imin: return a < b ? a : b;
+    case T_count: return (int64_t)r->v[i->a[0]][0];
     default: return a > b ? a : b;                        /* imax */
     }
 }
@@ -352,7 +353,7 @@ static void step(Run *r, TVal x)
 {
     const TIns *i = ins(r, x);
     int64_t n = size(i->type);
-    if (i->op <= T_imax) { r->idx[x] = index_op(r, i); return; }
+    if (i->op <= T_count) { r->idx[x] = index_op(r, i); return; }
     switch (i->op) {
     case T_full: for (int64_t k = 0; k < n; k++) r->v[x][k] = wrap(i->type.dtype, i->f); break;
     case T_iota: for (int64_t k = 0; k < n; k++) r->v[x][k] = wrap(SN_I32, (double)(r->idx[i->a[0]] + k)); break;

@@ -18,7 +18,7 @@
    f the number f, a axis(imm), r stream(imm), c clamp(imm), and flag words of imm: x scan, k topk, p for, d dot. */
 static const char *const form[T_NOPS] = {
     [T_grid] = "i", [T_idx] = "i", [T_iadd] = "01", [T_isub] = "01", [T_imul] = "01", [T_idiv] = "01", [T_imod] = "01",
-    [T_imin] = "01", [T_imax] = "01", [T_full] = "Tf", [T_iota] = "T0a", [T_widen] = "T0", [T_random] = "T01rs",
+    [T_imin] = "01", [T_imax] = "01", [T_count] = "0", [T_full] = "Tf", [T_iota] = "T0a", [T_widen] = "T0", [T_random] = "T01rs",
     [T_load] = "TB0v1s", [T_gather] = "TB01v2cS", [T_store] = "B01v2s", [T_scatter_add] = "B012v3cS", [T_ew] = "T012",
     [T_reduce] = "T0av1", [T_scan] = "T0v1x", [T_topk] = "T0k", [T_stage] = "T0v1", [T_dot] = "T012d", [T_var] = "T0",
     [T_get] = "T0", [T_set] = "01", [T_for] = "012p", [T_if] = "0", [T_end] = "",

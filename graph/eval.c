@@ -309,13 +309,18 @@ static void eval_matmul(Eval *e, NodeId id, double *y)
     bool tra = snG_attr_int(e->g, id, 0), trb = snG_attr_int(e->g, id, 1), f32 = sums_f32(e, t);
     int64_t m = t->dim[t->rank - 2], n = t->dim[t->rank - 1], k = ta->dim[ta->rank - (tra ? 2 : 1)], count = snG_count(t);
     const double *A = e->vals[snG_in(e->g, id, 0)].v, *B = e->vals[snG_in(e->g, id, 1)].v;
+    int64_t rows = m, depth = k;                         /* what of them counts; the rest of y is 0 */
+    if (snG_node(e->g, id)->op == OP_matmul_some) {
+        int64_t *some = snG_attr_int(e->g, id, 2) ? &depth : &rows, first = (int64_t)e->vals[snG_in(e->g, id, 2)].v[0];
+        *some = first < 0 ? 0 : first < *some ? first : *some;
+    }
     ArenaMark mark = snU_mark(e->a);
     double *b = NEWN(e->a, double, (n + LANES - 1) / LANES * LANES * k);
     for (double *c = y; c < y + count; c += m * n, A += m * k, B += k * n) {
         pack(b, B, k, n, trb);
         for (int64_t j = 0; j < n; j += LANES)
-            for (int64_t i = 0; i < m; i++)
-                dot(c + i * n + j, n - j < LANES ? n - j : LANES, tra ? A + i : A + i * k, tra ? m : 1, (const Pair *)(b + j * k), k, f32);
+            for (int64_t i = 0; i < rows; i++)
+                dot(c + i * n + j, n - j < LANES ? n - j : LANES, tra ? A + i : A + i * k, tra ? m : 1, (const Pair *)(b + j * k), depth, f32);
     }
     snU_reset(e->a, mark);
     for (int64_t i = 0; i < count; i++) y[i] = rounded(e, t, y[i]);

@@ -431,13 +431,17 @@ static void infer_matmul(Infer *x)
     bool ta = x->a->v[0].i[0], tb = x->a->v[1].i[0];
     int r = a->rank;
     x->a->v[0].i[0] = ta, x->a->v[1].i[0] = tb;
-    if (r < 2 || b->rank != r) FAIL(x, SN_SHAPE, "matmul: operands are %s and %s; both need the same rank, at least 2", SHAPE(x, a), SHAPE(x, b));
+    const char *op = x->op->cname;
+    if (r < 2 || b->rank != r) FAIL(x, SN_SHAPE, "%s: operands are %s and %s; both need the same rank, at least 2", op, SHAPE(x, a), SHAPE(x, b));
     if (a->dtype != b->dtype || !snG_is_float((Dtype)a->dtype))
-        FAIL(x, SN_TYPE, "matmul: operands are %s and %s; both must be of one float dtype", SHAPE(x, a), SHAPE(x, b));
+        FAIL(x, SN_TYPE, "%s: operands are %s and %s; both must be of one float dtype", op, SHAPE(x, a), SHAPE(x, b));
+    if (x->id == OP_matmul_some && (x->in[2]->rank || x->in[2]->dtype != SN_I32))
+        FAIL(x, SN_TYPE, "%s: the count is %s; it must be i32[]", op, SHAPE(x, x->in[2]));
+    if (x->id == OP_matmul_some) x->a->v[2].i[0] = x->a->v[2].i[0] != 0;
     for (int i = 0; i < r - 2; i++)
-        if (a->dim[i] != b->dim[i]) FAIL(x, SN_SHAPE, "matmul: batch axes of %s and %s differ", SHAPE(x, a), SHAPE(x, b));
+        if (a->dim[i] != b->dim[i]) FAIL(x, SN_SHAPE, "%s: batch axes of %s and %s differ", op, SHAPE(x, a), SHAPE(x, b));
     int64_t ka = a->dim[ta ? r - 2 : r - 1], kb = b->dim[tb ? r - 1 : r - 2];
-    if (ka != kb) FAIL(x, SN_SHAPE, "matmul: %s%s times %s%s: inner sizes %lld and %lld", SHAPE(x, a), ta ? " transposed" : "", SHAPE(x, b),
+    if (ka != kb) FAIL(x, SN_SHAPE, "%s: %s%s times %s%s: inner sizes %lld and %lld", op, SHAPE(x, a), ta ? " transposed" : "", SHAPE(x, b),
                        tb ? " transposed" : "", (long long)ka, (long long)kb);
     x->out = *a;
     x->out.dim[r - 2] = a->dim[ta ? r - 1 : r - 2], x->out.name[r - 2] = a->name[ta ? r - 1 : r - 2];

@@ -154,7 +154,7 @@ static bool walk_matmul(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) 
         at[k_axis] = snP_dim(t->rank);
         if (!walk(f, snG_in(g, id, (unsigned)o), &dom, at, fn, user, bad)) return false;
     }
-    return true;
+    return snG_node(g, id)->nin < 3 || walk(f, snG_in(g, id, 2), &dom, NULL, fn, user, bad);    /* matmul_some: a scalar */
 }
 
 /* An operand over a domain of its own: parts of a concat, the base of a scatter. */
@@ -182,7 +182,7 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     const Node *n = snG_node(g, id);
     Dom dom = snP_node_dom(g, id);
     if (out_dom) *out_dom = dom;
-    if (n->op == OP_matmul) return walk_matmul(f, id, fn, user, bad);
+    if (snG_op(g->ctx, n->op)->cls == C_CONTRACT) return walk_matmul(f, id, fn, user, bad);
     Lin at[MAX_RANK], to[MAX_RANK];
     snP_node_at(g, id, &dom, at);
     if (snP_is_view(g, id)) {
@@ -408,7 +408,7 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     if (s == q) return;
     Set *B = &f->sets.v[s], *A = &f->sets.v[q], m;
     if (A->n + B->n > MOST_NODES || A->reads + B->reads > MOST_INPUTS || e->n > A->hi + FAR) return;
-    if (snG_node(f->g, e->n)->op == OP_matmul) return;          /* no prologues */
+    if (snG_op(f->g->ctx, snG_node(f->g, e->n)->op)->cls == C_CONTRACT) return;          /* no prologues */
     if (left_out(f, A, B)) return;
     Fit how = fit(f, A, B, p, dom, at);
     if (how == APART || !combine(A, B, how, &m)) return;
@@ -439,7 +439,7 @@ static void new_set(Fuse *f, NodeId id) {
     s.first = s.last = s.lo = s.hi = id;
     s.dom = f->dom[id];
     f->place[id] = FULL;
-    if (op == OP_matmul) s.kind = G_GEMM;
+    if (cls == C_CONTRACT) s.kind = G_GEMM;
     else if (op == OP_concat || op == OP_pad) s.kind = G_CONCAT;
     else if (op == OP_scatter_add) s.kind = G_SCATTER, s.solo = true;
     else if (cls == C_SCAN || op == OP_part) s.solo = true;
@@ -856,7 +856,7 @@ Groups snP_groups(const Graph *g, Arena *a) {
         if (!snG_node(g, id)->group) continue;
         Group *grp = &all.group.v[snG_node(g, id)->group - 1];
         unsigned op = snG_node(g, id)->op;
-        GroupKind k = op == OP_matmul ? G_GEMM : op == OP_concat || op == OP_pad ? G_CONCAT : op == OP_scatter_add ? G_SCATTER : G_ROWS;
+        GroupKind k = snG_op(g->ctx, op)->cls == C_CONTRACT ? G_GEMM : op == OP_concat || op == OP_pad ? G_CONCAT : op == OP_scatter_add ? G_SCATTER : G_ROWS;
         if (k != G_ROWS || !grp->anchor) grp->anchor = k != G_ROWS || !grp->nodes.n ? id : grp->anchor;
         if (k != G_ROWS) grp->kind = k;
         PUSH(a, grp->nodes, id);

@@ -174,7 +174,7 @@ Dom snP_node_dom(const Graph *g, NodeId id) {
     const Node *n = snG_node(g, id);
     const Type *t = snG_type(g, id);
     OpClass cls = snG_op(g->ctx, n->op)->cls;
-    if (n->op == OP_matmul) {
+    if (cls == C_CONTRACT) {
         Dom d = { .n = t->rank };
         for (int i = 0; i < t->rank; i++) d.ext[i] = t->dim[i];
         return d;
