@@ -43,7 +43,9 @@ PASSES(PASS)
     F(epilogue, "elementwise work on a matrix product joins its kernel")                                 \
     F(parts,    "parts of a concat and permuted copies are stored by the kernel that computes them")     \
     F(index,    "masks and other index arithmetic are computed where they are read")                     \
-    F(again,    "a value one light step from a stored one is computed again by its readers")
+    F(again,    "a value one light step from a stored one is computed again by its readers")             \
+    F(xent,     "cross entropy of a projection: logits in chunks, never whole")                          \
+    F(compact,  "of a masked cross entropy only the rows that count are projected")
 
 enum {
 #define F(name, doc) FUSION_##name,

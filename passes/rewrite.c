@@ -12,8 +12,8 @@
    Patterns are expressions of the model language: calls of ops, infix operators, numbers. A name is a wildcard (the same name twice
    is the same value); $s binds a constant, or an attribute's value in the place of an attribute; attributes that are not written are
    free. Commutative ops match in both orders. The expand of an elementwise operand is looked through, since broadcasting is
-   written nowhere. The replacement is ordinary text, elaborated by snG_expr. Ops flagged HEAVY match inside a
-   pattern only where the match is their only use. One sweep builds a new graph bottom-up and tries the rules of each new node's op. */
+   written nowhere. The replacement is ordinary text, elaborated by snG_expr. Ops flagged HEAVY, and composites with one inside,
+   match inside a pattern only where the match is their only use. A rule whose name begins with a fusion's (xent.split) is on with it. One sweep builds a new graph bottom-up and tries the rules of each new node's op. */
 #include <ctype.h>
 #include <math.h>
 #include "passes/pass.h"
@@ -283,12 +283,27 @@ static NodeId before_broadcast(const Graph *g, NodeId id) {
 
 /* Which orders of a commutative op's operands are tried. Inside a pattern the first that fits is taken; at the root the caller
    tries one after the other, since the condition may refuse the first. */
-enum { STRAIGHT = 1, SWAPPED = 2, EITHER = STRAIGHT | SWAPPED, AT_ROOT = 4, BROADCAST = 8 };
+enum { STRAIGHT = 1, SWAPPED = 2, EITHER = STRAIGHT | SWAPPED, AT_ROOT = 4, BROADCAST = 8, SHARED = 16 };   /* SHARED: others use it too */
 
 static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, int how);
 
-static bool match_operands(Rewriter *w, const Pat *p, NodeId id, Match *m, bool swapped) {
-    int how = snG_op(w->g->ctx, p->op)->cls == C_EWISE ? EITHER | BROADCAST : EITHER;
+static bool is_shared(const Rewriter *w, NodeId id) { return id < w->uses.n && w->uses.v[id] > 1; }
+
+/* A contraction, or a composite with one inside. */
+static bool is_heavy(const Graph *g, NodeId id) {
+    const Node *n = snG_node(g, id);
+    const OpInfo *op = snG_op(g->ctx, n->op);
+    if (op->cls != C_COMPOSITE) return op->flags & F_HEAVY;
+    const Type *types[MAX_IN];
+    for (unsigned i = 0; i < n->nin; i++) types[i] = snG_type(g, snG_in(g, id, i));
+    const Graph *body = snG_body(g->ctx, n->op, types, n->nin, n->attr, n->loc);
+    for (NodeId i = 1; i < body->nodes.n; i++)
+        if (is_heavy(body, i)) return true;
+    return false;
+}
+
+static bool match_operands(Rewriter *w, const Pat *p, NodeId id, Match *m, int shared, bool swapped) {
+    int how = (snG_op(w->g->ctx, p->op)->cls == C_EWISE ? EITHER | BROADCAST : EITHER) | shared;
     for (unsigned i = 0; i < p->nin; i++) {
         unsigned k = swapped && i < 2 ? 1 - i : i;
         if (!match(w, p->in[i], snG_in(w->g, id, k), m, how)) return false;
@@ -303,16 +318,17 @@ static bool match_op(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
     if (how & BROADCAST && op->cls != C_MOVE) id = before_broadcast(g, id);
     const Node *n = snG_node(g, id);
     if (n->op != p->op || n->nin != p->nin) return false;
-    if (!root && op->flags & F_HEAVY && id < w->uses.n && w->uses.v[id] > 1) return false;
+    int shared = how & SHARED || (!root && is_shared(w, id)) ? SHARED : 0;
+    if (shared && is_heavy(g, id)) return false;
     for (unsigned k = 0; k < op->nattr; k++) {
         if (!p->attr[k].kind) continue;
         AttrVal v = plain_attr(g, id, k);
         if (p->attr[k].kind == 1 ? !equal_attr(&p->attr[k].v, &v) : !bind_slot(m, p->attr[k].slot, &v)) return false;
     }
     Match saved = *m;
-    if (how & STRAIGHT && match_operands(w, p, id, m, false)) return true;
+    if (how & STRAIGHT && match_operands(w, p, id, m, shared, false)) return true;
     *m = saved;
-    return how & SWAPPED && op->flags & F_COMM && match_operands(w, p, id, m, true);
+    return how & SWAPPED && op->flags & F_COMM && match_operands(w, p, id, m, shared, true);
 }
 
 static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
@@ -383,6 +399,11 @@ static bool is_adjacent(const Graph *g, const Arg *a) {     /* a ends on axis k 
     int64_t k = a[1].v.i[0];
     return a[3].v.i[0] - a[2].v.i[0] == t->dim[k < 0 ? k + t->rank : k];
 }
+static bool is_rows(const Graph *g, const Arg *a) {         /* a matrix with a row for each element of b */
+    const Type *t = snG_type(g, a[0].node);
+    return t->rank == 2 && t->dim[0] == snG_count(snG_type(g, a[1].node));
+}
+static bool is_bool(const Graph *g, const Arg *a) { return snG_type(g, a[0].node)->dtype == SN_BOOL; }
 static bool is_wider(const Graph *g, const Arg *a) {        /* every value of x is one of dtype $t */
     Dtype from = snG_type(g, a[0].node)->dtype, to = (Dtype)a[1].v.i[0];
     return from == to || (to == SN_F32 && (from == SN_BF16 || from == SN_F16 || from == SN_BOOL));
@@ -395,6 +416,8 @@ static const struct { const char *name; int nargs; bool (*holds)(const Graph *, 
     { "exact", 2, is_exact, "exact($a, $b): the product is exact in f32" },
     { "swaps", 1, is_swap, "swaps($p): permutation of the last two axes" },
     { "adjacent", 4, is_adjacent, "adjacent(a, $k, $lo, $hi): hi - lo is a's extent on axis k" },
+    { "rows", 2, is_rows, "rows(x, t): x is a matrix with a row for each element of t" },
+    { "bool", 1, is_bool, "bool(a): of dtype bool" },
     { "wider", 2, is_wider, "wider(x, $t): dtype t holds every value of x" },
 };
 
@@ -537,7 +560,21 @@ static void note_uses(Rewriter *w, NodeId id, uint32_t uses) {
     w->uses.v[id] += uses;
 }
 
-static Graph *sweep(const Graph *old, bool recognise) {
+/* Is the rule one of a fusion that is left out? */
+static bool left_out(const sn_ctx *c, Sym name, unsigned without) {
+    static const char *const names[] = {
+#define F(name, doc) #name,
+        FUSIONS(F)
+#undef F
+    };
+    const char *s = snU_str(c, name);
+    size_t n = strcspn(s, ".");
+    for (unsigned i = 0; i < NFUSIONS; i++)
+        if (s[n] && without >> i & 1 && strlen(names[i]) == n && !memcmp(names[i], s, n)) return true;
+    return false;
+}
+
+static Graph *sweep(const Graph *old, bool recognise, unsigned without) {
     sn_ctx *c = old->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
     Rewriter w = { .r = snG_rebuild(old), .recognise = recognise };
@@ -545,7 +582,7 @@ static Graph *sweep(const Graph *old, bool recognise) {
     w.by_op = snU_alloc(w.g->arena, sizeof *w.by_op * snG_num_ops(c));
     for (uint32_t i = 0; c->rules && i < c->rules->rules.n; i++) {
         Rule *rule = &c->rules->rules.v[i];
-        if (recognise == !strncmp(snU_str(c, rule->name), "canon.", 6)) continue;
+        if (recognise == !strncmp(snU_str(c, rule->name), "canon.", 6) || left_out(c, rule->name, without)) continue;
         Compiled *k = compile(c, rule);
         PUSH(w.g->arena, w.by_op[k->root->op], k);
     }
@@ -573,10 +610,6 @@ static void load_builtin(sn_ctx *c) {
     c->rules->builtin_loaded = true;
 }
 
-static Graph *rewrite(const Graph *old, bool recognise) {
-    load_builtin(old->ctx);
-    return sweep(old, recognise);
-}
 
 void snP_rule_stats(const sn_ctx *c, StrBuf *b) {
     for (uint32_t i = 0; c->rules && i < c->rules->rules.n; i++) {
@@ -586,7 +619,8 @@ void snP_rule_stats(const sn_ctx *c, StrBuf *b) {
 }
 
 static Graph *rewrite_with_stats(const Graph *g, const PassOptions *opt, bool recognise) {
-    Graph *out = rewrite(g, recognise);
+    load_builtin(g->ctx);
+    Graph *out = sweep(g, recognise, snP_without(g->ctx, opt->fuse));
     if (opt->stats) {
         StrBuf b = {0};
         snP_rule_stats(g->ctx, &b);

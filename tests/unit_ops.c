@@ -62,6 +62,7 @@ static const Case cases[] = {
     { "x[3, 5, 7] x[3, 7, 4] k8[]", "matmul_some(a, b, c, over=1)", "F" }, { "x[40, 1] x[1, 24] k2[]", "matmul_some(a, b, c, over=1)", "F" },
     { "x[100, 24] x[24, 32] k101[] x[1, 32]", "sigmoid(matmul_some(a, b, c) + expand(d, [100, 32])) * 2.0", "F" },
     { "x[900, 40] x[900, 64] k901[] x[40, 64]", "d + matmul_some(a, b, c, ta=1, over=1)", "f" },
+    { "x[700, 30] x[700, 57] k700[]", "matmul_some(select(iota([700, 1], 0) < c, a, nan), b, c, ta=1, over=1)", "f" },
     { "x[2, 50, 24] x[24, 32] k101[]", "permute(reshape(matmul_some(reshape(a, [100, 24]), b, c), [2, 50, 32]), [0, 2, 1])", "f" },
     /* gather and scatter */
     { "x[9, 5] k9[4, 3]", "gather(a, b)", "FIB" }, { "x[33, 64] k33[50]", "gather(a, b)", "F" }, { "x[17] k17[40]", "gather(a, b)", "F" },
