@@ -43,8 +43,11 @@ static Dom group_dom(const Graph *g, const Group *grp, Shape *shape)
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
         Dom d = snP_node_dom(g, grp->nodes.v[i]), was = dom;
         Type t = { .rank = 0 };
-        if (snP_points(&d) != snP_points(&dom) || d.n > MAX_RANK || grp->nodes.n == 1) continue;
+        int64_t cols = dom.n ? dom.ext[dom.n - 1] : 1;
+        bool stat = shape->whole && snP_points(&d) * cols == snP_points(&dom);     /* a value per row */
+        if ((snP_points(&d) != snP_points(&dom) && !stat) || d.n + stat > MAX_RANK || grp->nodes.n == 1) continue;
         for (int k = 0; k < d.n; k++) t.dim[t.rank++] = d.ext[k];
+        if (stat && cols > 1) t.dim[t.rank++] = cols;
         if (!snP_refine(&dom, &t)) dom = was;
     }
     return dom;

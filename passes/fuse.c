@@ -294,10 +294,12 @@ static void merge(Fuse *f, int into, int from) {
     b->up = into;
 }
 
-static bool refine_dom(Dom *a, const Dom *b) {
+/* Cuts a where b does; cols > 1: b has one point for each row of so many of a's. */
+static bool refine_dom(Dom *a, const Dom *b, int64_t cols) {
     Type t = { .rank = 0 };
-    if (b->n > MAX_RANK) return false;
+    if (b->n + (cols > 1) > MAX_RANK) return false;
     for (int i = 0; i < b->n; i++) t.dim[t.rank++] = b->ext[i];
+    if (cols > 1) t.dim[t.rank++] = cols;
     return snP_refine(a, &t);
 }
 
@@ -335,12 +337,12 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     if (A->kind == G_CONCAT || B->kind == G_CONCAT || A->solo || B->solo) return false;
     if (A->kind == G_GEMM && B->kind == G_GEMM) return false;
     if (gemm && (A->red || B->red || A->col || B->col)) return false;
-    if (how == STATS) return true;
+    if (how == STATS) return refine_dom(&m->dom, &B->dom, A->cols) && ends_with(&m->dom, A->cols);
     if (A->red && B->red && A->cols != B->cols) return false;
     if ((A->red || B->red) && (A->col || B->col)) return false;
     if (A->col && B->col && memcmp(A->axis, B->axis, sizeof A->axis)) return false;
     Dom d = A->dom;
-    if (!refine_dom(&d, &B->dom)) return false;
+    if (!refine_dom(&d, &B->dom, 1)) return false;
     m->dom = d;
     if (gemm) m->kind = G_GEMM, m->dom = A->kind == G_GEMM ? A->dom : B->dom;
     m->red = A->red || B->red;

@@ -77,6 +77,18 @@ static const Case cases[] = {
     { "m[9, 40] x[9, 40]", "softmax(select(a, b, -inf))", "F" }, { "x[3, 1000]", "softmax(a * 30)", "F" },
     { "x[4, 9]", "softmax(select(a > 100, a, -inf))", "F" }, { "x[7, 33]", "logsumexp(a)", "F" }, { "x[4, 9, 5]", "logsumexp(a, axis=1)", "f" },
     { "x[9, 65] k65[9]", "xent(a, b)", "F" }, { "x[2, 7, 257] k257[2, 7]", "xent(a * 5, b)", "F" },
+    { "x[9, 65] k65[9]", "xent(a, b, smoothing=0.1, z=0.001)", "F" },
+    { "x[37, 24] x[24, 65] k65[37] f[37]", "output y = linear_xent(a, b, c, true)\noutput dx = linear_xent_dx(a, b, c, true, cast(d, dtypeof(a)))\noutput dw = linear_xent_dw(a, b, c, true, cast(d, dtypeof(a)))", "F" },
+    { "x[37, 24] x[65, 24] k65[37] f[37]", "output y = linear_xent(a, b, c, true, tb=1, chunk=16)\noutput dx = linear_xent_dx(a, b, c, true, cast(d, dtypeof(a)), tb=1, chunk=16)\n"
+                                           "output dw = linear_xent_dw(a, b, c, true, cast(d, dtypeof(a)), tb=1, chunk=16)", "f" },
+    { "x[300, 64] x[64, 257] k257[300] f[300] m[300]", "output y = linear_xent(a, b, c, e, chunk=100)\noutput dx = linear_xent_dx(a, b, c, e, d, chunk=100)\n"
+                                                       "output dw = linear_xent_dw(a, b, c, e, d, chunk=100)", "f" },
+    { "x[300, 64] x[257, 64] k257[20, 15] f[20, 15] m[20, 15]", "output y = linear_xent(a, b, c, e, tb=1, smoothing=0.1, z=0.001, chunk=128)\n"
+        "output dx = linear_xent_dx(a, b, c, e, d, tb=1, smoothing=0.1, z=0.001, chunk=128)\noutput dw = linear_xent_dw(a, b, c, e, d, tb=1, smoothing=0.1, z=0.001, chunk=128)", "f" },
+    { "x[70, 32] x[32, 33] k33[70] f[70]", "m = c < 0\noutput y = linear_xent(a, b, c, m, chunk=32)\noutput dx = linear_xent_dx(a, b, c, m, d, chunk=32)\n"
+                                           "output dw = linear_xent_dw(a, b, c, m, d, chunk=32)", "f" },
+    { "x[70, 32] x[32, 33] k33[70] f[70]", "m = c >= 0\noutput y = linear_xent(a, b, c, m, chunk=32)\noutput dx = linear_xent_dx(a, b, c, m, d, chunk=32)\n"
+                                           "output dw = linear_xent_dw(a, b, c, m, d, chunk=32)", "f" },
     { "x[7, 33]", "mean(a)", "F" }, { "x[7, 33]", "mean(a, axis=[0])", "f" }, { "x[5, 3, 17]", "mean(a, axis=[1])", "F" },
     { "x[7, 33] x[33]", "rmsnorm(a, b)", "F" }, { "x[2, 3, 192] x[192]", "rmsnorm(a, b, eps=0.001)", "F" },
     { "x[7, 33] x[33] x[33]", "layernorm(a, b, c)", "F" }, { "x[1, 768] x[768] x[768]", "layernorm(a, b, c)", "F" },
