@@ -518,6 +518,19 @@ static void absorb_view(Fuse *f, NodeId id) {
     merge(f, q, s);
 }
 
+/* A sum of products is added up by the last of them, which then reads what the others have stored. */
+static void merge_last_product(Fuse *f, Edge *e) {
+    const Read *last = NULL;
+    int products = 0;
+    for (uint32_t i = f->from[e->n]; i < f->from[e->n + 1]; i++) {
+        const Read *r = &f->reads.v[i];
+        if (r->any || f->set[r->p] < 0 || f->sets.v[root(f, f->set[r->p])].kind != G_GEMM) continue;
+        products++;
+        if (!last || r->p > last->p) last = r;
+    }
+    if (products > 1) try_merge(f, last->p, &f->dom[e->n], &last->e, e);
+}
+
 static void group_all(Fuse *f) {
     for (NodeId id = 1; id < f->g->nodes.n; id++) {
         if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
@@ -535,6 +548,7 @@ static void group_all(Fuse *f) {
             else absorb_parts(f, id);
         } else {
             for_reads(f, id, note_apart, &e);
+            merge_last_product(f, &e);
             for_reads(f, id, try_merge, &e);
         }
     }
@@ -646,6 +660,15 @@ static void number(Fuse *f, Graph *out) {
         out->nodes.v[i].group = f->set[i] >= 0 ? (uint32_t)id[root(f, f->set[i])] : 0;
         out->nodes.v[i].flags = f->rows.kind[i] ? N_PLACED : 0;
     }
+}
+
+/* Renumbers the groups in the order in which they are to run. */
+static void put_in_order(Graph *g, Arena *a) {
+    Groups groups = snP_groups(g, a);
+    uint32_t *when = NEWN(a, uint32_t, groups.group.n + 1);
+    snP_order(g, &groups, a, when);
+    for (NodeId i = 1; i < g->nodes.n; i++)
+        if (g->nodes.v[i].group) g->nodes.v[i].group = 1 + when[g->nodes.v[i].group - 1];
 }
 
 static void count_users(Fuse *f) {
@@ -788,6 +811,7 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     group_all(&f);
     if (!(f.without & FUSE_again)) compute_again(&f);
     number(&f, g);
+    put_in_order(g, &f.a);
     snU_free_arena(&f.a);
     return g;
 }
@@ -827,15 +851,17 @@ static void add_parts(const Graph *g, Group *grp, const uint8_t *memory, Arena *
     }
 }
 
-static bool own_element(const Graph *g, NodeId id) {
+/* Does the node read its operands at the elements that its program has to itself? */
+static bool own_elements(const Graph *g, NodeId id) {
     OpClass c = snG_op(g->ctx, snG_node(g, id)->op)->cls;
-    return c == C_EWISE || c == C_GEN;
+    return c == C_EWISE || c == C_GEN || c == C_REDUCE;
 }
 
-/* Nothing in the group looks at other elements than its own, but for a matmul, which is done before its epilogue begins. */
+/* What the group reads at one element only it has read before it writes that element: elementwise work, reductions of rows and
+   columns that a program has to itself, and what follows a product. */
 static bool is_plain(const Graph *g, const Group *grp) {
     for (uint32_t i = 0; i < grp->nodes.n; i++)
-        if (!own_element(g, grp->nodes.v[i]) && snG_node(g, grp->nodes.v[i])->op != OP_matmul) return false;
+        if (!own_elements(g, grp->nodes.v[i]) && snG_op(g->ctx, snG_node(g, grp->nodes.v[i])->op)->cls != C_CONTRACT) return false;
     return true;
 }
 
@@ -870,7 +896,7 @@ Groups snP_groups(const Graph *g, Arena *a) {
         for (uint32_t k = 0; k < grp->nodes.n; k++) {
             NodeId bad;
             w.node = grp->nodes.v[k];
-            w.plain = plain && own_element(g, w.node);
+            w.plain = plain && own_elements(g, w.node);
             walk_operands(&f, w.node, input_edge, &w, &bad, NULL);
         }
         if (snG_node(g, grp->anchor)->flags & N_PLACED) add_parts(g, grp, f.memory, a);

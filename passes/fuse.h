@@ -53,6 +53,9 @@ NodeId snP_update_base(const Graph *g, NodeId value, int64_t *at);
 Layout *snP_layout(Arena *a);
 Sym snP_layout_find(const Layout *l, Sym name, int64_t *at);   /* the first weight or state of the run that `name` lies in */
 
+/* order.c: when each group runs, so that little memory is live; needs an order in which they can. */
+void snP_order(const Graph *g, const Groups *groups, Arena *a, uint32_t *when);
+
 /* -- plan.c: where every materialised value lives ------------------------------------------------- */
 typedef enum { P_NONE, P_ARENA, P_INPUT, P_STORAGE } PlaceKind;
 typedef struct Place { uint8_t kind; int64_t offset, bytes; NodeId leaf; } Place;   /* STORAGE, INPUT: leaf node */
