@@ -15,6 +15,7 @@ typedef struct BuildOptions {
     const char *target;              /* "host" */
     bool train;                      /* make the train graph's backward and optimizer (train, accum, apply) */
     const char *fuse;                /* as PassOptions.fuse */
+    const char *autocast, *recompute;/* as PassOptions; NULL = neither */
     const char *sched;               /* overrides, may be NULL */
     int threads;                     /* of the compiler; 0 = all cores */
     bool verbose;                    /* one line per kernel on stderr */

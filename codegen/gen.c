@@ -194,10 +194,9 @@ static TVal ewise_tile(Gen *c, NodeId id, const Lin *at)
     const Node *n = snG_node(c->g, id);
     const OpInfo *op = snG_op(c->g->ctx, n->op);
     TVal x[4] = { 0 };
-    unsigned nin = n->op == OP_fence ? 1 : n->nin;
-    for (unsigned i = 0; i < nin; i++) x[i] = gen(c, snG_in(c->g, id, i), at);
+    for (unsigned i = 0; i < n->nin; i++) x[i] = gen(c, snG_in(c->g, id, i), at);
     if (!c->t) return 0;
-    Dtype from = (Dtype)snG_type(c->g, snG_in(c->g, id, nin > 1 ? nin - 1 : 0))->dtype;
+    Dtype from = (Dtype)snG_type(c->g, snG_in(c->g, id, n->nin > 1 ? n->nin - 1 : 0))->dtype;
     return snT_scalar(c->t, op->scalar, from, (Dtype)snG_type(c->g, id)->dtype, x);
 }
 

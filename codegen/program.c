@@ -260,7 +260,7 @@ static void finish_graph(GraphBuild *gb) {
 
 /* Passes `order`, fuse, plan, kernels, launches: one graph of the program under the name `name`. */
 static void build_graph(Build *b, const Graph *source, const char *name, const char *order) {
-    PassOptions po = { .fuse = b->opt->fuse };
+    PassOptions po = { .fuse = b->opt->fuse, .autocast = b->opt->autocast, .recompute = b->opt->recompute };
     FuseOptions fo = { snP_without(b->c, b->opt->fuse), b->layout };
     double t0 = snU_now();
     b->live[0] = snP_run(b->c, source, &po, order);

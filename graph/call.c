@@ -237,7 +237,7 @@ static Val call_op(Args *a, unsigned id) {
     if (id == OP_const) return node_val(snG_const(e->g, snG_here(e), (Dtype)k.attrs.v[1].i[0], k.attrs.v[0].f));
     if (id == OP_matmul)
         return node_val(snG_matmul(e->g, snG_here(e), want_node(a, &k.in[0]), want_node(a, &k.in[1]),
-                                   k.attrs.v[0].i[0] != 0, k.attrs.v[1].i[0] != 0));
+                                   k.attrs.v[0].i[0] != 0, k.attrs.v[1].i[0] != 0, (Dtype)k.attrs.v[2].i[0]));
     snG_operands(e, id, k.in, k.nin, in);
     if (op->cls == C_EWISE && !op->nattr) return node_val(snG_ewise(e->g, snG_here(e), id, in, k.nin));
     NodeId out = snG_add(e->g, snG_here(e), id, in, k.nin, op->nattr ? &k.attrs : NULL);

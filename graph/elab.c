@@ -315,7 +315,7 @@ static Val parse_unary(Elab *e);
 
 static Val matmul(Elab *e, const Val *a, const Val *b) {
     if (a->kind != V_NODE || b->kind != V_NODE) no_operator(e, "matrix product", a, b);
-    return node_val(snG_matmul(e->g, snG_here(e), a->node, b->node, false, false));
+    return node_val(snG_matmul(e->g, snG_here(e), a->node, b->node, false, false, 0));
 }
 
 static Val binary(Elab *e, int kind, const Val *a, const Val *b) {

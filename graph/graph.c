@@ -305,20 +305,21 @@ NodeId snG_ewise(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin)
     return snG_add(g, at, op, x, nin, NULL);
 }
 
-static NodeId plain_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb)
+static NodeId plain_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb, Dtype to)
 {
     Attrs t = { 0 };
     t.v[0] = (AttrVal){ .kind = A_INT, .i = { ta } };
     t.v[1] = (AttrVal){ .kind = A_INT, .i = { tb } };
+    t.v[2] = (AttrVal){ .kind = A_DTYPE, .i = { to } };
     return snG_add(g, at, OP_matmul, (NodeId[]){ a, b }, 2, &t);
 }
 
 /* [.., M, K] @ [K, N]: the leading axes are rows like any other, so that gradients are two-dimensional too. */
-static NodeId flat_matmul(Graph *g, Here at, NodeId a, NodeId b, bool tb)
+static NodeId flat_matmul(Graph *g, Here at, NodeId a, NodeId b, bool tb, Dtype to)
 {
     Type x = *snG_type(g, a), flat = { .rank = 2, .dim = { 1, x.dim[x.rank - 1] } };
     for (int i = 0; i < x.rank - 1; i++) flat.dim[0] *= x.dim[i];
-    NodeId y = plain_matmul(g, at, move_to(g, at, OP_reshape, a, &flat), b, false, tb);
+    NodeId y = plain_matmul(g, at, move_to(g, at, OP_reshape, a, &flat), b, false, tb, to);
     const Type *p = snG_type(g, y);
     x.dim[x.rank - 1] = p->dim[1], x.name[x.rank - 1] = p->name[1];
     NodeId r = move_to(g, at, OP_reshape, y, &x);
@@ -326,13 +327,13 @@ static NodeId flat_matmul(Graph *g, Here at, NodeId a, NodeId b, bool tb)
     return r;
 }
 
-NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb)
+NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb, Dtype to)
 {
     const Type *x = snG_type(g, a), *y = snG_type(g, b);
     if (x->rank < 2 || y->rank < 2)
         snU_fail(g->ctx, SN_SHAPE, at.loc, "matmul: operands are %s and %s; each needs at least two axes", snG_shape_text(g->ctx, x), snG_shape_text(g->ctx, y));
-    if (x->rank == 2 && y->rank == 2) return plain_matmul(g, at, a, b, ta, tb);
-    if (y->rank == 2 && !ta) return flat_matmul(g, at, a, b, tb);
+    if (x->rank == 2 && y->rank == 2) return plain_matmul(g, at, a, b, ta, tb, to);
+    if (y->rank == 2 && !ta) return flat_matmul(g, at, a, b, tb, to);
     int rank = x->rank > y->rank ? x->rank : y->rank;
     Type tx = { .rank = (uint8_t)rank }, ty = tx;
     for (int i = 0; i < rank; i++) {
@@ -342,7 +343,7 @@ NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb)
         if (i < rank - 2) tx.name[i] = p >= 0 && x->dim[p] == d ? x->name[p] : 0, ty.name[i] = q >= 0 && y->dim[q] == d ? y->name[q] : 0;
     }
     NodeId u = snG_broadcast_to(g, at, a, &tx);
-    return plain_matmul(g, at, u, snG_broadcast_to(g, at, b, &ty), ta, tb);
+    return plain_matmul(g, at, u, snG_broadcast_to(g, at, b, &ty), ta, tb, to);
 }
 
 /* -- Liveness and size ------------------------------------------------------------------------------------------------ */

@@ -179,7 +179,8 @@ void snG_rename(Graph *g, NodeId id, Sym name);                           /* giv
    explicit (reshape + expand), scalars lifted; integer and float mixes are an error. */
 NodeId snG_broadcast_to(Graph *g, Here at, NodeId x, const Type *shape_of);
 NodeId snG_ewise(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin);  /* broadcasts, then snG_add */
-NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb);   /* flattens [.., K] @ [K, N], broadcasts batches */
+/* Flattens [.., K] @ [K, N], broadcasts batches; to: dtype of the result, 0 = the operands'. */
+NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb, Dtype to);
 
 /* Rebuild: the skeleton of every pass. map[] takes old ids to new ones; copies names, paths, locations. */
 typedef struct Rebuild { const Graph *old; Graph *g; NodeId *map; } Rebuild;
@@ -223,7 +224,7 @@ const char *snG_node_name(const Graph *g, NodeId id);                      /* th
 bool snG_equal(const Graph *a, const Graph *b);                            /* same printed text */
 
 /* Rewrite rules as the parser stores them: `rule NAME: lhs => rhs [if cond]`, texts as written (newlines become
-   spaces); passes/rewrite.c compiles each once. Names "canon.*" belong to the pass canon, all others to recognise. */
+   spaces); passes/rewrite.c compiles each once. Names "canon.*" and "autocast.*" belong to those passes, all others to recognise. */
 typedef struct Rule { Sym name; const char *lhs, *rhs, *cond; Loc loc; void *compiled; } Rule;   /* cond: NULL = none */
 typedef struct RuleSet { VEC(Rule) rules; bool builtin_loaded; void *bodies; } RuleSet;           /* ctx->rules; NULL = no rules yet; bodies: recognise.c's */
 

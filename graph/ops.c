@@ -59,7 +59,7 @@ static void parse_attr(sn_ctx *c, OpInfo *op, char *w)
     d->kind = op->attr_kind[k];
     if (d->kind == A_INT) d->i[0] = strtoll(eq + 1, NULL, 10);
     else if (d->kind == A_FLOAT) d->f = strtod(eq + 1, NULL);
-}
+}                                                              /* t: 0, as the op says */
 
 static void parse_attrs(sn_ctx *c, OpInfo *op, const char *text)
 {
@@ -443,7 +443,11 @@ static void infer_matmul(Infer *x)
     int64_t ka = a->dim[ta ? r - 2 : r - 1], kb = b->dim[tb ? r - 1 : r - 2];
     if (ka != kb) FAIL(x, SN_SHAPE, "%s: %s%s times %s%s: inner sizes %lld and %lld", op, SHAPE(x, a), ta ? " transposed" : "", SHAPE(x, b),
                        tb ? " transposed" : "", (long long)ka, (long long)kb);
+    AttrVal *to = &x->a->v[x->op->nattr - 1];
+    if (to->i[0] && !snG_is_float((Dtype)to->i[0])) FAIL(x, SN_TYPE, "%s: the result is %s; it must be a float", op, snG_dtype_name((Dtype)to->i[0]));
+    if (to->i[0] == a->dtype) to->i[0] = 0;                    /* one spelling */
     x->out = *a;
+    x->out.dtype = (uint8_t)(to->i[0] ? to->i[0] : a->dtype);
     x->out.dim[r - 2] = a->dim[ta ? r - 1 : r - 2], x->out.name[r - 2] = a->name[ta ? r - 1 : r - 2];
     x->out.dim[r - 1] = b->dim[tb ? r - 2 : r - 1], x->out.name[r - 1] = b->name[tb ? r - 2 : r - 1];
 }
@@ -496,7 +500,8 @@ static void resolve_attrs(Infer *x)
         }
         if (x->op->attr_kind[i] == A_LIST && v->kind == A_INT) v->kind = A_LIST, v->n = 1;
         if (x->op->attr_kind[i] == A_FLOAT && v->kind == A_INT) { double f = (double)v->i[0]; *v = (AttrVal){ .kind = A_FLOAT, .f = f }; }
-        if (v->kind == A_DTYPE && (v->i[0] < SN_F32 || v->i[0] >= SN_NDTYPES)) FAIL(x, SN_TYPE, "%s: attribute %s is no dtype", x->op->cname, name);
+        bool unset = v->kind == A_DTYPE && x->op->attr_has_default[i] && !v->i[0];
+        if (v->kind == A_DTYPE && !unset && (v->i[0] < SN_F32 || v->i[0] >= SN_NDTYPES)) FAIL(x, SN_TYPE, "%s: attribute %s is no dtype", x->op->cname, name);
         if (v->kind != x->op->attr_kind[i]) FAIL(x, SN_TYPE, "%s: attribute %s has the wrong kind", x->op->cname, name);
     }
 }

@@ -343,7 +343,7 @@ sn_val sn_concat(Graph *g, sn_val a, sn_val b, int axis) {
 }
 
 sn_val sn_matmul(Graph *g, sn_val a, sn_val b, bool ta, bool tb) {
-    BUILD(g, snG_matmul(g, here(g), use(g, a), use(g, b), ta, tb));
+    BUILD(g, snG_matmul(g, here(g), use(g, a), use(g, b), ta, tb, 0));
 }
 
 static NodeId expand(Graph *g, sn_val x, sn_shape s) {

@@ -38,7 +38,7 @@ typedef struct Set {                 /* one group while it grows; set.up chains 
     VEC(NodeId) apart;               /* read at another element than the one computed: never in the same kernel */
 } Set;
 
-typedef struct Read { NodeId p; bool any; Lin e; } Read;   /* any: at elements that an index picks */
+typedef struct Read { NodeId p; bool any, order; Lin e; } Read;   /* any: at elements that an index picks; order: not read, only waited for */
 
 typedef struct Fuse {
     const Graph *g;
@@ -63,7 +63,7 @@ typedef struct Fuse {
 
 bool snP_is_view(const Graph *g, NodeId id) {
     unsigned op = snG_node(g, id)->op;
-    return op == OP_reshape || op == OP_permute || op == OP_expand || op == OP_slice;
+    return op == OP_reshape || op == OP_permute || op == OP_expand || op == OP_slice || op == OP_fence;
 }
 
 static bool is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
@@ -86,7 +86,7 @@ static int root(Fuse *f, int s) {
 
 static bool transcendental(unsigned op) {
     return op == OP_exp || op == OP_log || op == OP_sin || op == OP_cos || op == OP_tanh || op == OP_erf ||
-           op == OP_pow || op == OP_sigmoid || op == OP_fence;
+           op == OP_pow || op == OP_sigmoid;
 }
 
 static void find_cheap(Fuse *f) {
@@ -112,6 +112,16 @@ static int norm_axis(const Graph *g, NodeId id, unsigned attr) {
 /* A stored value p, read at element number e of it; e NULL: at elements that an index picks. */
 typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
 
+static void record(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
+
+/* A fence is a view whose readers wait for its second operand. */
+static void wait_for(Fuse *f, NodeId view) {
+    if (snG_node(f->g, view)->op != OP_fence) return;
+    NodeId after = snG_in(f->g, view, 1);
+    while (is_virtual(f, after) && snP_is_view(f->g, after)) after = snG_in(f->g, after, 0);
+    if (!is_virtual(f, after)) PUSH(&f->a, f->reads, ((Read){ .p = after, .order = true }));
+}
+
 /* Calls fn for every stored value that `id`, read at coordinates at[], comes from; false where a view is not affine, and then
    *bad is that view. */
 static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, void *user, NodeId *bad) {
@@ -126,6 +136,7 @@ static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, v
     if (snP_is_view(g, id)) {
         NodeId x = snG_in(g, id, 0);
         Lin to[MAX_RANK];
+        if (fn == record) wait_for(f, id);
         if (snG_node(g, id)->op == OP_reshape && !is_virtual(f, x)) {    /* what is in memory is one row of elements */
             if (fn) e = snP_linear(t, at), fn(f, x, dom, &e, user);
             return true;
@@ -188,6 +199,7 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     if (snP_is_view(g, id)) {
         NodeId x = snG_in(g, id, 0);
         Lin e = snP_linear(snG_type(g, id), at);
+        if (fn == record) wait_for(f, id);
         if (n->op == OP_reshape && !is_virtual(f, x)) {
             if (fn) fn(f, x, &dom, &e, user);
             return true;
@@ -241,7 +253,10 @@ static void record_reads(Fuse *f) {
 }
 
 static void for_reads(Fuse *f, NodeId id, EdgeFn fn, void *user) {
-    for (uint32_t i = f->from[id]; i < f->from[id + 1]; i++) fn(f, f->reads.v[i].p, &f->dom[id], f->reads.v[i].any ? NULL : &f->reads.v[i].e, user);
+    for (uint32_t i = f->from[id]; i < f->from[id + 1]; i++) {
+        const Read *r = &f->reads.v[i];
+        if (!r->order) fn(f, r->p, &f->dom[id], r->any ? NULL : &r->e, user);
+    }
 }
 
 /* -- Merging --------------------------------------------------------------------------------------------- */
@@ -424,12 +439,14 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     merge(f, q, s);
 }
 
-static void add_dependency(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *user) {
-    (void)dom, (void)at;
-    Edge *e = user;
-    if (f->set[p] < 0) return;
-    depend(f, root(f, e->set), root(f, f->set[p]));
-    f->sets.v[root(f, e->set)].reads++;
+static void add_dependencies(Fuse *f, NodeId id) {
+    int s = root(f, f->set[id]);
+    for (uint32_t i = f->from[id]; i < f->from[id + 1]; i++) {
+        NodeId p = f->reads.v[i].p;
+        if (f->set[p] < 0) continue;
+        depend(f, s, root(f, f->set[p]));
+        f->sets.v[s].reads += !f->reads.v[i].order;
+    }
 }
 
 /* The set a node starts as. */
@@ -536,7 +553,7 @@ static void group_all(Fuse *f) {
         if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
         new_set(f, id);
         Edge e = { id, f->set[id] };
-        for_reads(f, id, add_dependency, &e);
+        add_dependencies(f, id);
         if (place_row(f, id)) {
             f->sets.v[f->set[id]].kind = G_PLACE, f->sets.v[f->set[id]].solo = true;
             continue;
@@ -682,7 +699,7 @@ static void count_users(Fuse *f) {
         }
 #define USE(p, by) (pass ? (void)(f->user[f->uses[p] + at[p]++] = (by)) : (void)f->uses[(p) + 1]++)
         for (NodeId i = 1; i < g->nodes.n; i++)
-            for (unsigned k = 0; k < snG_node(g, i)->nin; k++) USE(snG_in(g, i, k), i);
+            for (unsigned k = 0; k < (snG_node(g, i)->op == OP_fence ? 1 : snG_node(g, i)->nin); k++) USE(snG_in(g, i, k), i);
         for (uint32_t i = 0; i < g->outputs.n; i++) USE(g->outputs.v[i].node, 0u);
         for (uint32_t i = 0; i < g->updates.n; i++) USE(update_base(g, g->updates.v[i].value), 0u);
 #undef USE

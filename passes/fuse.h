@@ -33,7 +33,7 @@ typedef struct FuseOptions {
    a node of its own, and one that is a view is stored (an update that is a slice of a computed value is not: place.c). */
 Graph *snP_fuse(const Graph *g, const FuseOptions *o);
 Groups snP_groups(const Graph *g, Arena *a);             /* reads node.group and N_PLACED */
-bool snP_is_view(const Graph *g, NodeId id);             /* reshape, permute, expand, slice */
+bool snP_is_view(const Graph *g, NodeId id);             /* reshape, permute, expand, slice, fence */
 
 /* -- place.c: values that lie inside others ------------------------------------------------------- */
 enum { ROW_VALUES = 1, ROW_STORAGE };

@@ -70,6 +70,9 @@ bool snP_through(const Graph *g, NodeId view, const Dom *dom, const Lin *at, Lin
     case OP_expand:
         for (int i = 0; i < x->rank; i++) to[i] = x->dim[i] == 1 ? snP_lin(0) : at[i];
         return true;
+    case OP_fence:
+        for (int i = 0; i < x->rank; i++) to[i] = at[i];
+        return true;
     case OP_slice: {
         int64_t axis = snG_attr_int(g, view, 0);
         if (axis < 0) axis += x->rank;
@@ -137,7 +140,7 @@ int64_t snP_points(const Dom *dom) {
 
 /* Through the reshapes on top of a value: beyond a permute or a slice the order of elements is another. */
 static void refine_reshapes(const Graph *g, NodeId id, Dom *dom) {
-    for (; snG_node(g, id)->op == OP_reshape; id = snG_in(g, id, 0)) {
+    for (; snG_node(g, id)->op == OP_reshape || snG_node(g, id)->op == OP_fence; id = snG_in(g, id, 0)) {
         Dom d = *dom;
         if (!snP_refine(&d, snG_type(g, snG_in(g, id, 0)))) return;
         *dom = d;

@@ -11,11 +11,14 @@ typedef struct PassOptions {
     const char *fuse;                /* which FUSIONS: "all" (default), "none", "rows,epilogue", "-columns" (all but) */
     const char *loss;                /* output to differentiate; default "loss" */
     bool grad_inputs;                /* grad: also d loss / d float inputs, as outputs grad.<input> (tests) */
+    const char *autocast;            /* "bf16", "f16": dtype of contractions' operands; NULL = as written */
+    const char *recompute;           /* "block", "full"; NULL or "none" = every value that the backward pass reads is kept */
     const char *keep;                /* expand: comma list of composites that a kernel family implements, left alone */
     bool stats;                      /* print hits per rule to stderr */
 } PassOptions;
 
-typedef Graph *(*PassFn)(const Graph *g, const PassOptions *opt);   /* opt is never NULL inside a pass */
+/* opt is never NULL inside a pass. A pass that has nothing to do may return g itself. */
+typedef Graph *(*PassFn)(const Graph *g, const PassOptions *opt);
 typedef struct Pass { const char *name; PassFn run; const char *doc; } Pass;
 
 #define PASSES(PASS)                                                                                     \
@@ -26,6 +29,8 @@ typedef struct Pass { const char *name; PassFn run; const char *doc; } Pass;
     PASS(accum,     snP_accum,     "loss graph -> forward, backward, gradients added to accum.<weight>") \
     PASS(apply,     snP_apply,     "loss graph -> AdamW from accum.<weight>, which it zeroes")           \
     PASS(expand,    snP_expand,    "composite ops replaced by their bodies")                             \
+    PASS(autocast,  snP_autocast,  "operands of contractions in bf16 or f16, sums and the rest in f32")  \
+    PASS(recompute, snP_recompute, "forward values computed again in the backward pass, not kept")       \
     PASS(split,     snP_split,     "long sums over leading axes in two stages of fixed order")           \
     PASS(fuse,      snP_fuse_pass, "groups: what becomes one kernel")                                    \
     PASS(plan,      snP_plan_pass, "groups, and where each value lives in the arena")
@@ -68,10 +73,11 @@ void snP_list_fusions(StrBuf *b);                           /* "all, none, rows,
 
 /* -- pipeline.c ------------------------------------------------------------------------------------------- */
 
-/* The orders. The optimizer comes last: its nodes, most of a training graph, are written in canonical form. ACCUM and APPLY
-   replace `optim` when gradients are accumulated over micro-steps. */
-#define SNP_ORDER_INFER "canon,recognise,expand,canon,split"
-#define SNP_ORDER_GRAD  "canon,recognise,grad,canon,expand,canon"
+/* The orders. `autocast` and `recompute` leave a graph alone unless PassOptions asks for them. The optimizer comes last: its
+   nodes, most of a training graph, are written in canonical form. ACCUM and APPLY replace `optim` when gradients are
+   accumulated over micro-steps. */
+#define SNP_ORDER_INFER "canon,recognise,expand,canon,autocast,split"
+#define SNP_ORDER_GRAD  "canon,recognise,grad,canon,expand,canon,autocast,recompute"
 #define SNP_ORDER_TRAIN SNP_ORDER_GRAD ",optim,split"
 #define SNP_ORDER_ACCUM SNP_ORDER_GRAD ",accum,split"
 #define SNP_ORDER_APPLY SNP_ORDER_GRAD ",apply,split"
@@ -102,6 +108,9 @@ Graph *snP_inline(const Graph *g, WantFn want, const void *user);
 /* Differentiates inside g: gradients of the scalar `loss` (seeded with `seed`, 0 = 1.0) into d[leaf index], one per g->leaves
    entry, 0 where the loss does not depend on it; only leaves with want[leaf index] are asked for (grad.c). */
 void snP_backward(Graph *g, NodeId loss, NodeId seed, const bool *want, NodeId *d);
+
+/* One sweep of a set of rules: "canon", "recognise", "autocast" (rewrite.c). */
+Graph *snP_rewrite(const Graph *g, const PassOptions *opt, const char *set);
 
 void snP_rule_stats(const sn_ctx *c, StrBuf *b);            /* "hits  name" per rule (rewrite.c) */
 

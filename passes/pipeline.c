@@ -148,7 +148,7 @@ Graph *snP_run(sn_ctx *c, const Graph *g, const PassOptions *opt, const char *li
         const Pass *pass = snP_find(p, n);
         if (!pass) snU_fail(c, SN_USAGE, 0, "no pass is called %.*s; `sinter print --passes` lists them", (int)n, p);
         Graph *next = run_one(pass, now, opt, step);
-        if (now != g) snG_free((Graph *)now);
+        if (now != g && now != next) snG_free((Graph *)now);
         now = next;
         p += n + (p[n] == ',');
     }

@@ -409,6 +409,11 @@ static bool is_wider(const Graph *g, const Arg *a) {        /* every value of x 
     return from == to || (to == SN_F32 && (from == SN_BF16 || from == SN_F16 || from == SN_BOOL));
 }
 
+static bool is_narrower(const Graph *g, const Arg *a) {     /* $t has half the size of x's dtype or less, both floats */
+    Dtype from = snG_type(g, a[0].node)->dtype, to = (Dtype)a[1].v.i[0];
+    return snG_is_float(from) && snG_is_float(to) && snG_dtype_size(to) < snG_dtype_size(from);
+}
+
 static const struct { const char *name; int nargs; bool (*holds)(const Graph *, const Arg *); const char *doc; } CONDITIONS[] = {
     { "same", 2, is_same, "same(a, b): equal shapes" },
     { "float", 1, is_float, "float(a): a float dtype" },
@@ -418,6 +423,7 @@ static const struct { const char *name; int nargs; bool (*holds)(const Graph *, 
     { "adjacent", 4, is_adjacent, "adjacent(a, $k, $lo, $hi): hi - lo is a's extent on axis k" },
     { "rows", 2, is_rows, "rows(x, t): x is a matrix with a row for each element of t" },
     { "bool", 1, is_bool, "bool(a): of dtype bool" },
+    { "narrower", 2, is_narrower, "narrower(x, $t): float dtype t is smaller than x's" },
     { "wider", 2, is_wider, "wider(x, $t): dtype t holds every value of x" },
 };
 
@@ -574,15 +580,26 @@ static bool left_out(const sn_ctx *c, Sym name, unsigned without) {
     return false;
 }
 
-static Graph *sweep(const Graph *old, bool recognise, unsigned without) {
+/* A rule's set is the pass that its name starts with; all others are recognise's. */
+static bool in_set(const char *name, const char *set) {
+    static const char *const SETS[] = { "canon", "autocast" };
+    const char *mine = "recognise";
+    for (size_t i = 0; i < sizeof SETS / sizeof *SETS; i++) {
+        size_t n = strlen(SETS[i]);
+        if (!strncmp(name, SETS[i], n) && name[n] == '.') mine = SETS[i];
+    }
+    return !strcmp(mine, set);
+}
+
+static Graph *sweep(const Graph *old, const char *set, unsigned without) {
     sn_ctx *c = old->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
-    Rewriter w = { .r = snG_rebuild(old), .recognise = recognise };
+    Rewriter w = { .r = snG_rebuild(old), .recognise = !strcmp(set, "recognise") };
     w.g = w.r.g;
     w.by_op = snU_alloc(w.g->arena, sizeof *w.by_op * snG_num_ops(c));
     for (uint32_t i = 0; c->rules && i < c->rules->rules.n; i++) {
         Rule *rule = &c->rules->rules.v[i];
-        if (recognise == !strncmp(snU_str(c, rule->name), "canon.", 6) || left_out(c, rule->name, without)) continue;
+        if (!in_set(snU_str(c, rule->name), set) || left_out(c, rule->name, without)) continue;
         Compiled *k = compile(c, rule);
         PUSH(w.g->arena, w.by_op[k->root->op], k);
     }
@@ -610,6 +627,10 @@ static void load_builtin(sn_ctx *c) {
     c->rules->builtin_loaded = true;
 }
 
+Graph *snP_rewrite(const Graph *old, const PassOptions *opt, const char *set) {
+    load_builtin(old->ctx);
+    return sweep(old, set, snP_without(old->ctx, opt->fuse));
+}
 
 void snP_rule_stats(const sn_ctx *c, StrBuf *b) {
     for (uint32_t i = 0; c->rules && i < c->rules->rules.n; i++) {
@@ -618,9 +639,8 @@ void snP_rule_stats(const sn_ctx *c, StrBuf *b) {
     }
 }
 
-static Graph *rewrite_with_stats(const Graph *g, const PassOptions *opt, bool recognise) {
-    load_builtin(g->ctx);
-    Graph *out = sweep(g, recognise, snP_without(g->ctx, opt->fuse));
+static Graph *rewrite_with_stats(const Graph *g, const PassOptions *opt, const char *set) {
+    Graph *out = snP_rewrite(g, opt, set);
     if (opt->stats) {
         StrBuf b = {0};
         snP_rule_stats(g->ctx, &b);
@@ -630,5 +650,5 @@ static Graph *rewrite_with_stats(const Graph *g, const PassOptions *opt, bool re
     return out;
 }
 
-Graph *snP_canon(const Graph *g, const PassOptions *opt) { return rewrite_with_stats(g, opt, false); }
-Graph *snP_recognise(const Graph *g, const PassOptions *opt) { return rewrite_with_stats(g, opt, true); }
+Graph *snP_canon(const Graph *g, const PassOptions *opt) { return rewrite_with_stats(g, opt, "canon"); }
+Graph *snP_recognise(const Graph *g, const PassOptions *opt) { return rewrite_with_stats(g, opt, "recognise"); }

@@ -8,6 +8,7 @@
 typedef struct BenchOptions {
     const char *file, *fuse, *shapes;
     StrList defines, sets;
+    PassOptions passes;
     int64_t threads, steps, top;
     bool json, compare;
 } BenchOptions;

@@ -5,6 +5,7 @@
 #ifndef SN_CMD_H
 #define SN_CMD_H
 #include "graph/graph.h"
+#include "passes/pass.h"
 #include "runtime/sn_rt.h"
 
 typedef struct Command Command;
@@ -29,6 +30,14 @@ int cmd_parse(const Command *self, int argc, char **argv, const Opt *opts, StrLi
 int cmd_usage(const Command *self, const char *fmt, ...) __attribute__((format(printf, 2, 3)));   /* one line, returns 2 */
 int cmd_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));                         /* one line, returns 1 */
 void list_add(StrList *l, const char *s);
+
+/* Options of the passes, in the commands that run them; cmd_pass_options checks their values: -1, or the exit status. */
+#define AUTOCAST_OPTION(po) \
+    { "autocast", 0, OPT_TEXT, &(po)->autocast, "bf16|f16", "dtype of the matrix products' operands; all else stays f32" }
+#define PASS_OPTIONS(po)                                                                                                             \
+    AUTOCAST_OPTION(po),                                                                                                             \
+    { "recompute", 0, OPT_TEXT, &(po)->recompute, "none|block|full", "what the backward pass computes again instead of keeping it" }
+int cmd_pass_options(const Command *self, const PassOptions *po);
 
 /* "name=value" lists. */
 typedef struct Setting { const char *name; double value; } Setting;

@@ -161,7 +161,7 @@ static void print_table(const StepBench *b) {
 }
 
 static int bench_step(StepBench *b, Settings *set) {
-    LabOptions lo = { .file = b->o->file, .fuse = b->fuse, .defines = &b->o->defines, .train = true, .profile = true, .seed = 1,
+    LabOptions lo = { .file = b->o->file, .fuse = b->fuse, .passes = b->o->passes, .defines = &b->o->defines, .train = true, .profile = true, .seed = 1,
                       .threads = (int)b->o->threads };
     sn_device_info d;
     int rc = lab_open(&b->lab, &lo);
@@ -214,6 +214,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         { "define", 'D', OPT_LIST, &o.defines, "K=V", "a param or dim of the file" },
         { "set", 0, OPT_LIST, &o.sets, "K=V", "a scalar input" },
         { "fuse", 0, OPT_TEXT, &o.fuse, "LIST", cmd_fuse_doc() },
+        PASS_OPTIONS(&o.passes),
         { "compare", 0, OPT_FLAG, &o.compare, "", "also unfused, and the ratio" },
         { "shapes", 0, OPT_TEXT, &o.shapes, "LIST", "gemm: MxNxK[ta|tb],... (default: squares, a 124M model)" },
         { "steps", 0, OPT_INT, &o.steps, "N", "steps to time (default: 4 seconds, 9 at least)" },
@@ -223,6 +224,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc < 0) rc = cmd_settings(self, &o.sets, &set);
+    if (rc < 0) rc = cmd_pass_options(self, &o.passes);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file, or gemm");
     if (strcmp(target, "host")) return cmd_usage(self, "the only target so far is host, not '%s'", target);

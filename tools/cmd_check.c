@@ -6,14 +6,17 @@ int cmd_check(const Command *self, int argc, char **argv) {
     StrList defs = {0}, pos = {0};
     const char *passes = NULL, *name = NULL;
     int64_t seed = 1;
+    PassOptions po = {0};
     const Opt opts[] = {
         { "define", 'D', OPT_LIST, &defs, "K=V", "a param or dim of the file; small sizes, the evaluator is slow" },
         { "graph", 'g', OPT_TEXT, &name, "NAME", "one graph only" },
         { "passes", 'p', OPT_TEXT, &passes, "A,B", "these passes (default: the usual order; train: with optimizer)" },
         { "seed", 0, OPT_INT, &seed, "N", "of the values (default 1)" },
+        PASS_OPTIONS(&po),
         { 0 }
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos), moved = 0;
+    if (rc < 0) rc = cmd_pass_options(self, &po);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one file");
     Model m;
@@ -26,7 +29,7 @@ int cmd_check(const Command *self, int argc, char **argv) {
         if (name && strcmp(name, graph)) continue;
         const char *order = passes ? passes : !strcmp(graph, "train") ? SNP_ORDER_TRAIN : SNP_ORDER_INFER;
         StrBuf b = {0};
-        int n = snP_check(m.c, g, NULL, order, (uint64_t)seed, &b);
+        int n = snP_check(m.c, g, &po, order, (uint64_t)seed, &b);
         printf("graph %s: %s\n%-10s %-6s %-8s %s\n%s", graph, n ? "a pass moved the answer" : "all passes agree", "pass", "",
                "moved by", "at", b.s ? b.s : "");
         moved += n;

@@ -7,6 +7,7 @@
 typedef struct EvalJob {
     const char *file, *ckpt, *out, *temp;
     StrList defines, data;
+    PassOptions passes;
     int64_t draws, eval_seed, threads, limit;
     bool json;
 } EvalJob;
@@ -46,7 +47,7 @@ static int evaluate(EvalJob *j) {
     Score s = {0};
     int rc = corpus_prepare(&d, &info, err) ? cmd_fail("%s", err) : 0;
     if (rc) return rc;
-    rc = lab_open(&lab, &(LabOptions){ .file = j->file, .defines = &j->defines, .seed = 1, .threads = (int)j->threads });
+    rc = lab_open(&lab, &(LabOptions){ .file = j->file, .defines = &j->defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes });
     if (rc) return rc;
     if (j->ckpt && sn_load(lab.s, j->ckpt, NULL, false)) rc = lab_error(&lab);
     if (!rc) rc = lab_score(&lab, info.train.path, j->draws, (uint64_t)j->eval_seed, j->limit, &s);
@@ -70,10 +71,12 @@ int cmd_eval(const Command *self, int argc, char **argv) {
         { "temp", 0, OPT_TEXT, &j.temp, "DIR", "where shards go when --data is text (default: eval-data)" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "the loss of every window, tensor `nll`" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
+        AUTOCAST_OPTION(&j.passes),
         { "json", 0, OPT_FLAG, &j.json, "", "one JSON object instead" },
         { 0 }
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
+    if (rc < 0) rc = cmd_pass_options(self, &j.passes);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file");
     if (!j.data.n) return cmd_usage(self, "wants --data");

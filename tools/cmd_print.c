@@ -1,4 +1,5 @@
 /* cmd_print.c: `sinter print`: a graph file -> the flat form, after elaboration or passes; as a DOT picture; or counts. */
+#include "passes/fuse.h"
 #include "passes/pass.h"
 #include "tools/cmd.h"
 
@@ -26,6 +27,22 @@ static void print_graph(const Graph *g, const char *path, bool dot, bool stats) 
     snU_free_buf(&b);
 }
 
+/* What the plan costs, as a comment below a planned graph. */
+static void print_arena(Graph *g) {
+    Arena a = {0};
+    Groups groups = snP_groups(g, &a);
+    Plan p = snP_plan(g, &groups, &a);
+    printf("# arena %lld bytes, largest live set %lld, ratio %.4f\n", (long long)p.arena_bytes, (long long)p.live_peak,
+           p.live_peak ? (double)p.arena_bytes / (double)p.live_peak : 1.0);
+    snU_free_arena(&a);
+}
+
+static bool is_planned(const Graph *g) {
+    for (NodeId id = 1; id < g->nodes.n; id++)
+        if (snG_node(g, id)->offset) return true;
+    return false;
+}
+
 static int list_passes(void) {
     StrBuf b = {0};
     snP_list(&b);
@@ -37,21 +54,25 @@ static int list_passes(void) {
 int cmd_print(const Command *self, int argc, char **argv) {
     StrList defs = {0}, pos = {0};
     const char *passes = NULL, *name = NULL, *path = NULL;
-    bool dot = false, stats = false, list = false;
+    bool dot = false, list = false;
+    PassOptions po = {0};
     const Opt opts[] = {
         { "define", 'D', OPT_LIST, &defs, "K=V", "a param or dim of the file" },
         { "passes", 'p', OPT_TEXT, &passes, "A,B", "passes to run first, in this order" },
         { "graph", 'g', OPT_TEXT, &name, "NAME", "one graph only" },
         { "path", 0, OPT_TEXT, &path, "PREFIX", "only nodes below this instance path" },
         { "dot", 0, OPT_FLAG, &dot, "", "GraphViz input instead" },
-        { "stats", 0, OPT_FLAG, &stats, "", "node counts by op instead" },
+        { "stats", 0, OPT_FLAG, &po.stats, "", "node counts by op instead" },
+        PASS_OPTIONS(&po),
         { "list-passes", 0, OPT_FLAG, &list, "", "the passes, a line each" },
         { 0 }
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
+    if (rc < 0) rc = cmd_pass_options(self, &po);
     if (rc >= 0) return rc;
     if (list) return list_passes();
     if (pos.n != 1) return cmd_usage(self, "wants one file");
+    if (!passes && (po.autocast || po.recompute)) return cmd_usage(self, "--autocast and --recompute act through -p with those passes");
     Model m;
     if ((rc = model_load(&m, pos.v[0], &defs))) return rc;
     if (name && !model_graph(&m, name, NULL)) { model_free(&m); return EXIT_FAILED; }
@@ -59,8 +80,9 @@ int cmd_print(const Command *self, int argc, char **argv) {
     for (uint32_t i = 0; i < m.m->graphs.n; i++) {
         const Graph *g = m.m->graphs.v[i];
         if (name && g != snG_get(m.m, name)) continue;
-        Graph *after = passes ? snP_run(m.c, g, &(PassOptions){ .stats = stats }, passes) : NULL;
-        print_graph(after ? after : g, path, dot, stats);
+        Graph *after = passes ? snP_run(m.c, g, &po, passes) : NULL;
+        print_graph(after ? after : g, path, dot, po.stats);
+        if (after && !dot && is_planned(after)) print_arena(after);
         if (after) snG_free(after);
     }
     SN_LEAVE(m.c);

@@ -10,6 +10,7 @@
 typedef struct RunJob {
     const char *file, *graph, *out, *device, *passes, *fuse;
     int64_t seed, step, threads;
+    PassOptions po;
     Settings set;
     Tensors in;
     Model m;
@@ -100,7 +101,8 @@ static int run_host(RunJob *j) {
     Module one = { .ctx = j->m.c, .graphs = { &j->g, 1, 1 } };
     one.params.v = j->m.m->params.v;
     one.params.n = j->m.m->params.n;
-    BuildOptions bo = { .target = "host", .fuse = j->fuse, .threads = (int)j->threads };
+    BuildOptions bo = { .target = "host", .fuse = j->fuse, .threads = (int)j->threads,
+                        .autocast = j->po.autocast, .recompute = j->po.recompute };
     sn_program *p = snK_build(&one, &bo, NULL);
     if (!p) return model_error(j->m.c);
     sn_session *s = sn_session_new(p, &(sn_session_desc){ .device = "host", .seed = (uint64_t)j->seed, .threads = (int)j->threads });
@@ -141,7 +143,7 @@ static int run_job(RunJob *j) {
     if (!g) return EXIT_FAILED;
     SN_ENTER(j->m.c, return model_error(j->m.c));
     Graph *replaced = tensors_replace(g, &j->in);
-    j->g = j->passes ? snP_run(j->m.c, replaced, NULL, j->passes) : replaced;
+    j->g = j->passes ? snP_run(j->m.c, replaced, &j->po, j->passes) : replaced;
     if (j->g != replaced) {
         for (uint32_t i = 0; i < j->g->leaves.n; i++) {
             NamedTensor *t = tensors_find(&j->in, snU_str(j->m.c, j->g->leaves.v[i].name));
@@ -169,6 +171,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
         { "device", 'd', OPT_TEXT, &j.device, "D", "host, or eval: the reference evaluator in f64" },
         { "grad", 0, OPT_FLAG, &grad, "", "differentiate the output `loss` first: outputs grad.<weight>" },
         { "passes", 'p', OPT_TEXT, &j.passes, "A,B", "passes to run first, after replacing nodes" },
+        PASS_OPTIONS(&j.po),
         { "fuse", 0, OPT_TEXT, &j.fuse, "LIST", cmd_fuse_doc() },
         { "seed", 0, OPT_INT, &j.seed, "N", "of initial values and random ops (default 1)" },
         { "step", 0, OPT_INT, &j.step, "N", "counter of random ops (default 1)" },
@@ -177,11 +180,13 @@ int cmd_run(const Command *self, int argc, char **argv) {
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc < 0) rc = cmd_settings(self, &sets, &j.set);
+    if (rc < 0) rc = cmd_pass_options(self, &j.po);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file");
     if (strcmp(j.device, "host") && strcmp(j.device, "eval")) return cmd_usage(self, "--device is host or eval, not '%s'", j.device);
     if ((rc = cmd_fuse(self, j.fuse)) >= 0) return rc;
-    if (grad && !j.passes) j.passes = "canon,recognise,grad";
+    if (j.po.recompute && !grad && !j.passes) return cmd_usage(self, "--recompute wants --grad");
+    if (grad && !j.passes) j.passes = j.po.autocast || j.po.recompute ? SNP_ORDER_GRAD : "canon,recognise,grad";
     rc = 0;
     for (int i = 0; i < ins.n && !rc; i++) rc = tensors_read(&j.in, ins.v[i]);
     if (!rc) rc = model_load(&j.m, pos.v[0], &defs);

@@ -13,7 +13,7 @@
      kir, kt                   kernel IR and tile programs: parse, verify, print
      lower TARGET              a tile program lowered for a target (host:x86-64-v3): its kernel IR
      error                     the input must fail on the line that carries `# <- error: text`, with that text in the message
-   All take -D k=v and --graph NAME. --bless rewrites the expected output; review is the diff. */
+   All take -D k=v, --graph NAME, --autocast bf16|f16 and --recompute none|block|full. --bless rewrites the expected output; review is the diff. */
 #include "codegen/family.h"
 #include "passes/pass.h"
 #include "runtime/program.h"
@@ -31,6 +31,7 @@ typedef struct TextTest {
     char head[512];                  /* the first line, cut into words */
     const char *command, *passes, *graph, *target;
     StrList defines;
+    PassOptions po;
     sn_ctx *c;
     StrBuf out;
     const char *why;                 /* set when it failed otherwise than by its output */
@@ -46,7 +47,11 @@ static bool read_head(TextTest *t) {
     memcpy(t->head, t->text + 2, n - 2);
     char *save = NULL;
     for (char *w = strtok_r(t->head, " \t", &save); w; w = strtok_r(NULL, " \t", &save)) {
-        char **value = !strcmp(w, "-p") ? (char **)&t->passes : !strcmp(w, "--graph") ? (char **)&t->graph : NULL;
+        const struct { const char *name; const char **to; } values[] = {
+            { "-p", &t->passes }, { "--graph", &t->graph }, { "--autocast", &t->po.autocast }, { "--recompute", &t->po.recompute } };
+        const char **value = NULL;
+        for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+            if (!strcmp(w, values[i].name)) value = values[i].to;
         if (value) *value = strtok_r(NULL, " \t", &save);
         else if (!strcmp(w, "-D")) { char *d = strtok_r(NULL, " \t", &save); if (d) list_add(&t->defines, d); }
         else if (!t->command) t->command = w;
@@ -93,7 +98,7 @@ static void do_print(TextTest *t, const Module *m) {
 
 static void do_opt(TextTest *t, const Graph *g, const char *list) {
     if (!list) { t->why = "opt wants -p pass,..."; return; }
-    Graph *after = snP_run(t->c, g, NULL, list);
+    Graph *after = snP_run(t->c, g, &t->po, list);
     snG_print(&t->out, after);
     snG_free(after);
 }

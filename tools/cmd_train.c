@@ -57,7 +57,7 @@ static int choose_graphs(Train *t) {
 }
 
 static int open_lab(Train *t) {
-    LabOptions lo = { .file = t->o.file, .fuse = t->o.fuse, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
+    LabOptions lo = { .file = t->o.file, .fuse = t->o.fuse, .passes = t->o.passes, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
                       .threads = (int)t->o.threads };
     int rc = lab_open(&t->lab, &lo);
     if (!rc) rc = choose_graphs(t);
@@ -170,6 +170,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },
         { "eval-seed", 0, OPT_INT, &o->eval_seed, "N", "of these masks (default 1)" },
         { "threads", 0, OPT_INT, &o->threads, "N", "0 = all cores; results do not depend on it" },
+        PASS_OPTIONS(&o->passes),
         { "fuse", 0, OPT_TEXT, &o->fuse, "LIST", cmd_fuse_doc() },
         { "quiet", 'q', OPT_FLAG, &o->quiet, "", "no progress" },
         { 0 }
@@ -177,9 +178,12 @@ int cmd_train(const Command *self, int argc, char **argv) {
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc < 0) rc = cmd_settings(self, &o->sets, &t.set);
     if (rc < 0) rc = cmd_fuse(self, o->fuse);
+    if (rc < 0) rc = cmd_pass_options(self, &o->passes);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file, and text after --data");
     if (o->steps && o->epochs > 0) return cmd_usage(self, "give --steps or --epochs, not both");
+    if (o->passes.autocast && !strcmp(o->passes.autocast, "f16"))
+        return cmd_usage(self, "--autocast f16 would need loss scaling, which there is not; train in bf16");
     if (o->decay && !o->from && !o->resume) return cmd_usage(self, "--decay needs --from");
     if (o->accum < 1 || o->log_every < 1 || o->draws < 1) return cmd_usage(self, "--accum, --log-every and --draws are at least 1");
     o->file = pos.v[0];

@@ -29,7 +29,7 @@ int lab_open(Lab *lab, const LabOptions *o) {
     if (rc) return rc;
     lab->load_s = snU_now() - t0;
     BuildOptions bo = { .target = "host", .train = o->train, .fuse = o->fuse ? o->fuse : "all", .threads = o->threads,
-                        .verbose = o->verbose };
+                        .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute };
     lab->seed = o->seed;
     lab->p = snK_build(lab->m.m, &bo, &lab->stats);
     if (!lab->p) rc = model_error(lab->m.c);

@@ -8,6 +8,7 @@
 typedef struct LabOptions {
     const char *file, *fuse;         /* fuse: "all", "none" */
     const StrList *defines;
+    PassOptions passes;              /* autocast, recompute */
     bool train, profile, verbose;
     uint64_t seed;
     int threads;

@@ -74,6 +74,7 @@ static json_t *data_json(const Train *t) {
                      (json_int_t)t->o.split_seed, "train", set_json(&c->train), "val", set_json(&c->val), "test", set_json(&c->test));
 }
 
+static const char *train_autocast(const Train *t) { return t->o.passes.autocast ? t->o.passes.autocast : "none"; }
 static bool is_bound(const Train *t) { return lab_input(lab_graph(&t->lab, "eval"), "n") != NULL; }
 
 int train_write_config(Train *t) {
@@ -86,6 +87,8 @@ int train_write_config(Train *t) {
                           "seed", (json_int_t)t->o.seed, "eval_seed", (json_int_t)t->o.eval_seed, "draws", (json_int_t)t->o.draws,
                           "flops_per_step", t->flops, "eval_every", (json_int_t)t->o.eval_every, "from_step", (json_int_t)t->from_step);
     json_object_set_new(o, "from", t->o.from ? json_string(t->o.from) : json_null());
+    json_object_set_new(o, "autocast", json_string(train_autocast(t)));
+    json_object_set_new(o, "recompute", json_string(t->o.passes.recompute ? t->o.passes.recompute : "none"));
     json_object_set_new(o, "decay_steps", json_integer(t->o.decay));
     json_object_set_new(o, "params", params_json(t));
     json_object_set_new(o, "inputs", inputs_json(t));
@@ -148,6 +151,7 @@ int train_save(Train *t, const char *name) {
                           "best_step", (json_int_t)t->best_step, "from_step", (json_int_t)t->from_step);
     if (isfinite(t->best)) json_object_set_new(o, "best", json_real(t->best));
     json_object_set_new(o, "data", json_stringn(t->corpus.train.path, folder ? (size_t)(folder - t->corpus.train.path) : 0));
+    json_object_set_new(o, "autocast", json_string(train_autocast(t)));
     json_object_set_new(o, "params", params_json(t));
     json_object_set_new(o, "set", settings_json(&t->set));
     char *meta = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)), *path = train_path(t, "%s.safetensors", name);
@@ -172,6 +176,9 @@ static int check_same(const Train *t, const char *path, const json_t *meta) {
         return cmd_fail("%s was trained with --seed %lld, not %lld", path, (long long)get_int(meta, "seed"), (long long)t->o.seed);
     if (get_int(meta, "accum") != t->o.accum)
         return cmd_fail("%s was trained with --accum %lld, not %lld", path, (long long)get_int(meta, "accum"), (long long)t->o.accum);
+    const char *cast = json_string_value(json_object_get(meta, "autocast"));
+    if (strcmp(cast ? cast : "none", train_autocast(t)))
+        return cmd_fail("%s was trained with --autocast %s, not %s", path, cast ? cast : "none", train_autocast(t));
     json_t *params = json_object_get(meta, "params");
     for (int i = 0; i < t->lab.p->nparams; i++) {
         const char *name = t->lab.p->params[i].name, *was = json_string_value(json_object_get(params, name));

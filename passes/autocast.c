@@ -1,0 +1,66 @@
+/* autocast.c: contractions in a half dtype (bf16, or f16), everything else as it was.
+
+   In:  a graph of primitives, gradients included (after `grad` and `expand`). Out: the same, where every contraction of f32
+   values reads their casts to PassOptions.autocast and sums in f32; without the option, the graph itself.
+
+     y: f32[512, 768] = matmul(x, w)
+   becomes
+     x.h: bf16[512, 768] = cast(x, to=bf16)
+     w.h: bf16[768, 768] = cast(w, to=bf16)
+     y:   f32[512, 768]  = matmul(x.h, w.h, to=f32)
+
+   It runs on the differentiated graph, so the products of the backward pass are contractions like the others; their operands
+   include the incoming gradients. Results stay f32: weights, their gradients and moments, the residual stream, softmax,
+   norms and the loss are what they were, and a contraction that the epilogue of another reads is never rounded between them.
+
+   A value has one cast, whoever reads it, because equal nodes are one: a weight is cast once per step for the forward pass and
+   both products of the backward pass. The rules autocast.* then move casts to the value behind a view, so that it is rounded by
+   the kernel that computes it; where contractions are its only readers, it is stored as half and the f32 value never is. */
+#include "passes/pass.h"
+
+static NodeId cast(Graph *g, Here at, NodeId x, Dtype to) {
+    Attrs a = { .v[0] = { .kind = A_DTYPE, .i = { to } } };
+    return snG_add(g, at, OP_cast, &x, 1, &a);
+}
+
+static bool is_f32(const Graph *g, NodeId id) { return snG_type(g, id)->dtype == SN_F32; }
+
+/* The contraction over halves of its float operands. */
+static NodeId contract_halves(Rebuild *r, NodeId id, Dtype half) {
+    const Node *n = snG_node(r->old, id);
+    Here at = { n->loc, n->path };
+    Attrs attrs = *snG_attrs(r->old->ctx, n->attr);
+    NodeId in[MAX_IN];
+    for (unsigned i = 0; i < n->nin; i++) {
+        in[i] = r->map[snG_in(r->old, id, i)];
+        if (is_f32(r->g, in[i])) in[i] = cast(r->g, at, in[i], half);
+    }
+    const OpInfo *op = snG_op(r->old->ctx, n->op);
+    Sym to = snU_symz(r->old->ctx, "to");
+    for (unsigned k = 0; k < op->nattr; k++)
+        if (op->attr_name[k] == to) attrs.v[k] = (AttrVal){ .kind = A_DTYPE, .i = { snG_type(r->old, id)->dtype } };
+    NodeId y = snG_add(r->g, at, n->op, in, n->nin, &attrs);
+    if (n->name) snG_rename(r->g, y, n->name);
+    return y;
+}
+
+static Dtype half_dtype(sn_ctx *c, const char *name) {
+    Dtype d = snG_dtype_of(name, strlen(name));
+    if (d != SN_BF16 && d != SN_F16) snU_fail(c, SN_USAGE, 0, "autocast is bf16 or f16, not '%s'", name);
+    return d;
+}
+
+/* needs: composites expanded.  gives: casts in front of contractions.  keeps: the dtype of every other value. */
+Graph *snP_autocast(const Graph *old, const PassOptions *opt) {
+    if (!opt->autocast) return (Graph *)old;
+    Dtype half = half_dtype(old->ctx, opt->autocast);
+    Rebuild r = snG_rebuild(old);
+    for (NodeId id = 1; id < old->nodes.n; id++) {
+        bool contracts = snG_op(old->ctx, snG_node(old, id)->op)->cls == C_CONTRACT;
+        bool wide = contracts && is_f32(old, snG_in(old, id, 0)) && is_f32(old, snG_in(old, id, 1));
+        r.map[id] = wide ? contract_halves(&r, id, half) : snG_copy_node(&r, id);
+    }
+    Graph *g = snG_finish(&r), *out = snP_rewrite(g, opt, "autocast");
+    snG_free(g);
+    return out;
+}
