@@ -39,6 +39,8 @@ typedef struct Recompute {
     Rebuild r;
     const Graph *g;
     NodeId loss;                     /* the last forward node */
+    bool full;
+    uint8_t *leaves;                 /* per forward node: 1 = read by another block's forward pass, 2 = by another run's */
     bool *forward, *fixed;           /* per node: outputs other than gradients need it; elementwise of leaves alone */
     int *block;                      /* per node: region of its path, -1 = none */
     VEC(Region) regions;             /* blocks, then runs */
@@ -111,6 +113,28 @@ static bool is_recomputed(const Recompute *w, NodeId id) {
     return w->forward[id] && !w->fixed[id] && w->block[id] >= 0 && t->rank && t->dim[t->rank - 1] > 1;
 }
 
+/* Does a region compute it again? Not what it gives to others: that is their input, and kept. */
+static bool is_inside(const Recompute *w, int region, NodeId id) {
+    int b = w->block[id];
+    if (!is_recomputed(w, id)) return false;
+    return b == region ? !(w->leaves[id] & 1) : w->regions.v[b].outer == region && !(w->leaves[id] & 2);
+}
+
+/* Once before runs are known, once after. */
+static void find_leaving(Recompute *w) {
+    const Graph *g = w->g;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        for (unsigned i = 0; i < snG_node(g, id)->nin && w->forward[id]; i++) {
+            NodeId x = snG_in(g, id, i);
+            int a = w->block[x], b = w->block[id];
+            if (a < 0 || a == b) continue;
+            int outer = w->regions.v[a].outer;
+            w->leaves[x] |= outer >= 0 && b >= 0 && w->regions.v[b].outer == outer ? 1 : 3;
+        }
+    }
+    for (uint32_t i = 0; i < g->outputs.n; i++) w->leaves[g->outputs.v[i].node] = 3;
+}
+
 /* Where the backward pass of a block begins, and the gradient that has arrived by then: the last one before it that the block's
    backward pass reads. Nothing that waits for it can come before it. */
 static void find_begin(Recompute *w) {
@@ -120,7 +144,7 @@ static void find_begin(Recompute *w) {
         if (w->forward[id] || b < 0 || w->regions.v[b].first) continue;
         for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
             NodeId x = snG_in(g, id, i);
-            if (is_recomputed(w, x) && w->block[x] == b) w->regions.v[b].first = id;
+            if (is_inside(w, b, x) || (w->full && is_recomputed(w, x))) w->regions.v[b].first = id;
         }
     }
     for (uint32_t b = 0; b < w->regions.n; b++)
@@ -152,11 +176,6 @@ static void find_runs(Recompute *w) {
 }
 
 /* -- Copies ---------------------------------------------------------------------------------------------------- */
-
-static bool is_inside(const Recompute *w, int region, NodeId id) {
-    int b = w->block[id];
-    return is_recomputed(w, id) && (b == region || w->regions.v[b].outer == region);
-}
 
 static Here here_of(Recompute *w, NodeId id) {
     const Node *n = snG_node(w->g, id);
@@ -205,7 +224,7 @@ static NodeId copy_of(Recompute *w, int region, NodeId id) {
 static NodeId operand(Recompute *w, NodeId id, NodeId x) {
     int b = w->block[id];
     if (b < 0 || !is_recomputed(w, x) || !w->regions.v[b].first) return w->r.map[x];
-    if (w->block[x] == b) return copy_of(w, b, x);
+    if (is_inside(w, b, x)) return copy_of(w, b, x);
     int run = w->regions.v[b].outer;
     return run >= 0 && is_inside(w, run, x) ? copy_of(w, run, x) : w->r.map[x];
 }
@@ -227,17 +246,22 @@ static NodeId copy_backward(Recompute *w, NodeId id) {
 /* needs: primitives and outputs grad.*.  gives: fences and copies.  keeps: every value. */
 Graph *snP_recompute(const Graph *g, const PassOptions *opt) {
     const char *how = opt->recompute ? opt->recompute : "none";
-    bool full = !strcmp(how, "full");
     if (!strcmp(how, "none")) return (Graph *)g;
-    if (!full && strcmp(how, "block") != 0)
+    if (strcmp(how, "full") != 0 && strcmp(how, "block") != 0)
         snU_fail(g->ctx, SN_USAGE, 0, "recompute is none, block or full, not '%s'", how);
-    Recompute w = { .r = snG_rebuild(g), .g = g };
+    Recompute w = { .r = snG_rebuild(g), .g = g, .full = !strcmp(how, "full") };
     Arena *a = w.r.g->arena;
     w.forward = NEWN(a, bool, g->nodes.n), w.fixed = NEWN(a, bool, g->nodes.n), w.block = NEWN(a, int, g->nodes.n);
     find_forward(&w);
+    w.leaves = NEWN(a, uint8_t, g->nodes.n);
     find_blocks(&w);
+    find_leaving(&w);
     find_begin(&w);
-    if (full) find_runs(&w);
+    if (w.full) {
+        find_runs(&w);
+        memset(w.leaves, 0, g->nodes.n);
+        find_leaving(&w);
+    }
     for (NodeId id = 1; id < g->nodes.n; id++)
         w.r.map[id] = w.forward[id] ? snG_copy_node(&w.r, id) : copy_backward(&w, id);
     return snG_finish(&w.r);

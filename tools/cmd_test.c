@@ -123,7 +123,7 @@ static void do_eval(TextTest *t, const Graph *g) {
 
 static void do_diff(TextTest *t, Module *m) {
     if (t->target && strcmp(t->target, "host")) { t->why = "the only target of diff so far is host"; return; }
-    sn_program *p = snK_build(m, &(BuildOptions){ .target = "host", .fuse = "all" }, NULL);
+    sn_program *p = snK_build(m, &(BuildOptions){ .target = "host", .fuse = "all", .autocast = t->po.autocast }, NULL);
     if (!p) { t->why = t->c->message; return; }
     sn_session *s = sn_session_new(p, &(sn_session_desc){ .seed = 1, .poison = true });
     for (uint32_t i = 0; s && i < m->graphs.n; i++) {
@@ -132,7 +132,9 @@ static void do_diff(TextTest *t, Module *m) {
         snP_seed_inputs(m->graphs.v[i], 1, SEED_WEIGHTS, &a, &env);
         env.seed = 1;
         env.step = 1;
-        snV_verify(s, snU_str(t->c, m->graphs.v[i]->name), m->graphs.v[i], &env, false, &t->out);
+        Graph *ref = snP_run(t->c, m->graphs.v[i], &t->po, "expand,autocast");
+        snV_verify(s, snU_str(t->c, ref->name), ref, &env, false, &t->out);
+        snG_free(ref);
         snU_free_arena(&a);
     }
     if (!s) t->why = sn_rt_error();
