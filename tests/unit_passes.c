@@ -356,13 +356,17 @@ static void test_optimizer(sn_ctx *c) {
     SN_LEAVE(c);
 }
 
-/* -- Text tests: `#! opt -p LIST`, input, `#= expect`, the whole printed result ------------------------------------ */
+/* -- Text tests: `#! opt -p LIST [--autocast DTYPE] [--recompute HOW]`, input, `#= expect`, the whole printed result ------------------------------------ */
 
 static void run_text_test(sn_ctx *c, const char *path) {
     size_t n;
     char *text = snU_read_file(c, path, &n), *expect = strstr(text, "#= expect\n");
-    char list[200] = "";
-    if (sscanf(text, "#! opt -p %199s", list) != 1) { free(text); return; }
+    char list[200] = "", option[2][16] = { "" }, value[2][16];
+    int words = sscanf(text, "#! opt -p %199[^ \n] --%15[^ \n] %15[^ \n] --%15[^ \n] %15[^ \n]", list, option[0], value[0], option[1], value[1]);
+    if (words < 1) { free(text); return; }
+    PassOptions po = {0};
+    for (int i = 0; i < 2; i++)
+        if (*option[i]) *(!strcmp(option[i], "autocast") ? &po.autocast : &po.recompute) = value[i];
     size_t in_len = expect ? (size_t)(expect - text) : n;
     sn_clear(c);
     Module *m = snG_parse(c, path, text, in_len, NULL, 0);
@@ -373,7 +377,7 @@ static void run_text_test(sn_ctx *c, const char *path) {
         return;
     });
     StrBuf b = {0};
-    Graph *g = snP_run(c, m->graphs.v[0], NULL, list);
+    Graph *g = snP_run(c, m->graphs.v[0], &po, list);
     snG_print(&b, g);
     SN_LEAVE(c);
     expect = expect ? expect + 10 : text + n;
