@@ -113,13 +113,22 @@ static int norm_axis(const Graph *g, NodeId id, unsigned attr) {
 typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
 
 static void record(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
+static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
+static void group_after(Fuse *f, NodeId p, void *user);
 
-/* A fence is a view whose readers wait for its second operand. */
-static void wait_for(Fuse *f, NodeId view) {
-    if (snG_node(f->g, view)->op != OP_fence) return;
-    NodeId after = snG_in(f->g, view, 1);
-    while (is_virtual(f, after) && snP_is_view(f->g, after)) after = snG_in(f->g, after, 0);
-    if (!is_virtual(f, after)) PUSH(&f->a, f->reads, ((Read){ .p = after, .order = true }));
+/* A fence is a view whose readers wait for its second operand, or for the last stored value behind that. */
+static void wait_for(Fuse *f, NodeId view, EdgeFn fn, void *user) {
+    const Graph *g = f->g;
+    if (snG_node(g, view)->op != OP_fence || !fn) return;
+    NodeId after = snG_in(g, view, 1);
+    while (after && is_virtual(f, after)) {
+        NodeId last = 0;
+        for (unsigned i = 0; i < snG_node(g, after)->nin; i++) if (snG_in(g, after, i) > last) last = snG_in(g, after, i);
+        after = last;
+    }
+    if (!after || is_leaf(g, after)) return;
+    if (fn == record) PUSH(&f->a, f->reads, ((Read){ .p = after, .order = true }));
+    if (fn == input_edge) group_after(f, after, user);
 }
 
 /* Calls fn for every stored value that `id`, read at coordinates at[], comes from; false where a view is not affine, and then
@@ -136,7 +145,7 @@ static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, v
     if (snP_is_view(g, id)) {
         NodeId x = snG_in(g, id, 0);
         Lin to[MAX_RANK];
-        if (fn == record) wait_for(f, id);
+        wait_for(f, id, fn, user);
         if (snG_node(g, id)->op == OP_reshape && !is_virtual(f, x)) {    /* what is in memory is one row of elements */
             if (fn) e = snP_linear(t, at), fn(f, x, dom, &e, user);
             return true;
@@ -199,7 +208,7 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     if (snP_is_view(g, id)) {
         NodeId x = snG_in(g, id, 0);
         Lin e = snP_linear(snG_type(g, id), at);
-        if (fn == record) wait_for(f, id);
+        wait_for(f, id, fn, user);
         if (n->op == OP_reshape && !is_virtual(f, x)) {
             if (fn) fn(f, x, &dom, &e, user);
             return true;
@@ -541,7 +550,7 @@ static void merge_last_product(Fuse *f, Edge *e) {
     int products = 0;
     for (uint32_t i = f->from[e->n]; i < f->from[e->n + 1]; i++) {
         const Read *r = &f->reads.v[i];
-        if (r->any || f->set[r->p] < 0 || f->sets.v[root(f, f->set[r->p])].kind != G_GEMM) continue;
+        if (r->any || r->order || f->set[r->p] < 0 || f->sets.v[root(f, f->set[r->p])].kind != G_GEMM) continue;
         products++;
         if (!last || r->p > last->p) last = r;
     }
@@ -853,6 +862,12 @@ static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *us
     Lin id = snP_whole(dom);
     bool same = w->plain && e && snG_count(snG_type(f->g, p)) == snP_points(dom) && snP_same_lin(e, &id);
     f->place[p] |= same ? 1 : 2;                                /* 1: read in place; 2: read elsewhere */
+}
+
+static void group_after(Fuse *f, NodeId p, void *user) {
+    Gather *w = user;
+    uint32_t pg = snG_node(f->g, p)->group;
+    if (pg && pg != snG_node(f->g, w->node)->group) PUSH(w->a, w->group->after, pg - 1);
 }
 
 /* A placed concat: its parts and where they start. */

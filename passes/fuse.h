@@ -19,6 +19,7 @@ typedef struct Group {
     VEC(NodeId) inputs;              /* memory read: leaves and other groups' outputs, each once */
     VEC(NodeId) outputs;             /* memory written */
     VEC(NodeId) same;                /* inputs read only at the element being written (of equal count): an output may take their place */
+    VEC(uint32_t) after;             /* groups that it waits for without reading from them: behind a fence */
     VEC(GroupPart) parts;            /* place: no kernel, the anchor is these values where they lie (place.c) */
 } Group;
 typedef struct Groups { VEC(Group) group; } Groups;

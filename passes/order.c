@@ -21,7 +21,8 @@ typedef struct Order {
     Arena *a;
     Value *value;                        /* per node; bytes 0: in storage, or in a placed concat, whose memory is there from its first part on */
     int *reader;                         /* groups that read a value */
-    int *waits;                          /* per group: inputs that are not made yet */
+    int *waits;                          /* per group: inputs that are not made yet, groups behind fences that have not run */
+    VEC(int) *held;                      /* per group: those that wait for it behind a fence */
     int *at;                             /* per group: 1 + place in ready */
     VEC(Ready) ready;
 } Order;
@@ -52,6 +53,10 @@ static void find_values(Order *o) {
         for (uint32_t k = 0; k < grp->inputs.n; k++) {
             if (!snG_node(g, grp->inputs.v[k])->group) continue;
             o->value[grp->inputs.v[k]].left++, total++, o->waits[i]++;
+        }
+        for (uint32_t k = 0; k < grp->after.n; k++) {
+            PUSH(o->a, o->held[grp->after.v[k]], (int)i);
+            o->waits[i]++;
         }
     }
     take_no_memory(o);
@@ -138,6 +143,8 @@ static void hurry(Order *o, int group) {
 static void run(Order *o, int group, int when) {
     const Group *grp = &o->all->group.v[group];
     o->waits[group] = -1;
+    for (uint32_t i = 0; i < o->held[group].n; i++)
+        if (--o->waits[o->held[group].v[i]] == 0) add_ready(o, o->held[group].v[i]);
     for (uint32_t i = 0; i < grp->inputs.n; i++) {
         Value *v = &o->value[grp->inputs.v[i]];
         if (!snG_node(o->g, grp->inputs.v[i])->group || --v->left != 1) continue;
@@ -160,6 +167,7 @@ void snP_order(const Graph *g, const Groups *all, Arena *a, uint32_t *when) {
     int n = (int)all->group.n;
     o.value = NEWN(a, Value, g->nodes.n + 1);
     o.waits = NEWN(a, int, n + 1), o.at = NEWN(a, int, n + 1);
+    o.held = snU_alloc(a, sizeof *o.held * (size_t)(n + 1));
     find_values(&o);
     for (int i = 0; i < n; i++)
         if (!o.waits[i]) add_ready(&o, i);
