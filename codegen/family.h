@@ -5,7 +5,7 @@
 #include "codegen/tile.h"
 #include "passes/fuse.h"
 
-typedef struct GroupTile { Tile *tile; VEC(NodeId) args; } GroupTile;    /* args[i]: the node behind tile param i */
+typedef struct GroupTile { Tile *tile; VEC(NodeId) args; } GroupTile;    /* args[i]: the node behind tile param i, 0 = local */
 typedef struct GroupTiles { VEC(GroupTile) v; } GroupTiles;              /* usually one; concat parts of several shapes give several */
 GroupTiles snK_group_tiles(const Graph *g, const Group *grp, const Target *t, Arena *a);
 

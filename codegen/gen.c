@@ -250,16 +250,41 @@ TVal gen(Gen *c, NodeId id, const Lin *at)
 
 /* -- Outputs, grid ----------------------------------------------------------------------------------------- */
 
+static int view_chain(const Gen *c, NodeId out, NodeId chain[64], NodeId *base)
+{
+    int n = 0;
+    for (*base = out; snP_is_view(c->g, *base) && n < 64; *base = snG_in(c->g, *base, 0)) chain[n++] = *base;
+    if (is_leaf(c->g, *base) || !gen_in_group(c, *base)) *base = out, n = 0;
+    return n;
+}
+
+NodeId gen_viewed(const Gen *c, NodeId out)
+{
+    NodeId chain[64], base;
+    view_chain(c, out, chain, &base);
+    return base;
+}
+
+bool gen_onto(const Gen *c, NodeId out, const Lin *at, Lin *address)
+{
+    NodeId chain[64], base;
+    Lin now[MAX_RANK], to[MAX_RANK];
+    int n = view_chain(c, out, chain, &base);
+    memcpy(now, at, sizeof now);
+    while (n-- > 0) {
+        if (!snP_onto(c->g, chain[n], &c->dom, now, to)) return false;
+        memcpy(now, to, sizeof now);
+    }
+    *address = snP_linear(snG_type(c->g, out), now);
+    return true;
+}
+
 /* at[]: where the group's domain computes `value`, which is `out` or what `out` views. */
 bool gen_place(const Gen *c, NodeId out, NodeId *value, Lin *at, Lin *address)
 {
-    NodeId chain[64], x = out;
-    int n = 0;
-    while (snP_is_view(c->g, x) && n < 64) chain[n++] = x, x = snG_in(c->g, x, 0);
-    bool through = n && !is_leaf(c->g, x) && gen_in_group(c, x);
-    *value = through ? x : out;
+    *value = gen_viewed(c, out);
     const Type *t = snG_type(c->g, *value);
-    Lin e = snP_whole(&c->dom), to[MAX_RANK];
+    Lin e = snP_whole(&c->dom);
     int64_t points = snP_points(&c->dom), count = snG_count(t);
     if (count != points) {                                     /* one per row */
         int64_t cols = c->dom.n ? c->dom.ext[c->dom.n - 1] : 1;
@@ -267,18 +292,10 @@ bool gen_place(const Gen *c, NodeId out, NodeId *value, Lin *at, Lin *address)
         e.k[c->dom.n - 1] = 0;
         for (int i = 0; i < c->dom.n - 1; i++) e.k[i] /= cols;
     }
-    if (!snP_coords(&c->dom, e, t, at)) return false;
-    Lin now[MAX_RANK];
-    memcpy(now, at, sizeof now);
-    for (int i = n - 1; through && i >= 0; i--) {
-        if (!snP_onto(c->g, chain[i], &c->dom, now, to)) return false;
-        memcpy(now, to, sizeof now);
-    }
-    *address = snP_linear(snG_type(c->g, out), now);
-    return true;
+    return snP_coords(&c->dom, e, t, at) && gen_onto(c, out, at, address);
 }
 
-static TVal inside(Gen *c, int dim, int32_t size)
+TVal gen_inside(Gen *c, int dim, int32_t size)
 {
     int64_t n = gen_extent(c, dim);
     if (dim < 0 || n % size == 0) return 0;
@@ -311,8 +328,8 @@ void gen_grid(Gen *c)
     }
     if (c->row >= 0) c->base[c->row] = snT_ix(t, T_imul, snT_grid(t, 0), snT_idx(t, c->R));
     if (c->col >= 0) c->base[c->col] = snT_ix(t, T_imul, snT_grid(t, 1), snT_idx(t, c->C));
-    c->vr = inside(c, c->row, c->R);
-    c->vc = inside(c, c->col, c->C);
+    c->vr = gen_inside(c, c->row, c->R);
+    c->vc = gen_inside(c, c->col, c->C);
 }
 
 void gen_tile(Gen *c, const char *family)
@@ -335,7 +352,8 @@ double gen_bytes(const Graph *g, const Group *grp)
 GroupTiles snK_group_tiles(const Graph *g, const Group *grp, const Target *t, Arena *a)
 {
     static void (*const family[])(const Graph *, const Group *, const Target *, Arena *, GroupTiles *) = {
-        [G_ROWS] = gen_rows, [G_GEMM] = gen_gemm, [G_CONCAT] = gen_concat, [G_SCATTER] = gen_scatter };
+        [G_ROWS] = gen_rows, [G_GEMM] = gen_gemm, [G_CONCAT] = gen_concat, [G_SCATTER] = gen_scatter,
+        [G_ATTENTION] = gen_attention };
     GroupTiles out = { 0 };
     family[grp->kind](g, grp, t, a, &out);
     return out;

@@ -44,14 +44,23 @@ int gen_param(Gen *c, NodeId id, bool written);
 bool gen_in_group(const Gen *c, NodeId id);
 /* Element number at which an output lives, from the point at which the group computes it: itself, or through the stored views. */
 bool gen_place(const Gen *c, NodeId out, NodeId *value, Lin *at, Lin *address);
+NodeId gen_viewed(const Gen *c, NodeId out);             /* what a stored view of the group views; itself when it is none */
+bool gen_onto(const Gen *c, NodeId out, const Lin *at, Lin *address);   /* from the point of what it views */
+
+/* What a node may be over a block: interval arithmetic over its cone (interval.c), for the rows c->row (c->R of them, c->vr inside)
+   and columns c->col where the program stands. [1,1] tiles of the node's dtype; of a mask, hi false: empty, lo true: full. */
+typedef struct Range { TVal lo, hi; } Range;
+Range gen_range(Gen *c, NodeId id, const Lin *at);
 
 /* Splits dims over a grid: fills t->grid and base[]; row and col advance by tiles of R and C. Sets vr and vc. */
 void gen_grid(Gen *c);
+TVal gen_inside(Gen *c, int dim, int32_t size);          /* how many of the tile's `size` positions along dim are inside; 0 = all */
 void gen_tile(Gen *c, const char *family);               /* opens the real tile after the dry run */
 double gen_bytes(const Graph *g, const Group *grp);      /* inputs read once, outputs written once */
 
 void gen_rows(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);
 void gen_gemm(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);
+void gen_attention(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);
 void gen_concat(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);
 void gen_scatter(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);
 

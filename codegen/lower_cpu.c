@@ -371,7 +371,7 @@ static void lower_structure(Low *lo, TVal x)
     if (i->op == T_for) {
         for (TVal d = x; d < lo->close[x]; d++)
             for (int k = 0; k < 4; k++)
-                if (INS(lo, d)->op == T_dot && lo->direct[d] && k != 1) snL_force_idx(lo, INS(lo, lo->direct[d])->a[k]);
+                if (INS(lo, d)->op == T_dot && lo->region[d] == x && lo->direct[d] && k != 1) snL_force_idx(lo, INS(lo, lo->direct[d])->a[k]);
         bool once = runs_once(lo, i);
         KVal a = lo->v[i->a[0]].k;
         lo->v[x].k = once ? a : snK_for(lo->k, a, lo->v[i->a[1]].k, lo->v[i->a[2]].k, 1);
@@ -444,8 +444,8 @@ Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
     lo->params = NEWN(a, KVal, t->params.n + 1);
     for (uint32_t p = 0; p < t->params.n; p++) {
         const TParam *q = &t->params.v[p];
-        snK_param(lo->k, snU_str(c, q->name), (KKind)q->dtype, q->written);
-        lo->params[p] = snK_ptr(lo->k, (int)p);
+        if (q->local) lo->params[p] = snK_scratch_ptr(lo->k, (KKind)q->dtype, snK_scratch(lo->k, q->count * snG_dtype_size((Dtype)q->dtype)));
+        else lo->params[p] = snK_ptr(lo->k, snK_param(lo->k, snU_str(c, q->name), (KKind)q->dtype, q->written));
     }
     find_users(lo);
     find_regions(lo);

@@ -87,7 +87,7 @@ static int64_t grid_size(const Tile *t) {
 
 /* Index of the kernel for this tile program; lowers it when it is the first of its kind. */
 static int intern_tile(Build *b, Tile *t, const char *label) {
-    KernelEntry e = { .uses = 1, .grid = grid_size(t), .flops = t->flops, .bytes = t->bytes, .nargs = (int)t->params.n,
+    KernelEntry e = { .uses = 1, .grid = grid_size(t), .flops = t->flops, .bytes = t->bytes, .nargs = snT_nargs(t),
                       .family = t->family, .label = label };
     hash_tile(b, t, e.hash);
     uint32_t v, at = snU_first(&b->by_tile, e.hash[0]);
@@ -206,10 +206,11 @@ static void add_group(GraphBuild *gb, const Group *grp) {
     GroupTiles tiles = snK_group_tiles(gb->g, grp, &b->target, &b->arena);
     for (uint32_t i = 0; i < tiles.v.n; i++) {
         const GroupTile *gt = &tiles.v.v[i];
-        SN_ASSERT(gt->args.n == gt->tile->params.n, "%s: %u nodes for %u params", label, gt->args.n, gt->tile->params.n);
-        int32_t *args = NEWN(&b->arena, int32_t, gt->args.n);
-        for (uint32_t k = 0; k < gt->args.n; k++) args[k] = buffer_of(gb, gt->args.v[k]);
-        add_launch(gb, intern_tile(b, gt->tile, label), args, (int)gt->args.n);
+        const Tile *t = gt->tile;
+        SN_ASSERT(gt->args.n == t->params.n, "%s: %u nodes for %u params", label, gt->args.n, t->params.n);
+        int32_t *args = NEWN(&b->arena, int32_t, gt->args.n), n = 0;
+        for (uint32_t k = 0; k < gt->args.n; k++) if (!t->params.v[k].local) args[n++] = buffer_of(gb, gt->args.v[k]);
+        add_launch(gb, intern_tile(b, gt->tile, label), args, n);
     }
 }
 
@@ -260,8 +261,8 @@ static void finish_graph(GraphBuild *gb) {
 
 /* Passes `order`, fuse, plan, kernels, launches: one graph of the program under the name `name`. */
 static void build_graph(Build *b, const Graph *source, const char *name, const char *order) {
-    PassOptions po = { .fuse = b->opt->fuse, .autocast = b->opt->autocast, .recompute = b->opt->recompute };
     FuseOptions fo = { snP_without(b->c, b->opt->fuse), b->layout };
+    PassOptions po = { .fuse = b->opt->fuse, .keep = snP_kept(fo.without), .autocast = b->opt->autocast, .recompute = b->opt->recompute };
     double t0 = snU_now();
     b->live[0] = snP_run(b->c, source, &po, order);
     double t1 = snU_now();

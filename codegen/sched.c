@@ -198,3 +198,23 @@ RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads
     override(t, "rows", keys, 2);
     return s;
 }
+
+/* -- Attention ------------------------------------------------------------------------------------------- */
+
+/* n in blocks of about `want`, of equal size up to a multiple of `unit`; n itself when one block holds it. */
+static int even_blocks(int64_t n, int64_t want, int64_t unit)
+{
+    return (int)(n <= want ? n : round_up(ceil_div(n, ceil_div(n, want)), unit));
+}
+
+AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward)
+{
+    int64_t nr = 2 * t->f32_lanes;
+    AttentionSched s = { even_blocks(queries, 128, 2), even_blocks(keys, 128, nr), heads > 1 };
+    Key q[] = { { "bq", &s.bq }, { "bk", &s.bk }, { "whole", &s.whole } };
+    const char *family = backward ? "attention_grad" : "attention";
+    table_rows(t, family, (int64_t[]){ queries, keys, d + dv }, 3, q, 3);
+    override(t, family, q, 3);
+    s.bq = s.bq > 2 ? s.bq : 2, s.bk = s.bk > 2 ? s.bk : 2;    /* a product's tile has rows and columns */
+    return s;
+}

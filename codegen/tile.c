@@ -34,6 +34,20 @@ int snT_param(Tile *t, const char *name, Dtype d, int64_t count, bool written)
     return (int)t->params.n - 1;
 }
 
+int snT_local(Tile *t, const char *name, Dtype d, int64_t count)
+{
+    int p = snT_param(t, name, d, count, true);
+    t->params.v[p].local = true;
+    return p;
+}
+
+int snT_nargs(const Tile *t)
+{
+    int n = 0;
+    for (uint32_t p = 0; p < t->params.n; p++) n += !t->params.v[p].local;
+    return n;
+}
+
 TType snT_type(const Tile *t, TVal v) { return t->ins.v[v].type; }
 
 bool snT_const_idx(const Tile *t, TVal v, int64_t *out)

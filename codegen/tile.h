@@ -38,7 +38,12 @@ typedef struct TIns {
     double f;
 } TIns;
 
-typedef struct TParam { Sym name; uint8_t dtype; bool written; int64_t count; /* elements, for bounds checks in the verifier */ } TParam;
+typedef struct TParam {              /* local: memory of the program's own, gone when it ends; no argument of the kernel */
+    Sym name;
+    uint8_t dtype;
+    bool written, local;
+    int64_t count;                   /* elements, for bounds checks in the verifier */
+} TParam;
 typedef struct Tile {
     sn_ctx *ctx;
     Arena *arena;
@@ -52,6 +57,8 @@ typedef struct Tile {
 
 Tile *snT_new(sn_ctx *c, Arena *a, const char *family, const char *name);
 int snT_param(Tile *t, const char *name, Dtype d, int64_t count, bool written);
+int snT_local(Tile *t, const char *name, Dtype d, int64_t count);
+int snT_nargs(const Tile *t);                            /* params that are not local */
 TVal snT_add(Tile *t, const TIns *i);                    /* checks types and shapes (aborts), folds idx arithmetic, shares equal pure values in the same region */
 /* Shorthands over snT_add. */
 TVal snT_grid(Tile *t, int dim);
@@ -83,6 +90,8 @@ Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
 /* -- Schedules (sched.c): struct per family, from a model of the target, then sched.tab, then --sched ---------- */
 typedef struct GemmSched { int bm, bn, kc; } GemmSched;   /* program tile and K step */
 typedef struct RowsSched { int rows, cols; } RowsSched;   /* rows of a tile; columns of a tile when no reduction needs whole rows */
+typedef struct AttentionSched { int bq, bk, whole; } AttentionSched;   /* queries, keys of a block; whole: backward in one program a head */
+AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward);
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d);
 RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads, bool whole_rows);
 void snK_sched_override(sn_ctx *c, Target *t, const char *text);   /* "gemm:bm=128,bn=256", kept in t->sched */

@@ -6,7 +6,7 @@
 
 typedef struct Run {
     const Tile *t;
-    void *const *bufs;
+    void **bufs;
     const uint32_t *la;
     Arena arena;
     double **v;                      /* tiles, by value */
@@ -392,7 +392,12 @@ static void region(Run *r, TVal begin, TVal end)
 
 void snT_eval(const Tile *t, void *const *bufs, const uint32_t la[4], int64_t begin, int64_t end)
 {
-    Run run = { .t = t, .bufs = bufs, .la = la }, *r = &run;
+    Run run = { .t = t, .la = la }, *r = &run;
+    r->bufs = NEWN(&r->arena, void *, t->params.n + 1);
+    for (uint32_t p = 0; p < t->params.n; p++) {
+        const TParam *q = &t->params.v[p];
+        r->bufs[p] = q->local ? snU_alloc(&r->arena, (size_t)(q->count * snG_dtype_size((Dtype)q->dtype))) : *bufs++;
+    }
     r->v = NEWN(&r->arena, double *, t->ins.n);
     r->idx = NEWN(&r->arena, int64_t, t->ins.n);
     r->close = NEWN(&r->arena, TVal, t->ins.n);
@@ -406,6 +411,8 @@ void snT_eval(const Tile *t, void *const *bufs, const uint32_t la[4], int64_t be
     for (int64_t task = begin; task < end; task++) {
         int64_t rest = task;
         for (int d = 0; d < t->ngrid; d++) r->grid[d] = rest % t->grid[d], rest /= t->grid[d];
+        for (uint32_t p = 0; p < t->params.n; p++)            /* NaN, so that a use before the first store shows */
+            if (t->params.v[p].local) memset(r->bufs[p], 0xff, (size_t)(t->params.v[p].count * snG_dtype_size((Dtype)t->params.v[p].dtype)));
         region(r, 1, t->ins.n);
     }
     snU_free_arena(&r->arena);

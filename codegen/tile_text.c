@@ -95,7 +95,7 @@ void snT_print(StrBuf *b, const Tile *t)
     snU_putf(b, "kernel %s(", snU_str(t->ctx, t->name));
     for (uint32_t p = 0; p < t->params.n; p++) {
         const TParam *q = &t->params.v[p];
-        snU_putf(b, "%s%s%s: %s[%lld]", p ? ", " : "", q->written ? "out " : "", snU_str(t->ctx, q->name),
+        snU_putf(b, "%s%s%s: %s[%lld]", p ? ", " : "", q->local ? "local " : q->written ? "out " : "", snU_str(t->ctx, q->name),
                  snG_dtype_name((Dtype)q->dtype), (long long)q->count);
     }
     snU_puts(b, ") grid(");
@@ -299,12 +299,14 @@ static void header(Reader *r, Arena *a)
     r->t = snT_new(r->c, a, "text", word(r, buf));
     need(r, "(");
     while (!take(r, ")")) {
-        bool written = take(r, "out ");
+        bool local = take(r, "local "), written = !local && take(r, "out ");
         word(r, buf);
         need(r, ":");
         Dtype d = dtype(r);
         need(r, "[");
-        snT_param(r->t, buf, d, number(r), written);
+        int64_t count = number(r);
+        if (local) snT_local(r->t, buf, d, count);
+        else snT_param(r->t, buf, d, count, written);
         need(r, "]");
         take(r, ",");
     }

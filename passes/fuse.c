@@ -15,6 +15,7 @@
      ss: f32[2048, 1] = sum(sq, axis=1)      @group 3      x * rsqrt(mean(x * x)) * gain
      r:  f32[2048, 1] = rsqrt(ss.2)          @group 3      is one group: two passes over a row in L1
      y:  f32[2048, 192] = mul(xr, gain.b)    @group 3 */
+#include "passes/attention.h"
 #include "passes/fuse.h"
 #include "passes/index.h"
 #include "passes/pass.h"
@@ -99,6 +100,28 @@ static void find_cheap(Fuse *f) {
     }
 }
 
+/* Work on every (query, key) pair between an attention op's mask, bias or gain and memory is never stored: each kernel that
+   needs it computes it again, unless somebody else needs it whole. */
+static void find_pairwise(Fuse *f) {
+    const Graph *g = f->g;
+    int64_t *pairs = NEWN(&f->a, int64_t, g->nodes.n + 1);    /* queries times keys of the readers; 0: none, -1: it has others */
+    for (NodeId id = g->nodes.n; --id > 0;) {
+        const Node *n = snG_node(g, id);
+        OpClass cls = snG_op(g->ctx, n->op)->cls;
+        bool ewise = cls == C_EWISE && n->op != OP_fence, pairwise = pairs[id] > 0 && snG_count(snG_type(g, id)) >= pairs[id];
+        Attention a = { 0 };
+        if (snP_attention_kind(g, id)) a = snP_attention(g, id);
+        if (pairwise && !f->stored[id] && (ewise || n->op == OP_random) && !f->cheap[id]) f->again[id] = 1;
+        for (unsigned i = 0; i < n->nin; i++) {
+            NodeId x = snG_in(g, id, i);
+            if (x == a.in[ATT_mask] || x == a.in[ATT_bias] || x == a.in[ATT_gain])
+                pairs[x] = pairs[x] < 0 ? -1 : a.dom.ext[a.lead + ATT_T] * a.dom.ext[a.lead + ATT_S];
+            else if (pairwise && (ewise || snP_is_view(g, id))) pairs[x] = pairs[x] < 0 ? -1 : pairs[id];
+            else if (cls != C_EWISE && cls != C_REDUCE) pairs[x] = -1;
+        }
+    }
+}
+
 static bool is_virtual(const Fuse *f, NodeId id) {
     return f->again[id] || (!f->stored[id] && (f->cheap[id] || snP_is_view(f->g, id)));
 }
@@ -177,6 +200,17 @@ static bool walk_matmul(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) 
     return snG_node(g, id)->nin < 3 || walk(f, snG_in(g, id, 2), &dom, NULL, fn, user, bad);    /* matmul_some: a scalar */
 }
 
+static bool walk_attention(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) {
+    Attention a = snP_attention(f->g, id);
+    for (int r = 0; r < ATT_ROLES; r++) {
+        Lin at[MAX_RANK];
+        if (!a.in[r]) continue;
+        snP_role_at(f->g, &a, (AttRole)r, at);
+        if (!walk(f, a.in[r], &a.dom, at, fn, user, bad)) return false;
+    }
+    return true;
+}
+
 /* An operand over a domain of its own: parts of a concat, the base of a scatter. */
 static bool walk_part(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
     Lin at[MAX_RANK];
@@ -203,6 +237,7 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
     Dom dom = snP_node_dom(g, id);
     if (out_dom) *out_dom = dom;
     if (snG_op(g->ctx, n->op)->cls == C_CONTRACT) return walk_matmul(f, id, fn, user, bad);
+    if (snP_attention_kind(g, id)) return walk_attention(f, id, fn, user, bad);
     Lin at[MAX_RANK], to[MAX_RANK];
     snP_node_at(g, id, &dom, at);
     if (snP_is_view(g, id)) {
@@ -338,7 +373,7 @@ typedef enum { APART, SAME, STATS, SPREAD } Fit;
 /* How a node of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
    (STATS), as a row value for a whole row (SPREAD), or at another place. */
 static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *e) {
-    if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->solo) return APART;   /* a placed concat is solo */
+    if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->kind == G_ATTENTION || A->solo) return APART;   /* a placed concat is solo */
     int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom);
     Lin id = snP_whole(dom);
     bool same = snP_same_lin(e, &id);
@@ -359,6 +394,7 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     bool gemm = A->kind == G_GEMM || B->kind == G_GEMM;
     *m = *A;
     if (A->kind == G_CONCAT || B->kind == G_CONCAT || A->solo || B->solo) return false;
+    if (A->kind == G_ATTENTION || B->kind == G_ATTENTION) return false;
     if (A->kind == G_GEMM && B->kind == G_GEMM) return false;
     if (gemm && (A->red || B->red || A->col || B->col)) return false;
     if (how == STATS) return refine_dom(&m->dom, &B->dom, A->cols) && ends_with(&m->dom, A->cols);
@@ -468,6 +504,7 @@ static void new_set(Fuse *f, NodeId id) {
     s.dom = f->dom[id];
     f->place[id] = FULL;
     if (cls == C_CONTRACT) s.kind = G_GEMM;
+    else if (snP_attention_kind(g, id)) s.kind = G_ATTENTION, s.dom = snP_dom(snG_type(g, id));
     else if (op == OP_concat || op == OP_pad) s.kind = G_CONCAT;
     else if (op == OP_scatter_add) s.kind = G_SCATTER, s.solo = true;
     else if (cls == C_SCAN || op == OP_part) s.solo = true;
@@ -533,7 +570,7 @@ static void absorb_view(Fuse *f, NodeId id) {
     Set *A = &f->sets.v[q];
     if (A->solo || A->col || A->n >= MOST_NODES) return;
     Lin at[MAX_RANK], to[MAX_RANK];
-    Dom dom = A->kind == G_CONCAT ? snP_dom(snG_type(g, x)) : A->dom;
+    Dom dom = A->kind == G_CONCAT || A->kind == G_ATTENTION ? snP_dom(snG_type(g, x)) : A->dom;
     if (!snP_coords(&dom, snP_whole(&dom), snG_type(g, x), at)) return;
     for (int i = n - 1; i >= 0; i--) {
         if (!snP_onto(g, chain[i], &dom, at, to)) return;
@@ -557,6 +594,19 @@ static void merge_last_product(Fuse *f, Edge *e) {
     if (products > 1) try_merge(f, last->p, &f->dom[e->n], &last->e, e);
 }
 
+/* Attention and its row statistics, or its three gradients: ops over the same operands are one kernel. */
+static void join_attention(Fuse *f, NodeId id) {
+    Attention a = snP_attention(f->g, id);
+    for (NodeId x = 1; x < id; x++) {
+        if (f->set[x] < 0 || f->sets.v[root(f, f->set[x])].kind != G_ATTENTION || !snP_attention_kind(f->g, x)) continue;
+        Attention b = snP_attention(f->g, x);
+        int s = root(f, f->set[id]), q = root(f, f->set[x]);
+        if (!snP_attention_alike(&a, &b) || !acyclic(f, s, q)) continue;
+        merge(f, q, s);
+        return;
+    }
+}
+
 static void group_all(Fuse *f) {
     for (NodeId id = 1; id < f->g->nodes.n; id++) {
         if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
@@ -572,6 +622,8 @@ static void group_all(Fuse *f) {
             if (f->without & FUSE_parts) continue;
             if (view) absorb_view(f, id);
             else absorb_parts(f, id);
+        } else if (snP_attention_kind(f->g, id)) {
+            join_attention(f, id);
         } else {
             for_reads(f, id, note_apart, &e);
             merge_last_product(f, &e);
@@ -828,6 +880,7 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     f.rows = snP_rows(g, &f.a);
     f.layout = o && o->layout ? o->layout : snP_layout(&f.a);
     mark_stored(&f);
+    find_pairwise(&f);
     find_stored(&f);
     f.memory = NEWN(&f.a, uint8_t, n);
     for (NodeId id = 1; id < g->nodes.n; id++) f.memory[id] = is_leaf(g, id) || !is_virtual(&f, id);
@@ -917,6 +970,7 @@ Groups snP_groups(const Graph *g, Arena *a) {
         Group *grp = &all.group.v[snG_node(g, id)->group - 1];
         unsigned op = snG_node(g, id)->op;
         GroupKind k = snG_op(g->ctx, op)->cls == C_CONTRACT ? G_GEMM : op == OP_concat || op == OP_pad ? G_CONCAT : op == OP_scatter_add ? G_SCATTER : G_ROWS;
+        if (snP_attention_kind(g, id) && (k = G_ATTENTION, grp->kind == G_ATTENTION)) k = G_ROWS;
         if (k != G_ROWS || !grp->anchor) grp->anchor = k != G_ROWS || !grp->nodes.n ? id : grp->anchor;
         if (k != G_ROWS) grp->kind = k;
         PUSH(a, grp->nodes, id);

@@ -8,13 +8,13 @@
 #define SN_FUSE_H
 #include "graph/graph.h"
 
-typedef enum { G_ROWS, G_GEMM, G_CONCAT, G_SCATTER, G_PLACE } GroupKind;
+typedef enum { G_ROWS, G_GEMM, G_CONCAT, G_SCATTER, G_PLACE, G_ATTENTION } GroupKind;
 
 typedef struct GroupPart { NodeId value; int64_t at; } GroupPart;   /* at: bytes from the start of the concat */
 
 typedef struct Group {
     GroupKind kind;
-    NodeId anchor;                   /* gemm: the matmul; concat, pad, place, scatter_add: that node; rows: the first node */
+    NodeId anchor;                   /* gemm: the matmul; concat, pad, place, scatter_add: that node; rows, attention: the first node */
     VEC(NodeId) nodes;               /* in index order */
     VEC(NodeId) inputs;              /* memory read: leaves and other groups' outputs, each once */
     VEC(NodeId) outputs;             /* memory written */

@@ -50,7 +50,8 @@ PASSES(PASS)
     F(index,    "masks and other index arithmetic are computed where they are read")                     \
     F(again,    "a value one light step from a stored one is computed again by its readers")             \
     F(xent,     "cross entropy of a projection: logits in chunks, never whole")                          \
-    F(compact,  "of a masked cross entropy only the rows that count are projected")
+    F(compact,  "of a masked cross entropy only the rows that count are projected")                      \
+    F(attention, "attention and its gradients go block by block: nothing of queries x keys is stored")
 
 enum {
 #define F(name, doc) FUSION_##name,
@@ -68,6 +69,7 @@ extern const Fusion snP_fusions[NFUSIONS];
 /* The bits of the fusions that a list leaves out; NULL is "all". An unknown name fails through ctx; without one it is pointed
    to by *bad, else *bad is NULL. */
 unsigned snP_without(sn_ctx *c, const char *list);
+const char *snP_kept(unsigned without);                     /* PassOptions.keep: composites that run as kernels of their own */
 unsigned snP_parse_fusions(const char *list, const char **bad);
 void snP_list_fusions(StrBuf *b);                           /* "all, none, rows, ..." */
 

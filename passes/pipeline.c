@@ -54,6 +54,10 @@ unsigned snP_parse_fusions(const char *list, const char **bad) {
     }
 }
 
+const char *snP_kept(unsigned without) {
+    return without & FUSE_attention ? "" : "attention,attention_lse,attention_dq,attention_dk,attention_dv";
+}
+
 void snP_list_fusions(StrBuf *b) {
     snU_puts(b, "all, none");
     for (int i = 0; i < NFUSIONS; i++) snU_putf(b, ", %s", snP_fusions[i].name);
