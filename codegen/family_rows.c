@@ -55,26 +55,76 @@ static Dom group_dom(const Graph *g, const Group *grp, Shape *shape)
 
 /* -- Rows ---------------------------------------------------------------------------------------------------- */
 
-static void rows_body(Gen *c)
+/* Where an output is computed, and where it is stored. */
+typedef struct Out { NodeId id, value; Lin at[MAX_RANK], address; } Out;
+
+static Out *find_outputs(Gen *c)
 {
     const Group *grp = c->grp;
-    NodeId value[64];
-    Lin at[MAX_RANK], address[64];
-    TVal v[64];
-    uint32_t n = grp->outputs.n;
-    SN_ASSERT(n <= 64, "a group with %u outputs", n);
-    for (uint32_t i = 0; i < n; i++) {
+    Out *out = NEWN(c->a, Out, grp->outputs.n);
+    for (uint32_t i = 0; i < grp->outputs.n; i++) {
+        Out *o = &out[i];
         int axis;
-        if (snP_moved_axis(c->g, grp->outputs.v[i], &axis)) {
-            value[i] = grp->outputs.v[i];
-            snP_node_at(c->g, value[i], &c->dom, at);
-            if (snG_op(c->g->ctx, snG_node(c->g, value[i])->op)->cls == C_REDUCE) at[axis] = snP_lin(0);
-            address[i] = snP_linear(snG_type(c->g, value[i]), at);
-        } else if (!gen_place(c, grp->outputs.v[i], &value[i], at, &address[i]))
-            SN_ASSERT(false, "no place for %s", snG_node_name(c->g, grp->outputs.v[i]));
-        v[i] = gen(c, value[i], at);
+        o->id = grp->outputs.v[i];
+        if (snP_moved_axis(c->g, o->id, &axis)) {
+            o->value = o->id;
+            snP_node_at(c->g, o->value, &c->dom, o->at);
+            if (snG_op(c->g->ctx, snG_node(c->g, o->value)->op)->cls == C_REDUCE) o->at[axis] = snP_lin(0);
+            o->address = snP_linear(snG_type(c->g, o->value), o->at);
+        } else if (!gen_place(c, o->id, &o->value, o->at, &o->address))
+            SN_ASSERT(false, "no place for %s", snG_node_name(c->g, o->id));
     }
-    for (uint32_t i = 0; i < n; i++) gen_store(c, grp->outputs.v[i], address[i], v[i]);   /* all reads before any write */
+    return out;
+}
+
+static void rows_body(Gen *c, const Out *out)
+{
+    uint32_t n = c->grp->outputs.n;
+    TVal *v = NEWN(c->a, TVal, n);
+    for (uint32_t i = 0; i < n; i++) v[i] = gen(c, out[i].value, out[i].at);
+    for (uint32_t i = 0; i < n; i++) gen_store(c, out[i].id, out[i].address, v[i]);    /* all reads before any write */
+}
+
+/* Computed without a pass over rows. */
+static bool is_light(const Tile *t, TVal v)
+{
+    const TIns *i = &t->ins.v[v];
+    if (!i->type.dtype || i->op == T_load || i->op == T_full || i->op == T_iota || i->op == T_widen) return true;
+    if (i->op != T_ew) return false;
+    for (int k = 0; k < 3; k++) if (i->a[k] && !is_light(t, i->a[k])) return false;
+    return true;
+}
+
+/* The condition of rows under which alone anything but constants is stored: every output is select(it, .., constant); else 0. */
+static TVal rows_wanted(Gen *c, const Out *out)
+{
+    TVal wanted = 0;
+    double k;
+    for (uint32_t i = 0; i < c->grp->outputs.n; i++) {
+        NodeId id = out[i].value;
+        if (snG_node(c->g, id)->op != OP_select || !snG_is_const(c->g, snG_in(c->g, id, 2), &k)) return 0;
+    }
+    for (uint32_t i = 0; i < c->grp->outputs.n; i++) {
+        TVal w = gen(c, snG_in(c->g, out[i].value, 0), out[i].at);
+        if (snT_type(c->t, w).c > 1 || (wanted && w != wanted) || !is_light(c->t, w)) return 0;
+        wanted = w;
+    }
+    return wanted;
+}
+
+/* As rows_body, but a program none of whose rows is wanted stores the constants and computes nothing. */
+static void wanted_body(Gen *c, const Out *out, TVal wanted)
+{
+    TVal any = snT_reduce(c->t, wanted, 0, RED_MAX, c->R > 1 ? c->vr : 0, 0), none = snT_ew(c->t, S_not, SN_BOOL, any, 0, 0);
+    uint32_t before = c->memo.n;
+    snT_if(c->t, any);
+    rows_body(c, out);
+    snT_end(c->t);
+    c->memo.n = before;                                       /* what is made inside is not seen outside */
+    snT_if(c->t, none);
+    for (uint32_t i = 0; i < c->grp->outputs.n; i++) gen_store(c, out[i].id, out[i].address, gen(c, snG_in(c->g, out[i].value, 2), out[i].at));
+    snT_end(c->t);
+    c->memo.n = before;
 }
 
 static void pick_tile(Gen *c, uint32_t nloads)
@@ -89,12 +139,15 @@ static void pick_tile(Gen *c, uint32_t nloads)
 
 static void rows_kernel(Gen *c)
 {
-    rows_body(c);                                             /* dry: collects the forms */
+    const Out *out = find_outputs(c);
+    rows_body(c, out);                                        /* dry: collects the forms */
     gen_coalesce(c);
     pick_tile(c, c->grp->inputs.n + c->grp->outputs.n);
     gen_tile(c, "rows");
     gen_grid(c);
-    rows_body(c);
+    TVal wanted = c->whole_col ? rows_wanted(c, out) : 0;
+    if (wanted) wanted_body(c, out, wanted);
+    else rows_body(c, out);
 }
 
 /* -- Columns --------------------------------------------------------------------------------------------------- */
