@@ -201,7 +201,7 @@ static TVal ewise_tile(Gen *c, NodeId id, const Lin *at)
 }
 
 /* Leaves and other groups' values. */
-static bool in_memory(const Gen *c, NodeId id)
+bool gen_in_memory(const Gen *c, NodeId id)
 {
     return is_leaf(c->g, id) || (snG_node(c->g, id)->group && !gen_in_group(c, id));
 }
@@ -222,7 +222,7 @@ static TVal compute(Gen *c, NodeId id, const Lin *at)
     if (snP_is_view(c->g, id)) {
         Lin to[MAX_RANK];
         NodeId x = snG_in(c->g, id, 0);
-        if (n->op == OP_reshape && in_memory(c, x)) return load(c, x, snP_linear(t, at));
+        if (n->op == OP_reshape && gen_in_memory(c, x)) return load(c, x, snP_linear(t, at));
         if (!snP_through(c->g, id, &c->dom, at, to)) SN_ASSERT(false, "%s is not affine", snG_node_name(c->g, id));
         return gen(c, x, to);
     }
@@ -243,7 +243,7 @@ TVal gen(Gen *c, NodeId id, const Lin *at)
     }
     Memo m = { .id = id };
     memcpy(m.at, at, sizeof(Lin) * t->rank);
-    m.v = in_memory(c, id) ? load(c, id, snP_linear(t, at)) : compute(c, id, at);
+    m.v = gen_in_memory(c, id) ? load(c, id, snP_linear(t, at)) : compute(c, id, at);
     PUSH(c->a, c->memo, m);
     return m.v;
 }

@@ -40,6 +40,7 @@ TVal gen(Gen *c, NodeId id, const Lin *at);              /* the tile; 0 in a dry
 TVal gen_full(Gen *c, TVal v, int32_t r, int32_t cc);    /* broadcast to [r, cc] */
 void gen_store(Gen *c, NodeId out, Lin address, TVal v); /* address: element number; v broadcast to what the address varies over */
 TVal gen_address(Gen *c, const Lin *l);                  /* idx of the form at the tile's corner */
+bool gen_in_memory(const Gen *c, NodeId id);             /* a leaf or another group's value: loaded, not computed */
 int gen_param(Gen *c, NodeId id, bool written);
 bool gen_in_group(const Gen *c, NodeId id);
 /* Element number at which an output lives, from the point at which the group computes it: itself, or through the stored views. */
@@ -49,7 +50,7 @@ bool gen_onto(const Gen *c, NodeId out, const Lin *at, Lin *address);   /* from 
 
 /* What a node may be over a block: interval arithmetic over its cone (interval.c), for the rows c->row (c->R of them, c->vr inside)
    and columns c->col where the program stands. [1,1] tiles of the node's dtype; of a mask, hi false: empty, lo true: full. */
-typedef struct Range { TVal lo, hi; } Range;
+typedef struct Range { TVal lo, hi; } Range;             /* 0 in a dry run; floats: NaN where nothing is known */
 Range gen_range(Gen *c, NodeId id, const Lin *at);
 
 /* Splits dims over a grid: fills t->grid and base[]; row and col advance by tiles of R and C. Sets vr and vc. */
