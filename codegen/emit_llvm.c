@@ -272,6 +272,18 @@ static Val cast(Emit *e, KType from, KType t, Val x) {
                            : LLVMBuildZExt(e->b, x, type(e, t), "");
 }
 
+/* LLVM's operands are <16 x i32> or, later, <32 x bfloat>; both are these bits. */
+static Val dot_pairs(Emit *e, Val a, Val b, Val c) {
+    static const char name[] = "llvm.x86.avx512bf16.dpbf16ps.512";
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    Typ params[3];
+    if (!id) return wrong(e, "no dot product of bf16 pairs in this LLVM"), c;
+    LLVMGetParamTypes(LLVMIntrinsicGetType(e->ctx, id, NULL, 0), params);
+    a = LLVMBuildBitCast(e->b, a, params[1], "");
+    b = LLVMBuildBitCast(e->b, b, params[2], "");
+    return call(e, name, NULL, 0, (Val[]){ c, a, b }, 3);
+}
+
 /* -- Vectors ----------------------------------------------------------------------------------- */
 
 static Val i32c(Emit *e, int v) {
@@ -500,6 +512,7 @@ static Val value(Emit *e, const KIns *i, KType from, Val a, Val b, Val c) {
     if (i->op >= K_add && i->op <= K_mulhi)
         return is_float(i->type.kind) ? float_op(e, i, a, b, c) : int_op(e, i, a, b);
     switch (i->op) {
+    case K_dpbf16: return dot_pairs(e, a, b, c);
     case K_select: return pick(e, a, b, c);
     case K_cast: return cast(e, from, i->type, a);
     case K_bitcast: return LLVMBuildBitCast(e->b, a, type(e, i->type), "");

@@ -204,7 +204,7 @@ void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, 
     for (int i = 0; i < m; i++) batch *= p.ext[i];
     join_axes(&c, &p);
     Staging how = { .ta = !k_fastest(&c, &p, 0), .tb = k_fastest(&c, &p, 1) };
-    how.s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], how.ta, how.tb, (Dtype)snG_type(g, p.id)->dtype);
+    how.s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], how.ta, how.tb, (Dtype)snG_type(g, snG_in(g, p.id, 0))->dtype);
     gen_tile(&c, "gemm");
     gemm_grid(&c, &p, how.s);
     TVal vm = p.inner[m] < 0 ? snT_idx(c.t, 1) : c.vr, vn = p.inner[n] < 0 ? snT_idx(c.t, 1) : c.vc;

@@ -19,17 +19,19 @@ static TVal stage_block(Tile *t, int buf, TVal base, TVal i, TVal j, int64_t n, 
 
 Tile *snT_gemm_plain(sn_ctx *c, Arena *arena, const GemmShape *s, const Target *target)
 {
+    Dtype out = s->out ? s->out : s->dtype;
     GemmSched g = snK_sched_gemm(target, s->batch, s->m, s->n, s->k, s->ta, s->tb, s->dtype);
     Tile *t = snT_new(c, arena, "gemm", "gemm");
     int A = snT_param(t, "a", s->dtype, s->batch * s->m * s->k, false);
     int B = snT_param(t, "b", s->dtype, s->batch * s->k * s->n, false);
-    int C = snT_param(t, "c", s->dtype, s->batch * s->m * s->n, true);
+    int C = snT_param(t, "c", out, s->batch * s->m * s->n, true);
     t->ngrid = 3;
     t->grid[0] = (s->m + g.bm - 1) / g.bm;
     t->grid[1] = (s->n + g.bn - 1) / g.bn;
     t->grid[2] = s->batch;
     t->flops = 2.0 * (double)s->batch * (double)s->m * (double)s->n * (double)s->k;
-    t->bytes = (double)snG_dtype_size(s->dtype) * (double)s->batch * (double)(s->m * s->k + s->k * s->n + s->m * s->n);
+    t->bytes = (double)s->batch * ((double)snG_dtype_size(s->dtype) * (double)(s->m * s->k + s->k * s->n) +
+                                   (double)snG_dtype_size(out) * (double)(s->m * s->n));
 
     TVal i = snT_ix(t, T_imul, snT_grid(t, 0), snT_idx(t, g.bm)), vi = valid(t, i, g.bm, s->m);
     TVal j = snT_ix(t, T_imul, snT_grid(t, 1), snT_idx(t, g.bn)), vj = valid(t, j, g.bn, s->n);
@@ -43,7 +45,7 @@ Tile *snT_gemm_plain(sn_ctx *c, Arena *arena, const GemmShape *s, const Target *
     snT_set(t, acc, snT_dot(t, at, bt, snT_get(t, acc), s->ta, s->tb));
     snT_end(t);
     TVal y = snT_get(t, acc);                                /* the epilogue cone goes here */
-    if (s->dtype != SN_F32) y = snT_ew(t, S_cast, s->dtype, y, 0, 0);
+    if (out != SN_F32) y = snT_ew(t, S_cast, out, y, 0, 0);
     TVal base = snT_ix(t, T_iadd, snT_ix(t, T_imul, z, snT_idx(t, s->m * s->n)),
                        snT_ix(t, T_iadd, snT_ix(t, T_imul, i, snT_idx(t, s->n)), j));
     snT_store(t, C, base, y, s->n, 1, vi, vj);

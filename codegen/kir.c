@@ -142,7 +142,7 @@ static bool check_moves(const Check *c) {
         return (c->a.lanes == t.lanes && c->a.kind != K_PTR && t.kind != K_PTR) ||
                no(c, "other lanes, or a pointer");
     case K_bitcast:
-        if (c->a.lanes != t.lanes || kinds[c->a.kind].bytes != kinds[t.kind].bytes)
+        if (c->a.lanes * kinds[c->a.kind].bytes != t.lanes * kinds[t.kind].bytes)
             return no(c, "sizes differ");
         return (c->a.kind == t.kind || (t.kind != K_PTR && t.kind != K_BOOL && c->a.kind != K_PTR &&
                                         c->a.kind != K_BOOL)) ||
@@ -226,6 +226,9 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     }
     case K_if: return same(c.a, kt(K_BOOL, 1)) || no(&c, "condition is not a scalar bool");
     case K_else: case K_end: case K_barrier: return true;
+    case K_dpbf16:
+        return (same(c.t, kt(K_F32, 16)) && same(c.c, c.t) && same(c.a, kt(K_U32, 16)) && same(c.b, c.a)) ||
+               no(&c, "two u32x16 and an f32x16 make an f32x16");
     default: return check_moves(&c);
     }
 }

@@ -37,6 +37,7 @@ enum { DEP_GRID0 = 1, DEP_STATE = 2, DEP_LOOP = 2 /* first loop's bit number */ 
 typedef struct View {
     TVal stage;
     bool right, trans;               /* operand position; the tile is [k,m] / [n,k] */
+    bool pairs;                      /* words of two bf16 along the depth instead of f32 elements */
     int width;                       /* MR or NR */
     int64_t off, slot_bytes;         /* scratch of slot 0; bytes of one slot */
     int64_t panel;                   /* elements between panels; left untransposed: between rows */
@@ -118,7 +119,14 @@ void snL_copy(Low *lo, TVal x, TVal to);                 /* value x evaluated in
 void snL_scan(Low *lo, TVal x);
 void snL_topk(Low *lo, TVal x);
 
+/* lower_pairs.c: bf16 products */
+bool snL_in_pairs(const Low *lo, TVal dot);
+KVal snL_pairs_down(Low *lo, TVal stage, KVal row, bool masked);   /* rows row and row + 1, at the columns from lo->col */
+KVal snL_pairs_across(Low *lo, TVal stage, bool masked);           /* 2 L columns from lo->col of the current row */
+
 /* lower_dot.c */
+KVal snL_staged(Low *lo, TVal stage, bool masked);       /* the staged value at the position; masked: zero outside the valid columns */
+void snL_begin_row(Low *lo, KVal row, TVal stage);
 void snL_views(Low *lo);                                 /* layouts and scratch of every staged operand */
 void snL_pack(Low *lo, TVal stage);
 void snL_dot(Low *lo, TVal dot);

@@ -8,7 +8,8 @@
      A [k, m]  panels [m / MR][k][MR]
      B [k, n]  panels [n / NR][k][NR]
      B [n, k]  the same panels, through transposes in registers
-   Edges are zero, so the micro-kernel has no branches. Packing evaluates the staged expression.
+   Edges are zero, so the micro-kernel has no branches. Packing evaluates the staged expression. Products of bf16 pack words
+   of two elements along the depth where the CPU multiplies such pairs (lower_pairs.c), else f32 as all others.
 
    A panel that does not depend on grid dimension 0 is packed once for all consecutive programs of a call that need it:
    each slot remembers the key (outer grid position and loop index) of what it holds. */
@@ -18,6 +19,16 @@ static KVal op2(Low *lo, int op, KVal a, KVal b) { return snK_op(lo->k, op, i64(
 static KType vf(const Low *lo) { return kt(K_F32, lo->L); }
 static KVal zeros(Low *lo) { return snK_float(lo->k, vf(lo), 0); }
 
+/* What is packed: f32 elements, or words of two bf16 along the depth. */
+static int group(const View *w) { return w->pairs ? 2 : 1; }
+static KType word(const Low *lo, bool pairs) { return kt(pairs ? K_U32 : K_F32, lo->L); }
+static KVal no_words(Low *lo, const View *w) { return w->pairs ? snK_int(lo->k, word(lo, true), 0) : zeros(lo); }
+static KVal in_words(Low *lo, const View *w, KVal k) { return w->pairs ? op2(lo, K_shr, k, ki(lo, 1)) : k; }
+static KVal across(Low *lo, const View *w, bool masked)
+{
+    return w->pairs ? snL_pairs_across(lo, w->stage, masked) : snL_staged(lo, w->stage, masked);
+}
+
 /* A run-time count limited to what the tile has; `size` when there is none. */
 static KVal count(Low *lo, TVal valid, int64_t size)
 {
@@ -26,11 +37,11 @@ static KVal count(Low *lo, TVal valid, int64_t size)
 
 /* -- Views ------------------------------------------------------------------------------------------------- */
 
-static View *find_view(Low *lo, TVal stage, bool right, bool trans, int width)
+static View *find_view(Low *lo, TVal stage, bool right, bool trans, int width, bool pairs)
 {
     for (uint32_t n = 0; n < lo->views.n; n++) {
         View *w = &lo->views.v[n];
-        if (w->stage == stage && w->right == right && w->trans == trans && w->width == width) return w;
+        if (w->stage == stage && w->right == right && w->trans == trans && w->width == width && w->pairs == pairs) return w;
     }
     return NULL;
 }
@@ -39,6 +50,7 @@ static void layout(Low *lo, View *w)
 {
     TType ty = INS(lo, w->stage)->type;
     int64_t panels;
+    *(w->right == w->trans ? &ty.c : &ty.r) = (int32_t)up(w->right == w->trans ? ty.c : ty.r, group(w)) / group(w);   /* depth in words */
     if (w->in_place) {
         w->panel = INS(lo, INS(lo, w->stage)->a[0])->rs;
         panels = w->width;
@@ -95,12 +107,13 @@ void snL_views(Low *lo)
         const TIns *i = INS(lo, d);
         if (i->op != T_dot) continue;
         int mr, nr;
+        bool pairs = snL_in_pairs(lo, d);
         snK_micro(lo->target, i->type.r, i->type.c, &mr, &nr);
         for (int right = 1; right >= 0; right--) {
             TVal s = i->a[right];
             bool trans = i->imm >> right & 1;
-            if (INS(lo, s)->op != T_stage || find_view(lo, s, right, trans, right ? nr : mr)) continue;
-            View w = { .stage = s, .right = right, .trans = trans, .width = right ? nr : mr };
+            if (INS(lo, s)->op != T_stage || find_view(lo, s, right, trans, right ? nr : mr, pairs)) continue;
+            View w = { .stage = s, .right = right, .trans = trans, .width = right ? nr : mr, .pairs = pairs };
             w.in_place = reads_in_place(lo, s, right, trans);
             layout(lo, &w);
             plan_keep(lo, &w, &budget);
@@ -112,8 +125,7 @@ void snL_views(Low *lo)
 
 /* -- Packing ------------------------------------------------------------------------------------------------- */
 
-/* The staged value at the position; `masked`: zero outside the valid columns. */
-static KVal staged(Low *lo, TVal stage, bool masked)
+KVal snL_staged(Low *lo, TVal stage, bool masked)
 {
     const TIns *i = INS(lo, stage), *from = INS(lo, i->a[0]);
     snL_new_vec(lo);
@@ -125,7 +137,7 @@ static KVal staged(Low *lo, TVal stage, bool masked)
     return x;
 }
 
-static void begin_row(Low *lo, KVal row, TVal stage)
+void snL_begin_row(Low *lo, KVal row, TVal stage)
 {
     lo->row = row;
     lo->row_limit = INS(lo, stage)->a[1];
@@ -133,32 +145,44 @@ static void begin_row(Low *lo, KVal row, TVal stage)
     snL_touch(lo, INS(lo, stage)->a[0]);
 }
 
-/* The current row as it is, to `to` + at. */
-static void pack_line(Low *lo, const View *w, KVal to, KVal at)
+/* Its columns from `whole` on: single vectors, then the last one. */
+static void pack_line_end(Low *lo, const View *w, KVal to, KVal at, KVal whole, bool alone)
 {
     const TIns *i = INS(lo, w->stage);
-    int nv = i->type.c >= 4 * lo->L ? 4 : 1;
-    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -(int64_t)nv * lo->L)), x[4];
-    lo->width = i->type.c;
-    KVal c = snK_for(lo->k, ki(lo, 0), whole, ki(lo, (int64_t)nv * lo->L), 1);
-    for (int u = 0; u < nv; u++) {
-        lo->col = kadd(lo, c, ki(lo, (int64_t)u * lo->L));
-        x[u] = staged(lo, w->stage, false);
-    }
-    for (int u = 0; u < nv; u++) snK_store(lo->k, to, kadd(lo, at, kadd(lo, c, ki(lo, (int64_t)u * lo->L))), x[u], 0);
-    snK_end(lo->k);
-    for (int masked = nv == 1; masked < 2; masked++) {    /* single vectors, then the last one */
-        if (!i->a[2] && i->type.c % (masked ? lo->L : nv * lo->L) == 0) return;
-        KVal end = masked ? limit : op2(lo, K_and, limit, ki(lo, -lo->L));
-        lo->col = snK_for(lo->k, whole, end, ki(lo, lo->L), 1);
-        snK_store(lo->k, to, kadd(lo, at, lo->col), staged(lo, w->stage, masked), 0);
+    int64_t one = (int64_t)lo->L * group(w);
+    KVal limit = count(lo, i->a[2], i->type.c);
+    for (int masked = alone; masked < 2; masked++) {
+        if (!i->a[2] && i->type.c % (masked ? one : 4 * one) == 0) return;
+        KVal end = masked ? limit : op2(lo, K_and, limit, ki(lo, -one));
+        lo->col = snK_for(lo->k, whole, end, ki(lo, one), 1);
+        KVal to_col = kadd(lo, at, in_words(lo, w, lo->col));
+        snK_store(lo->k, to, to_col, across(lo, w, masked), 0);
         snK_end(lo->k);
         whole = end;
     }
 }
 
-/* The current row in blocks of `width` columns (`nv` vectors), to base + block * panel + at. */
-static void pack_row(Low *lo, const View *w, KVal at, int width, int nv, int64_t panel)
+/* The current row as it is, to `to` + at. */
+static void pack_line(Low *lo, const View *w, KVal to, KVal at)
+{
+    const TIns *i = INS(lo, w->stage);
+    int64_t one = (int64_t)lo->L * group(w);                 /* columns of a vector of words */
+    int nv = i->type.c >= 4 * one ? 4 : 1;
+    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -nv * one)), x[4];
+    lo->width = i->type.c;
+    KVal c = snK_for(lo->k, ki(lo, 0), whole, ki(lo, nv * one), 1);
+    for (int u = 0; u < nv; u++) {
+        lo->col = kadd(lo, c, ki(lo, u * one));
+        x[u] = across(lo, w, false);
+    }
+    KVal words = kadd(lo, at, in_words(lo, w, c));
+    for (int u = 0; u < nv; u++) snK_store(lo->k, to, kadd(lo, words, ki(lo, (int64_t)u * lo->L)), x[u], 0);
+    snK_end(lo->k);
+    pack_line_end(lo, w, to, at, whole, nv == 1);
+}
+
+/* Row `row` (of pairs: and the next) in blocks of `width` columns (`nv` vectors), to base + block * panel + at. */
+static void pack_row(Low *lo, const View *w, KVal row, KVal at, int width, int nv, int64_t panel)
 {
     const TIns *i = INS(lo, w->stage);
     int64_t reach = (int64_t)nv * lo->L;
@@ -173,7 +197,7 @@ static void pack_row(Low *lo, const View *w, KVal at, int width, int nv, int64_t
         KVal col = kmul(lo, p, width), to = kadd(lo, at, kmul(lo, p, panel)), x[16];
         for (int u = 0; u < nv; u++) {
             lo->col = kadd(lo, col, ki(lo, (int64_t)u * lo->L));
-            x[u] = staged(lo, w->stage, masked);
+            x[u] = w->pairs ? snL_pairs_down(lo, w->stage, row, masked) : snL_staged(lo, w->stage, masked);
         }
         for (int u = 0; u < nv; u++) snK_store(lo->k, w->base, kadd(lo, to, ki(lo, (int64_t)u * lo->L)), x[u], 0);
         snK_end(lo->k);
@@ -186,14 +210,14 @@ static void pack_rows(Low *lo, const View *w)
     const TIns *i = INS(lo, w->stage);
     KVal rows = count(lo, i->a[1], i->type.r);
     KVal row = snK_for(lo->k, ki(lo, 0), rows, ki(lo, 1), 1);
-    begin_row(lo, row, w->stage);
+    snL_begin_row(lo, row, w->stage);
     pack_line(lo, w, w->base, kmul(lo, row, w->panel));
     snK_end(lo->k);
     if (!i->a[1] && i->type.r % w->width == 0) return;
     KVal end = kmul(lo, op2(lo, K_div, op2(lo, K_add, rows, ki(lo, w->width - 1)), ki(lo, w->width)), w->width);
     row = snK_for(lo->k, rows, end, ki(lo, 1), 1);
-    KVal c = snK_for(lo->k, ki(lo, 0), ki(lo, i->type.c), ki(lo, lo->L), 1);
-    snK_store(lo->k, w->base, kadd(lo, kmul(lo, row, w->panel), c), zeros(lo), 0);
+    KVal c = snK_for(lo->k, ki(lo, 0), ki(lo, up(i->type.c, group(w)) / group(w)), ki(lo, lo->L), 1);
+    snK_store(lo->k, w->base, kadd(lo, kmul(lo, row, w->panel), c), no_words(lo, w), 0);
     snK_end(lo->k);
     snK_end(lo->k);
 }
@@ -209,7 +233,7 @@ static void pack_edge(Low *lo, View *w)
     w->base = snK_op(lo->k, K_offset, (KType){ K_PTR, 1 }, lo->params[INS(lo, i->a[0])->buf], lo->v[INS(lo, i->a[0])->a[0]].k, 0);
     if (!i->a[1] && i->type.r % w->width == 0) return;
     KVal row = snK_for(lo->k, w->whole, rows, ki(lo, 1), 1);
-    begin_row(lo, row, w->stage);
+    snL_begin_row(lo, row, w->stage);
     pack_line(lo, w, w->edge, kmul(lo, op2(lo, K_sub, row, w->whole), w->panel));
     snK_end(lo->k);
 }
@@ -219,9 +243,9 @@ static void pack_edge(Low *lo, View *w)
 static void pack_panels(Low *lo, const View *w)
 {
     const TIns *i = INS(lo, w->stage);
-    KVal row = snK_for(lo->k, ki(lo, 0), count(lo, i->a[1], i->type.r), ki(lo, 1), 1);
-    begin_row(lo, row, w->stage);
-    pack_row(lo, w, kmul(lo, row, w->width), w->width, (w->width + lo->L - 1) / lo->L, w->panel);
+    KVal row = snK_for(lo->k, ki(lo, 0), count(lo, i->a[1], i->type.r), ki(lo, group(w)), 1);
+    snL_begin_row(lo, row, w->stage);
+    pack_row(lo, w, row, kmul(lo, in_words(lo, w, row), w->width), w->width, (w->width + lo->L - 1) / lo->L, w->panel);
     snK_end(lo->k);
 }
 
@@ -264,23 +288,25 @@ static void transpose(Low *lo, KVal *v)
 static void pack_block(Low *lo, const View *w, KVal first, KVal at, KVal rows, bool edge)
 {
     const TIns *i = INS(lo, w->stage);
-    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -lo->L)), v[16];
+    int one = lo->L * group(w);
+    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -one)), v[16];
     lo->width = i->type.c;
     for (int masked = 0; masked < 2; masked++) {
-        if (masked && !i->a[2] && i->type.c % lo->L == 0) break;
-        KVal c = snK_for(lo->k, masked ? whole : ki(lo, 0), masked ? limit : whole, ki(lo, lo->L), 1);
+        if (masked && !i->a[2] && i->type.c % one == 0) break;
+        KVal c = snK_for(lo->k, masked ? whole : ki(lo, 0), masked ? limit : whole, ki(lo, one), 1);
         for (int l = 0; l < lo->L; l++) {
             KVal row = kadd(lo, first, ki(lo, l)), last = op2(lo, K_sub, rows, ki(lo, 1));
-            begin_row(lo, edge ? op2(lo, K_min, row, last) : row, w->stage);
+            snL_begin_row(lo, edge ? op2(lo, K_min, row, last) : row, w->stage);
             lo->col = c;
-            v[l] = staged(lo, w->stage, masked);
+            v[l] = across(lo, w, masked);
             if (!edge) continue;
             KVal in = snK_op(lo->k, K_splat, kt(K_BOOL, lo->L), snK_op(lo->k, K_lt, kt(K_BOOL, 1), row, rows, 0), 0, 0);
-            v[l] = snK_op(lo->k, K_select, vf(lo), in, v[l], zeros(lo));
+            v[l] = snK_op(lo->k, K_select, word(lo, w->pairs), in, v[l], no_words(lo, w));
         }
         transpose(lo, v);
+        KVal first_word = in_words(lo, w, c);
         for (int l = 0; l < lo->L; l++)
-            snK_store(lo->k, w->base, kadd(lo, at, kmul(lo, kadd(lo, c, ki(lo, l)), w->width)), v[l], 0);
+            snK_store(lo->k, w->base, kadd(lo, at, kmul(lo, kadd(lo, first_word, ki(lo, l)), w->width)), v[l], 0);
         snK_end(lo->k);
     }
 }
@@ -319,7 +345,7 @@ void snL_pack(Low *lo, TVal stage)
             slot = op2(lo, K_div, op2(lo, K_sub, index, ki(lo, w->lo)), ki(lo, w->step));
             key = kadd(lo, kmul(lo, key, w->lo + w->slots * w->step + 1), index);
         }
-        w->base = snK_scratch_ptr(lo->k, K_F32, w->off);
+        w->base = snK_scratch_ptr(lo->k, w->pairs ? K_U32 : K_F32, w->off);
         if (w->slots > 1) w->base = snK_op(lo->k, K_offset, (KType){ K_PTR, 1 }, w->base, kmul(lo, slot, w->slot_bytes / 4), 0);
         if (w->keys) {
             keys = snK_scratch_ptr(lo->k, K_I64, w->keys - 1);
@@ -340,6 +366,7 @@ void snL_pack(Low *lo, TVal stage)
 
 typedef struct Micro {
     int mr, nr, nv;
+    bool pairs;                      /* words of two bf16; all steps and sizes along the depth count words */
     KVal a, b, c_in, c_out;          /* pointers; c_in 0 = starts from zero */
     KVal from_zero;                  /* bool: the first step of the accumulation; 0 = no */
     KVal last;                       /* bool: the last step, which stores to memory; see direct */
@@ -355,13 +382,13 @@ static void rank1(Low *lo, const Micro *m, KVal a, KVal b, KVal k, int u, KVal *
     Kernel *kr = lo->k;
     KVal bv[16], ka = kmul(lo, k, m->a_k), kb = kmul(lo, k, m->nr);
     for (int j = 0; j < m->nv; j++)
-        bv[j] = snK_load(kr, vf(lo), b, kadd(lo, kb, ki(lo, (int64_t)u * m->nr + (int64_t)j * lo->L)), 0);
+        bv[j] = snK_load(kr, word(lo, m->pairs), b, kadd(lo, kb, ki(lo, (int64_t)u * m->nr + (int64_t)j * lo->L)), 0);
     for (int i = 0; i < m->mr; i++) {
-        KVal x = snK_load(kr, kt(K_F32, 1), a, kadd(lo, ka, ki(lo, i * m->a_row + u * m->a_k)), 0);
-        x = snK_op(kr, K_splat, vf(lo), x, 0, 0);
+        KVal x = snK_load(kr, kt(m->pairs ? K_U32 : K_F32, 1), a, kadd(lo, ka, ki(lo, i * m->a_row + u * m->a_k)), 0);
+        x = snK_op(kr, K_splat, word(lo, m->pairs), x, 0, 0);
         for (int j = 0; j < m->nv; j++) {
             KVal *c = &acc[i * m->nv + j];
-            snK_set(kr, *c, snK_op(kr, K_fma, vf(lo), x, bv[j], snK_get(kr, *c)));
+            snK_set(kr, *c, snK_op(kr, m->pairs ? K_dpbf16 : K_fma, vf(lo), x, bv[j], snK_get(kr, *c)));
         }
     }
 }
@@ -494,7 +521,7 @@ static void left_operand(Low *lo, TVal d, Micro *m)
     bool trans = INS(lo, d)->imm & 1;
     int64_t ld;
     if (INS(lo, a)->op == T_stage) {
-        const View *w = find_view(lo, a, false, trans, m->mr);
+        const View *w = find_view(lo, a, false, trans, m->mr, m->pairs);
         m->a = w->base;
         ld = w->panel;
         if (w->in_place && (INS(lo, a)->a[1] || INS(lo, a)->type.r % m->mr)) m->edge = w->edge, m->whole = w->whole;
@@ -520,14 +547,16 @@ void snL_dot(Low *lo, TVal d)
     Micro m = { 0 };
     snK_micro(lo->target, i->type.r, i->type.c, &m.mr, &m.nr);
     m.nv = m.nr / lo->L;
+    m.pairs = snL_in_pairs(lo, d);
     accumulator(lo, d, &m);
     left_operand(lo, d, &m);
-    const View *w = find_view(lo, i->a[1], true, tb, m.nr);
+    const View *w = find_view(lo, i->a[1], true, tb, m.nr, m.pairs);
     m.b = w->base;
     m.b_panel = w->panel;
     TVal vm = packed ? a->a[ta ? 2 : 1] : 0, vn = b->a[tb ? 1 : 2], ka = packed ? a->a[ta ? 1 : 2] : 0, kb = b->a[tb ? 2 : 1];
     m.depth = count(lo, kb, ta ? a->type.r : a->type.c);
     if (ka && ka != kb) m.depth = op2(lo, K_min, m.depth, lo->v[ka].k);
+    if (m.pairs) m.depth = op2(lo, K_shr, kadd(lo, m.depth, ki(lo, 1)), ki(lo, 1));
     KVal rows = count(lo, vm, i->type.r), cols = count(lo, vn, i->type.c);
     direct_store(lo, d, &m);
     if ((vm || vn) && !m.direct) fill_rest(lo, &m, i->type, rows, cols);

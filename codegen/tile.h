@@ -99,7 +99,7 @@ enum { SN_KEEP_BYTES = 4 << 20 };    /* packed panels that outlive a program tak
 
 /* A plain gemm without graph, for `sinter bench gemm` and tests: c[m,n] = op(a) op(b).
    The family proper, with prologue and epilogue cones, is in family_gemm.c and calls the same core. */
-typedef struct GemmShape { int64_t batch, m, n, k; bool ta, tb; Dtype dtype; } GemmShape;
+typedef struct GemmShape { int64_t batch, m, n, k; bool ta, tb; Dtype dtype, out; } GemmShape;   /* out: of c, 0 = dtype */
 Tile *snT_gemm_plain(sn_ctx *c, Arena *a, const GemmShape *s, const Target *target);   /* params a, b, c; grid (m, n, batch) */
 
 /* What tile.def and a value say. */

@@ -1,4 +1,4 @@
-/* devices.c: what this machine has, and what it reaches: the f32 FMA peak and the memory bandwidth.
+/* devices.c: what this machine has, and what it reaches: the f32 FMA peak, the peak of bf16 pairs and the memory bandwidth.
 
    The peak is what kernels are measured against, in the same run: a loop of independent fused
    multiply-adds that live in registers, on so many pinned threads at once, with the widest vectors
@@ -46,6 +46,11 @@ typedef float (*FmaLoop)(int64_t n, float x);
 #define STEP_loop_avx512(k) a##k = _mm512_fmadd_ps(a##k, m, c);
 #define ADD_loop_avx512(k) sum = _mm512_fmadd_ps(a##k, m, sum);
 FMA_LOOP(loop_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, _mm512_fmadd_ps,
+         _mm512_cvtss_f32)
+#define DECLARE_loop_bf16(k) __m512 a##k = _mm512_set1_ps(k);
+#define STEP_loop_bf16(k) a##k = _mm512_dpbf16_ps(a##k, (__m512bh)m, (__m512bh)c);
+#define ADD_loop_bf16(k) sum = _mm512_add_ps(a##k, sum);
+FMA_LOOP(loop_bf16, __attribute__((target("avx512f,avx512bf16"))), __m512, _mm512_set1_ps, _mm512_dpbf16_ps,
          _mm512_cvtss_f32)
 #define DECLARE_loop_avx2(k) __m256 a##k = _mm256_set1_ps(k);
 #define STEP_loop_avx2(k) a##k = _mm256_fmadd_ps(a##k, m, c);
@@ -200,13 +205,10 @@ static int clamp_threads(int threads)
     return threads < MAX_THREADS ? threads : MAX_THREADS;
 }
 
-double sn_measure_fma_peak(int threads)
+/* GFLOP/s of a loop whose steps are `products` multiply-adds each. */
+static double measure_loop(FmaLoop loop, int products, int threads)
 {
-    int lanes;
-    const char *name;
-    Trial t = { .work = fma_work,
-                .threads = clamp_threads(threads),
-                .loop = best_loop(&lanes, &name) };
+    Trial t = { .work = fma_work, .threads = clamp_threads(threads), .loop = loop };
     t.n = 1 << 16;
     double before = snR_now();
     volatile float warm = t.loop(t.n, 0.5f);     /* wakes the wide units */
@@ -216,7 +218,24 @@ double sn_measure_fma_peak(int threads)
     double once = snR_now() - before;
     t.n = (int64_t)((double)t.n * (once > 0 ? 0.05 / once : 1)) + 1;
     double s = run_trials(&t);
-    return s > 0 ? 2.0 * CHAINS * lanes * (double)t.n * t.threads / s * 1e-9 : 0;
+    return s > 0 ? 2.0 * CHAINS * products * (double)t.n * t.threads / s * 1e-9 : 0;
+}
+
+double sn_measure_fma_peak(int threads)
+{
+    int lanes;
+    const char *name;
+    FmaLoop loop = best_loop(&lanes, &name);
+    return measure_loop(loop, lanes, threads);
+}
+
+double sn_measure_bf16_peak(int threads)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bf16"))
+        return measure_loop(loop_bf16, 32, threads);
+#endif
+    return sn_measure_fma_peak(threads);
 }
 
 static double measure_bandwidth(int threads)

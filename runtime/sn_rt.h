@@ -59,6 +59,7 @@ SN_API void sn_profile_reset(sn_session *s);
 /* -- Devices --------------------------------------------------------------------------------------- */
 typedef struct sn_device_info { char name[64], what[192]; int cores; double peak_gflops_f32, bandwidth_gbs; } sn_device_info;
 SN_API int sn_devices(sn_device_info *out, int cap, bool measure); /* what is here; measure: FMA peak and memory bandwidth, a second each */
+SN_API double sn_measure_bf16_peak(int threads);             /* the same of products of bf16 pairs; the FMA peak where the CPU has none */
 SN_API double sn_measure_fma_peak(int threads);              /* GFLOP/s f32, register-only FMA loop on `threads` cores at once */
 
 /* -- Tensor files (safetensors) -------------------------------------------------------------------- */

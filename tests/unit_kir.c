@@ -881,6 +881,52 @@ static Kernel *read_kernel(World *w, const char *name) {
     return k;
 }
 
+static float no_denormal(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
+
+/* low a low b + (high a high b + c), each sum rounded, denormals 0. */
+static float model_pairs(uint32_t a, uint32_t b, float c) {
+    c = no_denormal(c);
+    for (int high = 1; high >= 0; high--) {
+        float x = half_value(K_BF16, a >> 16 * high & 0xffff), y = half_value(K_BF16, b >> 16 * high & 0xffff);
+        c = no_denormal(fmaf(no_denormal(x), no_denormal(y), c));
+    }
+    return c;
+}
+
+static uint32_t random_pair(bool tame) {
+    uint32_t pair = (uint32_t)rnd();
+    return tame ? (pair & 0x807f807f) | 0x3d003d00 | ((uint32_t)rnd() & 0x03800380) : pair;
+}
+
+/* The dot product of bf16 pairs, bit by bit; half of the lanes are of ordinary size. */
+static void test_pairs(void) {
+    World w = {0};
+    Target t;
+    snK_target(&w.c, "host", &t);
+    if (!t.bf16_dot) { printf("skipped dpbf16: this CPU has none\n"); free_world(&w); return; }
+    Kernel *k = snK_new(&w.c, &w.a, "pairs");
+    static const KKind mem[] = { K_U32, K_U32, K_F32, K_F32 };
+    KVal zero = snK_int(k, i64(), 0), x[3];
+    for (int i = 0; i < 4; i++) snK_param(k, "p", mem[i], i == 3);
+    for (int i = 0; i < 3; i++) x[i] = snK_load(k, kt(mem[i], 16), snK_ptr(k, i), zero, 0);
+    snK_store(k, snK_ptr(k, 3), zero, snK_op(k, K_dpbf16, kt(K_F32, 16), x[0], x[1], x[2]), 0);
+    SnHostKernel f;
+    if (!load(&w, (const Kernel *const *)&k, 1, "host", &f)) return;
+    uint32_t *a = buffer(&w, 64), *b = buffer(&w, 64);
+    float *c = buffer(&w, 64), *y = buffer(&w, 64);
+    int wrong = 0;
+    for (int round = 0; round < 20000; round++) {
+        for (int i = 0; i < 16; i++) {
+            a[i] = random_pair(i & 1), b[i] = random_pair(i & 1);
+            c[i] = i & 1 ? (float)(int32_t)rnd() * 0x1p-28f : as_float(rnd() & 0xffffffff);
+        }
+        f((void *[]){ a, b, c, y }, NULL, 0, 1, NULL);
+        for (int i = 0; i < 16; i++) wrong += !equal(K_F32, float_bits(y[i]), float_bits(model_pairs(a[i], b[i], c[i])));
+    }
+    check(wrong == 0, "dpbf16: %d of 320000 lanes are wrong", wrong);
+    free_world(&w);
+}
+
 /* The micro-kernel on panels in L1 against twelve chains of fma: a printed figure, not a test. */
 static void test_gemm(void) {
     World w = {0};
@@ -956,6 +1002,7 @@ int main(int argc, char **argv) {
         printf("  %s: %.1f s\n", targets[t], snU_now() - t0);
     }
     if (wanted(argc, argv, "cache")) test_cache();
+    if (wanted(argc, argv, "pairs")) test_pairs();
     if (wanted(argc, argv, "gemm")) test_gemm();
     if (wanted(argc, argv, "spills")) test_spills();
     printf("%d passed, %d failed\n", passed, failed);

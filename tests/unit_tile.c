@@ -471,7 +471,8 @@ static void test_gemm(int count, int most)
     for (int n = 0; n < count; n++) {
         char what[96];
         int big = n % 3 ? most / 4 : most;
-        GemmShape s = { 1 + rnd(3), 1 + rnd((uint32_t)big), 1 + rnd((uint32_t)big), 1 + rnd((uint32_t)big), rnd(2), rnd(2), rnd(5) ? SN_F32 : SN_BF16 };
+        GemmShape s = { 1 + rnd(3), 1 + rnd((uint32_t)big), 1 + rnd((uint32_t)big), 1 + rnd((uint32_t)big), rnd(2), rnd(2),
+                        rnd(3) ? SN_F32 : SN_BF16, rnd(2) ? SN_F32 : SN_BF16 };
         if (n % 5 == 0) s.k += 500;
         if (n % 7 == 0) s.m = 1 + rnd(3);
         if (n % 11 == 0) s.n = 1 + rnd(3);
@@ -479,6 +480,7 @@ static void test_gemm(int count, int most)
         if (n % 4 == 0) snK_sched_override(&ctx, &one, "gemm:bm=36,bn=48,kc=40");
         snprintf(what, sizeof what, "gemm %lld x %lld x %lld batch %lld %s%s%s", (long long)s.m, (long long)s.n, (long long)s.k,
                  (long long)s.batch, s.ta ? "ta " : "", s.tb ? "tb " : "", snG_dtype_name(s.dtype));
+        if (rnd(2)) s.out = 0;
         test(snT_gemm_plain(&ctx, &arena, &s, &one), 1e-5, what);
     }
 }
@@ -623,7 +625,7 @@ int main(int argc, char **argv)
     test_random_chains(150);
     test_dots();
     test_attention();
-    test_gemm(60, 300);
+    test_gemm(90, 300);
     flush();
     SN_LEAVE(&ctx);
     snU_free_arena(&arena);

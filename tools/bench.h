@@ -6,7 +6,7 @@
 #include "tools/lab.h"
 
 typedef struct BenchOptions {
-    const char *file, *fuse, *shapes;
+    const char *file, *fuse, *shapes, *dtype;
     StrList defines, sets;
     PassOptions passes;
     int64_t threads, steps, top;

@@ -1,9 +1,11 @@
-/* bench_gemm.c: `sinter bench gemm`: f32 matrix products on the host against the FMA peak of the same run.
+/* bench_gemm.c: `sinter bench gemm`: matrix products on the host against the peak of the same run.
 
-   In:  a list of shapes. Out: a line per shape: time, GFLOP/s, the peak measured just before and after (the larger), the ratio.
+   In:  a list of shapes, and f32 or bf16 (of the operands; sums and result are f32). The peak is that of FMAs, or of dot products of
+   bf16 pairs, in registers. Out: a line per shape: time, GFLOP/s, the peak measured just before and after (the larger), the ratio.
    Every shape is a program of one kernel, built from the gemm family's plain tile program and run by the runtime as a
    training step would run it. A few elements of each result are checked against products in f64. */
 #include "tools/bench.h"
+#include "tools/verify.h"
 
 #include <math.h>
 
@@ -35,22 +37,23 @@ typedef struct GemmRun {
     SnLaunch launch;
     SnOutput output;
     SnGraphPlan plan;
+    Dtype dtype;                     /* of a and b */
     double ms, peak, gflops, error;
 } GemmRun;
 
-static SnTensorDesc matrix(const char *name, int64_t rows, int64_t cols) {
-    return (SnTensorDesc){ .name = name, .dtype = SN_F32, .rank = 2, .dim = { rows, cols } };
+static SnTensorDesc matrix(const char *name, Dtype d, int64_t rows, int64_t cols) {
+    return (SnTensorDesc){ .name = name, .dtype = (uint8_t)d, .rank = 2, .dim = { rows, cols } };
 }
 
 static void make_program(GemmRun *r, const Shape *s, const Tile *t, const Kernel *k, const char *symbol, size_t code_bytes) {
     static const int32_t args[3] = { 0, 1, 2 };
-    SnTensorDesc d[3] = { s->ta ? matrix("a", s->k, s->m) : matrix("a", s->m, s->k),
-                          s->tb ? matrix("b", s->n, s->k) : matrix("b", s->k, s->n), matrix("c", s->m, s->n) };
+    SnTensorDesc d[3] = { s->ta ? matrix("a", r->dtype, s->k, s->m) : matrix("a", r->dtype, s->m, s->k),
+                          s->tb ? matrix("b", r->dtype, s->n, s->k) : matrix("b", r->dtype, s->k, s->n), matrix("c", SN_F32, s->m, s->n) };
     r->kernel = (SnKernelDesc){ symbol, "gemm", s->name, t->grid[0] * t->grid[1] * t->grid[2], k->scratch, t->flops, t->bytes, 3 };
     for (int i = 0; i < 2; i++) r->storage[i] = (SnStorage){ .t = d[i], .init = INIT_UNIFORM, .a = -1, .b = 1 };
     for (int i = 0; i < 3; i++)
-        r->buffer[i] = (SnBuffer){ .kind = i < 2 ? SN_BUF_STORAGE : SN_BUF_ARENA, .t = d[i], .bytes = 4 * d[i].dim[0] * d[i].dim[1],
-                                   .storage = i < 2 ? i : -1 };
+        r->buffer[i] = (SnBuffer){ .kind = i < 2 ? SN_BUF_STORAGE : SN_BUF_ARENA, .t = d[i], .storage = i < 2 ? i : -1,
+                                   .bytes = snG_dtype_size((Dtype)d[i].dtype) * d[i].dim[0] * d[i].dim[1] };
     r->launch = (SnLaunch){ 0, 3, args };
     r->output = (SnOutput){ "c", 2 };
     int64_t bytes = (r->buffer[2].bytes + 63) & ~(int64_t)63;
@@ -59,25 +62,40 @@ static void make_program(GemmRun *r, const Shape *s, const Tile *t, const Kernel
                         .graphs = &r->plan, .code = r->so, .code_bytes = code_bytes };
 }
 
+/* A matrix as doubles; malloc'ed. */
+static double *read_matrix(const GemmRun *r, sn_session *ss, int i) {
+    const SnBuffer *b = &r->buffer[i];
+    int64_t n = b->t.dim[0] * b->t.dim[1];
+    void *raw = malloc((size_t)b->bytes);
+    double *v = malloc(sizeof *v * (size_t)n);
+    bool ok = raw && v && !sn_read(ss, "gemm", b->t.name, raw, (size_t)b->bytes);
+    if (ok) snV_unpack((Dtype)b->t.dtype, raw, n, v);
+    free(raw);
+    if (ok) return v;
+    free(v);
+    return NULL;
+}
+
 /* 64 elements of c against their products in f64: the largest error over sqrt(k). */
 static int check(GemmRun *r, const Shape *s, sn_session *ss) {
-    float *m[3];
-    int rc = 0;
-    for (int i = 0; i < 3; i++) {
-        m[i] = malloc((size_t)r->buffer[i].bytes);
-        if (!rc && m[i]) rc = sn_read(ss, "gemm", r->buffer[i].t.name, m[i], (size_t)r->buffer[i].bytes);
-    }
+    double *m[3];
+    bool ok = true;
+    for (int i = 0; i < 3; i++) ok &= (m[i] = read_matrix(r, ss, i)) != NULL;
     r->error = 0;
-    for (int64_t e = 0; e < 64 && !rc; e++) {
+    for (int64_t e = 0; e < 64 && ok; e++) {
         int64_t i = e * 7919 % s->m, j = (e * 104729 + 13) % s->n;
         double sum = 0;
         for (int64_t k = 0; k < s->k; k++)
-            sum += (double)(s->ta ? m[0][k * s->m + i] : m[0][i * s->k + k]) * (double)(s->tb ? m[1][j * s->k + k] : m[1][k * s->n + j]);
-        r->error = fmax(r->error, fabs(sum - (double)m[2][i * s->n + j]) / sqrt((double)s->k));
+            sum += (s->ta ? m[0][k * s->m + i] : m[0][i * s->k + k]) * (s->tb ? m[1][j * s->k + k] : m[1][k * s->n + j]);
+        r->error = fmax(r->error, fabs(sum - m[2][i * s->n + j]) / sqrt((double)s->k));
     }
     for (int i = 0; i < 3; i++) free(m[i]);
-    if (rc) return cmd_fail("%s", sn_session_error(ss));
+    if (!ok) return cmd_fail("gemm: cannot read the result back: %s", sn_session_error(ss));
     return r->error < 1e-5 ? 0 : cmd_fail("gemm %lldx%lldx%lld gives wrong numbers: error %g", (long long)s->m, (long long)s->n, (long long)s->k, r->error);
+}
+
+static double measure_peak(const GemmRun *r) {
+    return r->dtype == SN_BF16 ? sn_measure_bf16_peak((int)r->o->threads) : sn_measure_fma_peak((int)r->o->threads);
 }
 
 /* Best time of at least 5 runs and half a second, between two measurements of the peak. */
@@ -86,13 +104,13 @@ static int time_shape(GemmRun *r, const Shape *s) {
     sn_session *ss = sn_session_new(&r->p, &(sn_session_desc){ .seed = 1, .threads = threads });
     if (!ss) return cmd_fail("%s", sn_rt_error());
     rc = sn_run(ss, "gemm") ? cmd_fail("%s", sn_session_error(ss)) : check(r, s, ss);
-    double before = sn_measure_fma_peak(threads), best = INFINITY, start = snU_now();
+    double before = measure_peak(r), best = INFINITY, start = snU_now();
     for (int i = 0; !rc && (i < 5 || snU_now() - start < 0.5); i++) {
         double t0 = snU_now();
         if (sn_run(ss, "gemm")) rc = cmd_fail("%s", sn_session_error(ss));
         best = fmin(best, snU_now() - t0);
     }
-    double after = sn_measure_fma_peak(threads);
+    double after = measure_peak(r);
     r->peak = fmax(before, after);
     r->ms = best * 1e3;
     r->gflops = r->kernel.flops / best * 1e-9;
@@ -102,7 +120,7 @@ static int time_shape(GemmRun *r, const Shape *s) {
 
 static int bench_shape(GemmRun *r, const Shape *s) {
     SN_ENTER(r->c, return model_error(r->c));
-    GemmShape gs = { 1, s->m, s->n, s->k, s->ta, s->tb, SN_F32 };
+    GemmShape gs = { 1, s->m, s->n, s->k, s->ta, s->tb, r->dtype, SN_F32 };
     Tile *t = snT_gemm_plain(r->c, &r->arena, &gs, &r->target);
     Kernel *k = snK_lower_cpu(r->c, &r->arena, t, &r->target);
     const Kernel *all[1] = { k };
@@ -120,7 +138,7 @@ static int bench_shape(GemmRun *r, const Shape *s) {
 static void print_shape(const GemmRun *r, const Shape *s) {
     if (r->o->json) {
         bench_row(json_pack("{s:s s:s s:I s:I s:I s:b s:b s:s s:s s:f s:f s:f s:f}", "kind", "gemm", "name", s->name, "m", (json_int_t)s->m, "n",
-                            (json_int_t)s->n, "k", (json_int_t)s->k, "ta", s->ta, "tb", s->tb, "dir", s->dir, "dtype", "f32", "ms", r->ms, "gflops",
+                            (json_int_t)s->n, "k", (json_int_t)s->k, "ta", s->ta, "tb", s->tb, "dir", s->dir, "dtype", snG_dtype_name(r->dtype), "ms", r->ms, "gflops",
                             r->gflops, "peak_gflops", r->peak, "ratio", r->gflops / r->peak));
         return;
     }
@@ -151,13 +169,14 @@ static int parse_shapes(const char *text, Shape **out, int *n) {
 }
 
 int bench_gemm(const BenchOptions *o) {
-    GemmRun r = { .o = o, .c = sn_ctx_new() };
+    GemmRun r = { .o = o, .c = sn_ctx_new(), .dtype = o->dtype && !strcmp(o->dtype, "bf16") ? SN_BF16 : SN_F32 };
     Shape *given = NULL;
     int n = sizeof DEFAULT_SHAPES / sizeof *DEFAULT_SHAPES, rc = o->shapes ? parse_shapes(o->shapes, &given, &n) : 0;
     if (!rc && snK_target(r.c, "host", &r.target)) rc = model_error(r.c);
     if (!rc && !o->json)
-        printf("f32 on %s; best of 5 or more runs; peak: FMAs in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s\n",
-               r.target.cpu[0] ? r.target.cpu : "host", "name", "m", "n", "k", "", "ms", "GFLOP/s", "peak", "ratio");
+        printf("%s on %s; best of 5 or more runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s\n",
+               snG_dtype_name(r.dtype), r.target.cpu[0] ? r.target.cpu : "host",
+               r.dtype == SN_BF16 && r.target.bf16_dot ? "products of bf16 pairs" : "FMAs", "name", "m", "n", "k", "", "ms", "GFLOP/s", "peak", "ratio");
     for (int i = 0; i < n && !rc; i++) {
         const Shape *s = given ? &given[i] : &DEFAULT_SHAPES[i];
         rc = bench_shape(&r, s);

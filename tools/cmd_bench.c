@@ -217,6 +217,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         PASS_OPTIONS(&o.passes),
         { "compare", 0, OPT_FLAG, &o.compare, "", "also unfused, and the ratio" },
         { "shapes", 0, OPT_TEXT, &o.shapes, "LIST", "gemm: MxNxK[ta|tb],... (default: squares, a 124M model)" },
+        { "dtype", 0, OPT_TEXT, &o.dtype, "f32|bf16", "gemm: of the operands; sums and result are f32" },
         { "steps", 0, OPT_INT, &o.steps, "N", "steps to time (default: 4 seconds, 9 at least)" },
         { "profile", 0, OPT_FLAG, &profile, "", "every kernel, not only the slowest" },
         { "threads", 0, OPT_INT, &o.threads, "N", "0 = all cores" },
@@ -229,6 +230,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (pos.n != 1) return cmd_usage(self, "wants one model file, or gemm");
     if (strcmp(target, "host")) return cmd_usage(self, "the only target so far is host, not '%s'", target);
     if ((rc = cmd_fuse(self, o.fuse)) >= 0) return rc;
+    if (o.dtype && strcmp(o.dtype, "f32") && strcmp(o.dtype, "bf16")) return cmd_usage(self, "--dtype is f32 or bf16, not '%s'", o.dtype);
     if (o.steps > MAX_STEPS - 3) return cmd_usage(self, "--steps is at most %d", MAX_STEPS - 3);
     if (profile) o.top = INT32_MAX;
     o.file = pos.v[0];
