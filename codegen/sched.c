@@ -153,7 +153,9 @@ static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
 
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d)
 {
-    (void)d;
+    bool pairs = d == SN_BF16 && t->bf16_dot;             /* in words of two bf16 along K the model is the same */
+    int64_t depth = k;
+    if (pairs) k = ceil_div(k, 2);
     GemmModel g = { batch, m, n, k, 6, 16, t->f32_lanes, 0, ta, tb, (double)SN_KEEP_BYTES * 15 / 16, (double)t->l2_bytes };
     snK_micro(t, m < 1024 ? m : 1024, n < 1024 ? n : 1024, &g.mr, &g.nr);
     int64_t kmax = t->l1_bytes / 2 / (g.nr * 4), steps;   /* a panel of B fills half of L1 */
@@ -173,8 +175,9 @@ GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, i
             if (cost < best * .9999) best = cost, s.bm = (int)bm, s.bn = (int)bn;
         }
     }
+    if (pairs) s.kc = (int)(s.kc < k ? 2 * s.kc : depth);
     Key keys[] = { { "bm", &s.bm }, { "bn", &s.bn }, { "kc", &s.kc } };
-    table_rows(t, "gemm", (int64_t[]){ m, n, k }, 3, keys, 3);
+    table_rows(t, "gemm", (int64_t[]){ m, n, depth }, 3, keys, 3);
     override(t, "gemm", keys, 3);
     return s;
 }
