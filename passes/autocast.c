@@ -1,7 +1,7 @@
 /* autocast.c: contractions in a half dtype (bf16, or f16), everything else as it was.
 
-   In:  a graph of primitives, gradients included (after `grad` and `expand`). Out: the same, where every contraction of f32
-   values reads their casts to PassOptions.autocast and sums in f32; without the option, the graph itself.
+   In:  a graph of primitives and attention ops, gradients included (after `grad` and `expand`). Out: the same, where every
+   contraction of f32 values reads their casts to PassOptions.autocast and sums in f32; without the option, the graph itself.
 
      y: f32[512, 768] = matmul(x, w)
    becomes
@@ -10,12 +10,14 @@
      y:   f32[512, 768]  = matmul(x.h, w.h, to=f32)
 
    It runs on the differentiated graph, so the products of the backward pass are contractions like the others; their operands
-   include the incoming gradients. Results stay f32: weights, their gradients and moments, the residual stream, softmax,
-   norms and the loss are what they were, and a contraction that the epilogue of another reads is never rounded between them.
+   include the incoming gradients. An attention op gets q, k, v and the gradient of its result as halves; its scores and sums are
+   f32 inside, its result is rounded once. Results of contractions stay f32: weights, their gradients and moments, the residual stream, softmax,
+   norms and the loss are what they were, and nothing is rounded on the way to work that is done in a contraction's own kernel.
 
    A value has one cast, whoever reads it, because equal nodes are one: a weight is cast once per step for the forward pass and
    both products of the backward pass. The rules autocast.* then move casts to the value behind a view, so that it is rounded by
    the kernel that computes it; where contractions are its only readers, it is stored as half and the f32 value never is. */
+#include "passes/attention.h"
 #include "passes/pass.h"
 
 static NodeId cast(Graph *g, Here at, NodeId x, Dtype to) {
@@ -44,6 +46,25 @@ static NodeId contract_halves(Rebuild *r, NodeId id, Dtype half) {
     return y;
 }
 
+/* An attention op over halves of what it multiplies; its result in the dtype it had. */
+static NodeId attend_halves(Rebuild *r, NodeId id, Dtype half) {
+    static const char *const multiplied[] = { "q", "k", "v", "dy" };
+    const Node *n = snG_node(r->old, id);
+    const OpInfo *op = snG_op(r->old->ctx, n->op);
+    Here at = { n->loc, n->path };
+    NodeId in[MAX_IN];
+    for (unsigned i = 0; i < n->nin; i++) {
+        NodeId x = snG_in(r->old, id, i);
+        bool cut = false;
+        for (unsigned k = 0; k < sizeof multiplied / sizeof *multiplied; k++) cut |= !strcmp(snU_str(r->old->ctx, op->in_name[i]), multiplied[k]);
+        in[i] = cut && is_f32(r->old, x) ? cast(r->g, at, r->map[x], half) : r->map[x];
+    }
+    NodeId y = snG_add(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr));
+    y = cast(r->g, at, y, (Dtype)snG_type(r->old, id)->dtype);
+    if (n->name) snG_rename(r->g, y, n->name);
+    return y;
+}
+
 static Dtype half_dtype(sn_ctx *c, const char *name) {
     Dtype d = snG_dtype_of(name, strlen(name));
     if (d != SN_BF16 && d != SN_F16) snU_fail(c, SN_USAGE, 0, "autocast is bf16 or f16, not '%s'", name);
@@ -58,7 +79,8 @@ Graph *snP_autocast(const Graph *old, const PassOptions *opt) {
     for (NodeId id = 1; id < old->nodes.n; id++) {
         bool contracts = snG_op(old->ctx, snG_node(old, id)->op)->cls == C_CONTRACT;
         bool wide = contracts && is_f32(old, snG_in(old, id, 0)) && is_f32(old, snG_in(old, id, 1));
-        r.map[id] = wide ? contract_halves(&r, id, half) : snG_copy_node(&r, id);
+        if (snP_attention_kind(old, id)) r.map[id] = attend_halves(&r, id, half);
+        else r.map[id] = wide ? contract_halves(&r, id, half) : snG_copy_node(&r, id);
     }
     Graph *g = snG_finish(&r), *out = snP_rewrite(g, opt, "autocast");
     snG_free(g);
