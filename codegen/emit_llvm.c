@@ -20,7 +20,7 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <pthread.h>
 
-enum { EMITTER_VERSION = 2, MAX_DEPTH = 200 };
+enum { EMITTER_VERSION = 3, MAX_DEPTH = 200 };
 typedef LLVMValueRef Val;
 typedef LLVMTypeRef Typ;
 typedef LLVMBasicBlockRef Block;
@@ -151,6 +151,30 @@ static Val least(Emit *e, KType t, bool max, Val a, Val b) {
     return pick(e, icmp(e, p, a, b), a, b);
 }
 
+/* a * 2^b: one instruction on AVX-512, else two exact powers of 2 so that only the last product rounds. */
+static Val ldexp_op(Emit *e, int lanes, Val a, Val b) {
+    if (e->target->f32_lanes == 16 && (lanes == 1 || lanes == 16)) {
+        Typ v = floats(e, lanes == 1 ? 4 : 16);
+        Val zero = LLVMConstNull(v), i0 = int_const(e, 32, 1, 0), round = int_const(e, 32, 1, 4);
+        if (lanes == 1) {
+            a = LLVMBuildInsertElement(e->b, zero, a, i0, "");
+            b = LLVMBuildInsertElement(e->b, zero, b, i0, "");
+            a = call(e, "llvm.x86.avx512.mask.scalef.ss", NULL, 0, (Val[]){ a, b, zero, int_const(e, 8, 1, -1), round }, 5);
+            return LLVMBuildExtractElement(e->b, a, i0, "");
+        }
+        return call(e, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, (Val[]){ a, b, zero, int_const(e, 16, 1, -1), round }, 5);
+    }
+    b = LLVMBuildBitCast(e->b, LLVMBuildFAdd(e->b, b, float_const(e, lanes, 12582912), ""), ints(e, 32, lanes), "");
+    Val n = LLVMBuildSub(e->b, b, int_const(e, 32, lanes, 0x4b400000), "");        /* the bits of 1.5 * 2^23 */
+    Val half = LLVMBuildAShr(e->b, n, int_const(e, 32, lanes, 1), "");
+    Val part[] = { half, LLVMBuildSub(e->b, n, half, "") };
+    for (int k = 0; k < 2; k++) {
+        Val bits = LLVMBuildShl(e->b, LLVMBuildAdd(e->b, part[k], int_const(e, 32, lanes, 127), ""), int_const(e, 32, lanes, 23), "");
+        a = LLVMBuildFMul(e->b, a, LLVMBuildBitCast(e->b, bits, floats(e, lanes), ""), "");
+    }
+    return a;
+}
+
 static Val float_op(Emit *e, const KIns *i, Val a, Val b, Val c) {
     switch (i->op) {
     case K_add: return LLVMBuildFAdd(e->b, a, b, "");
@@ -164,6 +188,7 @@ static Val float_op(Emit *e, const KIns *i, Val a, Val b, Val c) {
     case K_ceil: return call1(e, "llvm.ceil", a);
     case K_rint: return call1(e, "llvm.rint", a);
     case K_min: case K_max: return least(e, i->type, i->op == K_max, a, b);
+    case K_ldexp: return ldexp_op(e, i->type.lanes, a, b);
     case K_fma: {
         Typ t = LLVMTypeOf(a);
         return call(e, "llvm.fma", &t, 1, (Val[]){ a, b, c }, 3);

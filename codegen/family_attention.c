@@ -189,7 +189,7 @@ static void online_block(Att *t, TVal q, const Online *o)
     TVal s = scores(t, q, stage(t, ATT_k), full);
     span_pairs(t);
     TVal old = snT_get(tile, o->max), inf = num(t, -(double)INFINITY);
-    TVal max = f32(t, S_max, old, snT_reduce(tile, s, 1, RED_MAX, 0, t->c.vc));
+    TVal max = f32(t, S_max, old, snT_reduce(tile, s, 1, RED_PEAK, 0, t->c.vc));   /* a NaN comes back by p */
     TVal u = snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_eq, SN_BOOL, max, inf, 0), num(t, 0), max);   /* no key yet */
     TVal p = f32(t, S_exp, f32(t, S_sub, s, u), 0), shrink = f32(t, S_exp, f32(t, S_sub, old, u), 0);
     TVal sum = snT_reduce(tile, p, 1, RED_SUM, 0, t->c.vc);

@@ -65,24 +65,19 @@ static KVal with_sign(Math m, KVal x, KVal s) {
 /* -- exp --------------------------------------------------------------------------------------- */
 
 /* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r + r^2
-   q(r), times 2^n in two steps so that results near both ends of the range are rounded once.
-   tail = 0: none. */
+   q(r), times 2^n, rounded once near both ends of the range. tail = 0: none. */
 static KVal exp_sum(Math m, KVal x, KVal tail) {
     static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f,
                                0x1.6ab89ep-10f }; /* 3.2e-9 */
-    enum { MAGIC = 0x4b400000 }; /* the bits of 1.5 * 2^23: adding it rounds to an integer */
     x = at_least(m, -105, at_most(m, 90, x));
     KVal shifted = fma_(m, x, num(m, 0x1.715476p+0), num(m, 12582912));
-    KVal n = sub(m, shifted, num(m, 12582912)), ni = iop(m, K_sub, bits(m, shifted), MAGIC);
+    KVal n = sub(m, shifted, num(m, 12582912));        /* 1.5 * 2^23: adding it rounds to an integer */
     KVal r = fma_(m, n, num(m, -0x1.62e400p-1), x);    /* n times the first part of ln2 is exact */
     r = fma_(m, n, num(m, -0x1.7f7d1cp-20), r);
     if (tail) r = add(m, r, tail);
     KVal p = fma_(m, mul(m, r, r), poly(m, r, q, 5), r);
     p = add(m, p, num(m, 1));
-    KVal half = iop(m, K_shr, ni, 1), rest = snK_op(m.k, K_sub, m.i, ni, half, 0);
-    KVal a = from_bits(m, iop(m, K_shl, iop(m, K_add, half, 127), 23));
-    KVal b = from_bits(m, iop(m, K_shl, iop(m, K_add, rest, 127), 23));
-    return mul(m, mul(m, p, a), b);
+    return snK_op(m.k, K_ldexp, m.f, p, n, 0);
 }
 
 static KVal exp_f32(Kernel *k, KVal x) { return exp_sum(math(k, x), x, 0); }

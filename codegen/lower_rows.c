@@ -127,7 +127,7 @@ static bool needs_tile(const Low *lo, TVal x)
 /* -- Reductions -------------------------------------------------------------------------------------------------- */
 
 static bool is_arg(int red) { return red == RED_ARGMAX || red == RED_ARGMIN; }
-static bool is_max(int red) { return red == RED_MAX || red == RED_ARGMAX; }
+static bool is_max(int red) { return red == RED_MAX || red == RED_PEAK || red == RED_ARGMAX; }
 
 static KVal identity(Low *lo, int red, KType t)
 {
@@ -138,14 +138,14 @@ static KVal identity(Low *lo, int red, KType t)
     return snK_int(lo->k, t, is_max(red) ? INT32_MIN : INT32_MAX);
 }
 
-/* acc (+) x, lane by lane. NaN stays. */
+/* acc (+) x, lane by lane. NaN stays, but for a peak. */
 static KVal combine(Low *lo, int red, KVal acc, KVal x)
 {
     KType t = snK_type(lo->k, acc), b = kt(K_BOOL, t.lanes);
     if (t.kind == K_BOOL) return op2(lo, red == RED_MIN ? K_and : K_or, t, acc, x);
     if (red == RED_SUM) return op2(lo, K_add, t, acc, x);
     KVal y = op2(lo, is_max(red) ? K_max : K_min, t, acc, x);       /* x when unordered */
-    return t.kind == K_F32 ? sel(lo, op2(lo, K_ne, b, acc, acc), acc, y) : y;
+    return t.kind == K_F32 && red != RED_PEAK ? sel(lo, op2(lo, K_ne, b, acc, acc), acc, y) : y;
 }
 
 /* Is x a better extreme than best? A NaN beats every number. */
@@ -229,7 +229,7 @@ static void finish_row(Low *lo, Root *r, int unroll)
         KVal v = snK_get(lo->k, r->acc[0]);
         KType t = snK_type(lo->k, v), t1 = kt((KKind)t.kind, 1);
         x = snK_op(lo->k, i->red == RED_SUM ? K_hsum : is_max(i->red) ? K_hmax : K_hmin, t1, v, 0, 0);
-        if (t.kind == K_F32 && i->red != RED_SUM) {       /* the tree of maxima loses a NaN; a sum does not */
+        if (t.kind == K_F32 && i->red != RED_SUM && i->red != RED_PEAK) {       /* the tree of maxima loses a NaN; a sum does not */
             KVal nan = sel(lo, op2(lo, K_ne, kt(K_BOOL, lo->L), v, v), v, snK_float(lo->k, t, 0));
             nan = snK_op(lo->k, K_hsum, t1, nan, 0, 0);
             x = sel(lo, op2(lo, K_ne, kt(K_BOOL, 1), nan, nan), nan, x);

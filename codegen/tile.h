@@ -27,7 +27,8 @@ enum { T_none,
 
 typedef uint32_t TVal;
 typedef struct TType { uint8_t dtype; /* Dtype; 0 = idx */ int32_t r, c; } TType;
-typedef enum { RED_SUM, RED_MAX, RED_MIN, RED_ARGMAX, RED_ARGMIN } RedKind;   /* NaN propagates in max/min as in the evaluator; first of a tie */
+/* NaN propagates in max and min as in the evaluator; peak is a max that may lose it. First of a tie. */
+typedef enum { RED_SUM, RED_MAX, RED_MIN, RED_PEAK, RED_ARGMAX, RED_ARGMIN } RedKind;
 
 typedef struct TIns {
     uint8_t op, fn, red;             /* fn: ScalarOp of T_ew; red: RedKind */

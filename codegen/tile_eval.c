@@ -244,7 +244,7 @@ static void uniform(Run *r, TVal x)
 static bool beats(int red, double y, double best)
 {
     if (y != y) return best == best;
-    return red == RED_MAX || red == RED_ARGMAX ? y > best : y < best;
+    return red == RED_MAX || red == RED_PEAK || red == RED_ARGMAX ? y > best : y < best;
 }
 
 static void reduce(Run *r, TVal x)

@@ -29,7 +29,7 @@ static const char *const fn_names[S_N] = {
 #include "graph/scalar.def"
 #undef SC
 };
-static const char *const red_names[] = { "sum", "max", "min", "argmax", "argmin" };
+static const char *const red_names[] = { "sum", "max", "min", "peak", "argmax", "argmin" };
 static const char *const flag_words[][2] = { ['x'] = { "exclusive", "reverse" }, ['k'] = { "indices", "" },
                                              ['p'] = { "pipelined", "" }, ['d'] = { "ta", "tb" } };
 
@@ -242,7 +242,7 @@ static void op_name(Reader *r, TIns *i)
     for (i->op = 1; i->op < T_NOPS && strcmp(snT_op_name(i->op), buf); ) i->op++;
     if (i->op == T_NOPS) bad(r, "unknown op");
     if ((i->op == T_ew || i->op == T_reduce) != (dot != NULL)) bad(r, "ew and reduce, and only they, name a function");
-    int k = i->op == T_ew ? find(dot, fn_names, S_N) : i->op == T_reduce ? find(dot, red_names, 5) : 0;
+    int k = i->op == T_ew ? find(dot, fn_names, S_N) : i->op == T_reduce ? find(dot, red_names, 6) : 0;
     if (k < 0) bad(r, "unknown function");
     if (i->op == T_ew) i->fn = (uint8_t)k;
     if (i->op == T_reduce) i->red = (uint8_t)k;

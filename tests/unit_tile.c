@@ -350,7 +350,7 @@ static void test_reductions(void)
             snprintf(what, sizeof what, "reduction %d of %s [%d, %d] along %d", red, snG_dtype_name((Dtype)d), r, c, axis);
             Tile *t = program("reduce", 4);
             TVal vr = axis ? 0 : some_valid(t, r), vc = axis ? some_valid(t, c) : 0, x = input(t, d, r, c, vr, vc);
-            if (d == SN_F32 && rnd(3) == 0)           /* some NaN, some rows of -inf */
+            if (d == SN_F32 && red != RED_PEAK && rnd(3) == 0)           /* some NaN, some rows of -inf */
                 x = snT_ew(t, S_log, SN_F32, x, 0, 0);
             output(t, snT_reduce(t, x, axis, (RedKind)red, vr, vc), 0, 0);
             test(t, 1e-5, what);
