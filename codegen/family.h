@@ -11,9 +11,18 @@ GroupTiles snK_group_tiles(const Graph *g, const Group *grp, const Target *t, Ar
 
 /* -- program.c: a whole graph set to a program ------------------------------------------------------- */
 struct SnProgram;
+
+/* What was built, kept for reports: per graph the graph with its groups, the group of each launch (-1: a copy after all groups), and
+   per node 1 + the buffer it lives in (0: nowhere). */
+typedef struct BuiltGraph { const char *name; Graph *g; Groups groups; VEC(int) group_of; int32_t *buffer_of; } BuiltGraph;
+typedef struct BuildTrace { Arena arena; VEC(BuiltGraph) graphs; } BuildTrace;
+void snK_free_trace(BuildTrace *t);                      /* before the context */
+
 typedef struct BuildOptions {
     const char *target;              /* "host" */
     bool train;                      /* make the train graph's backward and optimizer (train, accum, apply) */
+    const char *order;               /* or: these passes for every graph (pass.h, SNP_ORDER_*) */
+    BuildTrace *trace;               /* filled, may be NULL */
     const char *fuse;                /* as PassOptions.fuse */
     const char *autocast, *recompute;/* as PassOptions; NULL = neither */
     const char *sched;               /* overrides, may be NULL */

@@ -344,7 +344,7 @@ double gen_bytes(const Graph *g, const Group *grp)
     for (uint32_t i = 0; i < grp->inputs.n + grp->outputs.n; i++) {
         NodeId id = i < grp->inputs.n ? grp->inputs.v[i] : grp->outputs.v[i - grp->inputs.n];
         const Type *t = snG_type(g, id);
-        n += (double)snG_count(t) * snG_dtype_size((Dtype)t->dtype);
+        n += (double)(i < grp->inputs.n ? grp->touched.v[i] : snG_count(t)) * snG_dtype_size((Dtype)t->dtype);
     }
     return n;
 }

@@ -57,7 +57,7 @@ Range gen_range(Gen *c, NodeId id, const Lin *at);
 void gen_grid(Gen *c);
 TVal gen_inside(Gen *c, int dim, int32_t size);          /* how many of the tile's `size` positions along dim are inside; 0 = all */
 void gen_tile(Gen *c, const char *family);               /* opens the real tile after the dry run */
-double gen_bytes(const Graph *g, const Group *grp);      /* inputs read once, outputs written once */
+double gen_bytes(const Graph *g, const Group *grp);      /* what is touched of the inputs read once, outputs written once */
 
 void gen_rows(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);
 void gen_gemm(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out);

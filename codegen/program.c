@@ -167,6 +167,8 @@ typedef struct GraphBuild {
     Graph *g;
     const char *name;
     Plan plan;
+    Arena *arena;                        /* of what a trace keeps: the trace's own */
+    VEC(int) group_of;                   /* per launch */
     int32_t *buffer_of;                  /* per node: 1 + buffer */
     VEC(SnBuffer) buffers;
     VEC(SnLaunch) launches;
@@ -193,7 +195,8 @@ static int32_t buffer_of(GraphBuild *gb, NodeId id) {
     return gb->buffer_of[id] - 1;
 }
 
-static void add_launch(GraphBuild *gb, int kernel, const int32_t *args, int n) {
+static void add_launch(GraphBuild *gb, int group, int kernel, const int32_t *args, int n) {
+    PUSH(gb->arena, gb->group_of, group);
     SnLaunch l = { kernel, n, snU_copy(&gb->b->arena, args, sizeof *args * (size_t)n) };
     PUSH(&gb->b->arena, gb->launches, l);
 }
@@ -202,6 +205,7 @@ static void add_launch(GraphBuild *gb, int kernel, const int32_t *args, int n) {
 
 static void add_group(GraphBuild *gb, const Group *grp) {
     Build *b = gb->b;
+    int group = (int)snG_node(gb->g, grp->anchor)->group - 1;
     const char *label = snU_fmt(&b->arena, "%s", snG_node_name(gb->g, grp->anchor));
     GroupTiles tiles = snK_group_tiles(gb->g, grp, &b->target, &b->arena);
     for (uint32_t i = 0; i < tiles.v.n; i++) {
@@ -210,7 +214,7 @@ static void add_group(GraphBuild *gb, const Group *grp) {
         SN_ASSERT(gt->args.n == t->params.n, "%s: %u nodes for %u params", label, gt->args.n, t->params.n);
         int32_t *args = NEWN(&b->arena, int32_t, gt->args.n), n = 0;
         for (uint32_t k = 0; k < gt->args.n; k++) if (!t->params.v[k].local) args[n++] = buffer_of(gb, gt->args.v[k]);
-        add_launch(gb, intern_tile(b, gt->tile, label), args, n);
+        add_launch(gb, group, intern_tile(b, gt->tile, label), args, n);
     }
 }
 
@@ -243,7 +247,7 @@ static void add_copies(GraphBuild *gb) {
         args[0] = c.from ? copy_source(gb, &c) : temp_buffer(gb, like, c.temp - 1);
         args[1] = c.to_leaf ? buffer_of(gb, c.to_leaf) : temp_buffer(gb, like, c.temp - 1);
         const char *label = snU_fmt(&gb->b->arena, "copy %s", snG_node_name(gb->g, c.to_leaf ? c.to_leaf : c.from));
-        add_launch(gb, intern_tile(gb->b, copy_tile(gb->b, t->dtype, snG_count(t)), label), args, 2);
+        add_launch(gb, -1, intern_tile(gb->b, copy_tile(gb->b, t->dtype, snG_count(t)), label), args, 2);
     }
 }
 
@@ -259,6 +263,18 @@ static void finish_graph(GraphBuild *gb) {
     PUSH(&b->arena, b->graphs, p);
 }
 
+static void keep_graph(BuildTrace *t, GraphBuild *gb, Groups groups) {
+    BuiltGraph kept = { snU_strdup(&t->arena, gb->name, strlen(gb->name)), gb->g, groups, { 0 }, gb->buffer_of };
+    kept.group_of.v = gb->group_of.v, kept.group_of.n = gb->group_of.n;
+    PUSH(&t->arena, t->graphs, kept);
+}
+
+void snK_free_trace(BuildTrace *t) {
+    for (uint32_t i = 0; i < t->graphs.n; i++) snG_free(t->graphs.v[i].g);
+    snU_free_arena(&t->arena);
+    *t = (BuildTrace){ 0 };
+}
+
 /* Passes `order`, fuse, plan, kernels, launches: one graph of the program under the name `name`. */
 static void build_graph(Build *b, const Graph *source, const char *name, const char *order) {
     FuseOptions fo = { snP_without(b->c, b->opt->fuse), b->layout };
@@ -268,9 +284,10 @@ static void build_graph(Build *b, const Graph *source, const char *name, const c
     double t1 = snU_now();
     b->live[1] = snP_fuse(b->live[0], &fo);
     GraphBuild gb = { b, b->live[1], name };
-    Groups groups = snP_groups(gb.g, &b->arena);
+    gb.arena = b->opt->trace ? &b->opt->trace->arena : &b->arena;
+    Groups groups = snP_groups(gb.g, gb.arena);
     gb.plan = snP_plan(gb.g, &groups, &b->arena);
-    gb.buffer_of = NEWN(&b->arena, int32_t, gb.g->nodes.n);
+    gb.buffer_of = NEWN(gb.arena, int32_t, gb.g->nodes.n);
     double t2 = snU_now();
     for (uint32_t i = 0; i < gb.g->leaves.n; i++) buffer_of(&gb, gb.g->leaves.v[i].node);
     for (uint32_t i = 0; i < groups.group.n; i++)
@@ -285,7 +302,8 @@ static void build_graph(Build *b, const Graph *source, const char *name, const c
     b->stats.kernels += (int)gb.launches.n;
     if (gb.plan.arena_bytes > b->stats.arena_bytes) b->stats.arena_bytes = gb.plan.arena_bytes;
     if (gb.plan.live_peak > b->stats.live_peak) b->stats.live_peak = gb.plan.live_peak;
-    for (int i = 0; i < 2; i++) snG_free(b->live[i]), b->live[i] = NULL;
+    if (b->opt->trace) keep_graph(b->opt->trace, &gb, groups), b->live[1] = NULL;
+    for (int i = 0; i < 2; i++) if (b->live[i]) snG_free(b->live[i]), b->live[i] = NULL;
 }
 
 static void build_graphs(Build *b, const Module *m) {
@@ -293,7 +311,7 @@ static void build_graphs(Build *b, const Module *m) {
         const Graph *g = m->graphs.v[i];
         const char *name = snU_str(b->c, g->name);
         if (!b->opt->train || strcmp(name, "train") != 0) {
-            build_graph(b, g, name, SNP_ORDER_INFER);
+            build_graph(b, g, name, b->opt->order ? b->opt->order : SNP_ORDER_INFER);
             continue;
         }
         build_graph(b, g, "train", SNP_ORDER_TRAIN);

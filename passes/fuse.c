@@ -897,7 +897,7 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
 
 /* -- Reading the groups back -------------------------------------------------------------------------------- */
 
-typedef struct Gather { Groups *all; Group *group; Arena *a; NodeId node; bool plain; } Gather;
+typedef struct Gather { Groups *all; Group *group; Arena *a; NodeId node; bool plain; VEC(Read) reads; } Gather;
 
 static void add_once(Arena *a, Group *g, int list, NodeId id) {
     NodeId *v = list ? g->inputs.v : g->outputs.v;
@@ -906,11 +906,29 @@ static void add_once(Arena *a, Group *g, int list, NodeId id) {
     if (list) PUSH(a, g->inputs, id); else PUSH(a, g->outputs, id);
 }
 
+/* Adds the elements of p that are read at form e over dom, or at rows that an index picks, to what the group touches of p. */
+static void touch(Fuse *f, Gather *w, NodeId p, const Dom *dom, const Lin *e) {
+    const Graph *g = f->g;
+    int64_t all = snG_count(snG_type(g, p)), n = e ? 1 : snG_count(snG_type(g, w->node));
+    Read r = { .p = p, .any = !e };
+    if (e) r.e = *e;
+    for (uint32_t i = 0; i < w->reads.n; i++)
+        if (w->reads.v[i].p == p && w->reads.v[i].any == r.any && (r.any || snP_same_lin(&w->reads.v[i].e, e))) return;
+    PUSH(&f->a, w->reads, r);
+    for (int i = 0; e && i < dom->n; i++) if (e->k[i]) n *= dom->ext[i];
+    uint32_t at = 0;
+    while (w->group->inputs.v[at] != p) at++;
+    while (w->group->touched.n <= at) PUSH(w->a, w->group->touched, 0);
+    n += w->group->touched.v[at];
+    w->group->touched.v[at] = n < all ? n : all;
+}
+
 static void input_edge(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user) {
     Gather *w = user;
     uint32_t pg = snG_node(f->g, p)->group;
     if (pg == snG_node(f->g, w->node)->group) return;
     add_once(w->a, w->group, 1, p);
+    touch(f, w, p, dom, e);
     if (pg) add_once(w->a, &w->all->group.v[pg - 1], 0, p);
     Lin id = snP_whole(dom);
     bool same = w->plain && e && snG_count(snG_type(f->g, p)) == snP_points(dom) && snP_same_lin(e, &id);

@@ -17,6 +17,7 @@ typedef struct Group {
     NodeId anchor;                   /* gemm: the matmul; concat, pad, place, scatter_add: that node; rows, attention: the first node */
     VEC(NodeId) nodes;               /* in index order */
     VEC(NodeId) inputs;              /* memory read: leaves and other groups' outputs, each once */
+    VEC(int64_t) touched;            /* per input: how many of its elements are read */
     VEC(NodeId) outputs;             /* memory written */
     VEC(NodeId) same;                /* inputs read only at the element being written (of equal count): an output may take their place */
     VEC(uint32_t) after;             /* groups that it waits for without reading from them: behind a fence */

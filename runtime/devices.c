@@ -238,7 +238,7 @@ double sn_measure_bf16_peak(int threads)
     return sn_measure_fma_peak(threads);
 }
 
-static double measure_bandwidth(int threads)
+double sn_measure_bandwidth(int threads)
 {
     Trial t = { .work = triad_work, .threads = clamp_threads(threads), .n = LANES_OF_TRIAD };
     size_t bytes = (size_t)t.n * sizeof(float);
@@ -292,7 +292,7 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
     snprintf(out->what, sizeof out->what, "%s, %s", cpu, vectors);
     if (measure) {
         out->peak_gflops_f32 = sn_measure_fma_peak(out->cores);
-        out->bandwidth_gbs = measure_bandwidth(out->cores);
+        out->bandwidth_gbs = sn_measure_bandwidth(out->cores);
     }
     return 1;
 }

@@ -61,6 +61,7 @@ typedef struct sn_device_info { char name[64], what[192]; int cores; double peak
 SN_API int sn_devices(sn_device_info *out, int cap, bool measure); /* what is here; measure: FMA peak and memory bandwidth, a second each */
 SN_API double sn_measure_bf16_peak(int threads);             /* the same of products of bf16 pairs; the FMA peak where the CPU has none */
 SN_API double sn_measure_fma_peak(int threads);              /* GFLOP/s f32, register-only FMA loop on `threads` cores at once */
+SN_API double sn_measure_bandwidth(int threads);             /* GB/s, triad over memory; 0 threads = all cores, as above */
 
 /* -- Tensor files (safetensors) -------------------------------------------------------------------- */
 /* Dtypes: 1..6 as in programs (f32 bf16 f16 i32 u32 bool); files know these as well. */

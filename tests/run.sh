@@ -167,7 +167,33 @@ command_line() {
         # shellcheck disable=SC2086
         check "sinter check $model" "$SINTER" check models/$model.sn $TINY
     done
-    check "bench gemm, odd shapes, right numbers" "$SINTER" bench gemm --json --shapes 33x65x17,64x64x64ta,129x31x70tb
+}
+
+# bench: both sides agree, every line is JSON, the keys are there; what is wrong is one line
+benchmarks() {
+    rows() { name=$1; shift; check "bench $name" "$SINTER" bench "$@" --json; cp "$WORK/out" "$WORK/bench.json"; keys "$name"; }
+    keys() { command -v python3 >/dev/null || { skip "bench $1: JSON: no python3"; return; }; check "bench $1: JSON" python3 -c 'import json, sys; [json.loads(l) for l in open(sys.argv[1])]' "$WORK/bench.json"; }
+    rows "gemm, odd shapes, right numbers" gemm --shapes 33x65x17,64x64x64ta,129x31x70tb
+    for arm in ar dlm; do
+        # shellcheck disable=SC2086
+        rows "$arm, fused against unfused" models/$arm.sn $TINY --steps 2
+    done
+    for key in '"kind":"step"' '"speedup"' '"tokens_per_s"' '"activation_bytes"' '"unfused_ms"' '"ratio"' '"peak_gbs"'; do
+        check "bench: the rows have $key" grep -q "$key" "$WORK/bench.json"
+    done
+    # shellcheck disable=SC2086
+    rows "each fusion" models/dlm.sn $TINY --steps 2 --fuse each
+    rows "rows" rows --shapes 33x65 --steps 2
+    rows "xent" xent --shapes 9x16x33,8x16x40@0.5 --steps 2
+    rows "attention" attention --seq 67 --dim 16 --heads 4 --kv-heads 2 --batch 2 --steps 2 \
+        --mask full,causal,window:5,prefix:9,document:3,causal-document:3,dilated:3
+    rows "attention, block diffusion" attention --seq 64 --dim 16 --heads 2 --mask block-diffusion:8 --steps 2
+    for wrong in "models/ar.sn --fuse nonsense" "attention --mask nonsense" "rows --shapes 3by5" "xent --shapes 3x5"; do
+        # shellcheck disable=SC2086
+        "$SINTER" bench $wrong >/dev/null 2>"$WORK/out"
+        rc=$?
+        if [ $rc != 0 ] && [ "$(wc -l <"$WORK/out")" = 1 ]; then pass "bench $wrong: one line"; else fail "bench $wrong: $rc"; cat "$WORK/out"; fi
+    done
 }
 
 # The chain of the demo, tiny: two arms on the same shards, an anneal, the report; and what a wrong run says.
@@ -212,6 +238,7 @@ golden_anew
 resume
 kill_and_resume
 command_line
+benchmarks
 study
 if build "$BUILD/asan" tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON; then fuzz; else fail "build under ASan and UBSan"; fi
 finish

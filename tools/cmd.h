@@ -53,7 +53,7 @@ const char *cmd_fuse_doc(void);
 
 /* A context with the loaded module, or NULL after printing the error. */
 typedef struct Model { sn_ctx *c; Module *m; } Model;
-int model_load(Model *out, const char *path, const StrList *defines);
+int model_load(Model *out, const char *path, const char *text, const StrList *defines);   /* text: NULL = read path */
 void model_free(Model *m);
 int model_error(const sn_ctx *c);                                /* prints the context's message, returns 1 */
 /* The graph of that name; name NULL: the first of `preferred` that exists, else the first. NULL after an error line. */

@@ -20,7 +20,7 @@ int cmd_check(const Command *self, int argc, char **argv) {
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one file");
     Model m;
-    if ((rc = model_load(&m, pos.v[0], &defs))) return rc;
+    if ((rc = model_load(&m, pos.v[0], NULL, &defs))) return rc;
     if (name && !model_graph(&m, name, NULL)) { model_free(&m); return EXIT_FAILED; }
     SN_ENTER(m.c, { rc = model_error(m.c); model_free(&m); return rc; });
     for (uint32_t i = 0; i < m.m->graphs.n; i++) {

@@ -189,7 +189,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
     if (grad && !j.passes) j.passes = j.po.autocast || j.po.recompute ? SNP_ORDER_GRAD : "canon,recognise,grad";
     rc = 0;
     for (int i = 0; i < ins.n && !rc; i++) rc = tensors_read(&j.in, ins.v[i]);
-    if (!rc) rc = model_load(&j.m, pos.v[0], &defs);
+    if (!rc) rc = model_load(&j.m, pos.v[0], NULL, &defs);
     if (!rc) rc = run_job(&j);
     model_free(&j.m);
     tensors_free(&j.in);

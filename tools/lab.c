@@ -25,10 +25,10 @@ static void count_weights(Lab *lab) {
 int lab_open(Lab *lab, const LabOptions *o) {
     memset(lab, 0, sizeof *lab);
     double t0 = snU_now();
-    int rc = model_load(&lab->m, o->file, o->defines);
+    int rc = model_load(&lab->m, o->file, o->text, o->defines);
     if (rc) return rc;
     lab->load_s = snU_now() - t0;
-    BuildOptions bo = { .target = "host", .train = o->train, .fuse = o->fuse ? o->fuse : "all", .threads = o->threads,
+    BuildOptions bo = { .target = "host", .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
                         .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute };
     lab->seed = o->seed;
     lab->p = snK_build(lab->m.m, &bo, &lab->stats);

@@ -6,7 +6,10 @@
 #include "tools/cmd.h"
 
 typedef struct LabOptions {
-    const char *file, *fuse;         /* fuse: "all", "none" */
+    const char *file, *fuse;         /* fuse: as PassOptions.fuse */
+    const char *text;                /* the model itself; file is then its name in messages */
+    const char *order;               /* instead of train: these passes for every graph */
+    BuildTrace *trace;               /* filled, may be NULL */
     const StrList *defines;
     PassOptions passes;              /* autocast, recompute */
     bool train, profile, verbose;

@@ -172,11 +172,11 @@ int model_error(const sn_ctx *c) {
     return EXIT_FAILED;
 }
 
-int model_load(Model *out, const char *path, const StrList *defines) {
+int model_load(Model *out, const char *path, const char *text, const StrList *defines) {
     out->c = sn_ctx_new();
     if (!out->c) return cmd_fail("out of memory");
     Define *d = cmd_defines(defines);
-    out->m = snG_load(out->c, path, d, defines->n);
+    out->m = text ? snG_parse(out->c, path, text, strlen(text), d, defines->n) : snG_load(out->c, path, d, defines->n);
     free(d);
     if (out->m) return 0;
     int rc = model_error(out->c);

@@ -27,10 +27,13 @@
     C(eval,    "M.sn --ckpt F.safetensors --data PATH... [--draws N] [--out F.safetensors]",                             \
       "Loss of a checkpoint on whole windows: exact likelihood (AR) or the NELBO over --draws stratified draws (DLM).", \
       "sinter eval models/dlm.sn --ckpt runs/dlm/best.safetensors --data runs/dlm/data/test.safetensors --draws 16")    \
-    C(bench,   "M.sn | gemm [--json] [--fuse all|none] [--shapes MxNxK,...] [--threads N] [--profile]",                  \
-      "M.sn: tokens/s of the training step, kernel by kernel with share of the measured peak.\n"                         \
-      "gemm: matrix products over a list of shapes, against the FMA peak measured in the same run.",                     \
-      "sinter bench gemm --json --shapes 1024x1024x1024,1024x2048x768tb")                                                \
+    C(bench,   "M.sn | gemm | rows | attention | xent [--fuse LIST] [--json] [--shapes LIST] [--steps N] [--threads N]",         \
+      "M.sn: the training step, fused against unfused in turn: time, FLOPs, bytes, launches, memory, and per fused kernel its\n"  \
+      "share of the roofline (FMA peak and bandwidth measured in the same run) and the time of the unfused kernels it replaces.\n" \
+      "Loss, moments and weights of both sides are compared; a difference beyond rounding fails.\n"                               \
+      "gemm: matrix products against the FMA peak. rows: softmax, norms, swiglu, dropout, AdamW against the bandwidth.\n"         \
+      "attention: any mask, forward and backward, FLOPs over visited blocks. xent: vocabulary projection and loss.",             \
+      "sinter bench models/dlm.sn -D layers=2 --fuse=-epilogue")                                                          \
     C(report,  "DIR [--json] [--no-plot]",                                                                               \
       "Reads the runs below DIR; prints a table, finds the crossovers, writes summary.json and the curves.",            \
       "sinter report runs/demo")                                                                                        \

@@ -63,8 +63,7 @@ void snV_unpack(Dtype d, const void *in, int64_t n, double *v) {
 
 /* -- Comparing --------------------------------------------------------------------------------------------------- */
 
-/* Distance from v to the next larger value of the dtype. */
-static double ulp(Dtype d, double v) {
+double snV_ulp(Dtype d, double v) {
     int digits = d == SN_F32 ? 24 : d == SN_F16 ? 11 : 8, least = d == SN_F16 ? -24 : d == SN_F32 ? -149 : -133, e = least;
     if (v != 0) frexp(v, &e), e -= digits;
     return ldexp(1, e < least ? least : e);
@@ -89,7 +88,7 @@ Verdict snV_compare(Dtype d, const double *got, const double *f64, const double 
     v.naive = n ? sqrt(naive / (double)n) : 0;
     if (!v.ok) return v;
     v.rms = n ? sqrt(sum / (double)n) : 0;
-    v.bar = 2 * v.naive + 2 * ulp(d, largest);
+    v.bar = 2 * v.naive + 2 * snV_ulp(d, largest);
     v.ok = v.rms <= v.bar || !snG_is_float(d);
     return v;
 }

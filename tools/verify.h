@@ -15,6 +15,8 @@ int snV_verify(sn_session *s, const char *name, const Graph *ref, const EvalEnv 
 typedef struct Verdict { bool ok; double rms, naive, bar; int64_t worst; } Verdict;
 Verdict snV_compare(Dtype d, const double *got, const double *f64, const double *typed, int64_t n);
 
+double snV_ulp(Dtype d, double v);                       /* distance from v to the next larger value of the dtype */
+
 /* Host memory of a dtype <-> doubles. */
 void snV_pack(Dtype d, const double *v, int64_t n, void *out);
 void snV_unpack(Dtype d, const void *in, int64_t n, double *v);

@@ -1,0 +1,325 @@
+/* bench_regions.c: where the time of a side goes, kernel by kernel, and what each fused kernel replaces.
+
+   In:  a timed pair. Out: rows per kernel (layers taken together), bars in order, the memory of a run.
+
+   Which unfused kernels does a fused kernel replace? Both graphs come from one source, so a node of the unfused side has its twin on
+   the fused side: same op, type, instance path and source line, the k-th of these. The time of the unfused kernel goes to the kernel
+   that computes the twin; of a twin that is stored nowhere, in equal parts to the kernels that compute it for themselves. Where a
+   fusion rewrote the graph (attention, the loss, the optimizer) there is no twin: then to the kernel, of those of the same direction
+   that hold nodes without a twin themselves, whose path shares the longest beginning. */
+#include "tools/bench.h"
+#include "codegen/flops.h"
+
+#include <ctype.h>
+#include <math.h>
+
+/* -- Groups of one side ------------------------------------------------------------------------------------------------ */
+
+typedef struct GroupCost { const char *family; double seconds, flops, bytes; int launches; } GroupCost;   /* [groups]: copies at the end */
+
+static const char *path_of(const Graph *g, NodeId id) { return snU_str(g->ctx, snG_node(g, id)->path); }
+
+static bool under(const char *path, const char *top) {
+    size_t n = strlen(top);
+    return !strncmp(path, top, n) && (!path[n] || path[n] == '.');
+}
+
+static const char *direction(const char *path) {
+    return under(path, "d") ? "bwd" : under(path, "adam") || under(path, "accum") ? "optim" : "fwd";
+}
+
+const char *node_direction(const Graph *g, NodeId id) { return direction(path_of(g, id)); }
+
+static int group_count(const Side *s) { return (int)s->built->groups.group.n; }
+
+static GroupCost *group_costs(const Side *s) {
+    int n = group_count(s);
+    GroupCost *c = calloc((size_t)n + 1, sizeof *c);
+    for (int i = 0; i < s->g->nlaunches; i++) {
+        int k = s->built->group_of.v[i] >= 0 ? s->built->group_of.v[i] : n;
+        c[k].family = s->now[i].family;
+        c[k].seconds += s->best[i];
+        c[k].flops += s->now[i].flops / (double)s->now[i].launches;
+        c[k].bytes += s->now[i].bytes / (double)s->now[i].launches;
+        c[k].launches++;
+    }
+    for (int k = 0; k < n; k++) c[k].flops += snK_ewise_flops(s->built->g, &s->built->groups.group.v[k]);
+    return c;
+}
+
+/* -- Twins ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct Twins {
+    const Graph *fused, *unfused;
+    Arena a;
+    NodeId *of;                      /* per unfused node: its twin, 0 = none */
+    uint8_t *has;                    /* per fused node: it is one */
+} Twins;
+
+/* What a node and its twin have in common. Paths and locations are of one source, but of two contexts. */
+static uint64_t signature(const Graph *g, NodeId id) {
+    const Node *n = snG_node(g, id);
+    const Type *t = snG_type(g, id);
+    const LocInfo *l = snU_locinfo(g->ctx, n->loc);
+    const char *op = snG_op(g->ctx, n->op)->cname, *path = path_of(g, id);
+    uint64_t h = snU_hash(op, strlen(op), t->dtype);
+    h = snU_hash(path, strlen(path), h);
+    h = snU_hash(t->dim, sizeof t->dim[0] * t->rank, h);
+    return snU_hash(&l->line, sizeof l->line, h);
+}
+
+/* By signature and how many of these came before. */
+static void find_twins(Twins *t) {
+    HashMap by = {0};
+    for (int side = 0; side < 2; side++) {
+        const Graph *g = side ? t->unfused : t->fused;
+        uint32_t *count = NEWN(&t->a, uint32_t, g->nodes.n + 1), kinds = 0;
+        HashMap seen = {0};
+        for (NodeId id = 1; id < g->nodes.n; id++) {
+            uint64_t h = signature(g, id);
+            uint32_t k = snU_find(&seen, h);
+            if (!k) k = ++kinds, snU_insert(&t->a, &seen, h, k);
+            uint64_t key = snU_hash(&count[k], sizeof count[k], h);
+            count[k]++;
+            if (!side) { snU_insert(&t->a, &by, key, id); continue; }
+            t->of[id] = snU_find(&by, key);
+            if (t->of[id]) t->has[t->of[id]] = 1;
+        }
+    }
+}
+
+/* -- Shares ----------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Regions {
+    const Side *f, *u;
+    Twins t;
+    GroupCost *cost;                 /* of the unfused side */
+    double *seconds, *parts;         /* per fused group: what it replaces; at the end what copies do */
+    VEC(int) readers;                /* groups that compute a node */
+    uint32_t *uses, *user;           /* fused side: users in CSR form */
+} Regions;
+
+static void find_users(Regions *r) {
+    const Graph *g = r->f->built->g;
+    r->uses = NEWN(&r->t.a, uint32_t, g->nodes.n + 2);
+    uint32_t *at = NEWN(&r->t.a, uint32_t, g->nodes.n + 2);
+    for (NodeId i = 1; i < g->nodes.n; i++) for (unsigned k = 0; k < snG_node(g, i)->nin; k++) r->uses[snG_in(g, i, k) + 1]++;
+    for (NodeId i = 1; i <= g->nodes.n; i++) r->uses[i] += r->uses[i - 1];
+    r->user = NEWN(&r->t.a, uint32_t, r->uses[g->nodes.n] + 1);
+    for (NodeId i = 1; i < g->nodes.n; i++)
+        for (unsigned k = 0; k < snG_node(g, i)->nin; k++) {
+            NodeId x = snG_in(g, i, k);
+            r->user[r->uses[x] + at[x]++] = i;
+        }
+}
+
+/* The groups that compute node id: its own, or those that read it where it is stored nowhere. */
+static void collect_groups(Regions *r, NodeId id, int depth) {
+    const Graph *g = r->f->built->g;
+    uint32_t grp = snG_node(g, id)->group;
+    if (grp && r->f->built->groups.group.v[grp - 1].kind != G_PLACE) {
+        for (uint32_t i = 0; i < r->readers.n; i++) if (r->readers.v[i] == (int)grp - 1) return;
+        PUSH(&r->t.a, r->readers, (int)grp - 1);
+        return;
+    }
+    for (uint32_t u = r->uses[id]; depth < 24 && r->readers.n < 64 && u < r->uses[id + 1]; u++) collect_groups(r, r->user[u], depth + 1);
+}
+
+static size_t common(const char *a, const char *b) {
+    size_t n = 0;
+    while (a[n] && a[n] == b[n]) n++;
+    return n;
+}
+
+/* For a node without a twin: of the groups that hold nodes without a twin, in its direction, the nearest by path. */
+static int nearest(const Regions *r, NodeId id, bool any) {
+    const Graph *g = r->f->built->g;
+    const char *path = path_of(r->u->built->g, id), *dir = direction(path);
+    int best = -1;
+    size_t most = 0;
+    for (int k = 0; k < group_count(r->f); k++) {
+        const Group *grp = &r->f->built->groups.group.v[k];
+        for (uint32_t i = 0; i < grp->nodes.n; i++) {
+            NodeId x = grp->nodes.v[i];
+            const char *p = path_of(g, x);
+            if ((r->t.has[x] && !any) || strcmp(direction(p), dir)) continue;
+            size_t n = common(p, path) + 1;
+            if (n > most) most = n, best = k;
+        }
+    }
+    return best < 0 && !any ? nearest(r, id, true) : best;
+}
+
+static void give(Regions *r, int to, double seconds, double parts) {
+    if (to < 0) to = group_count(r->f);
+    r->seconds[to] += seconds;
+    r->parts[to] += parts;
+}
+
+/* The time of unfused group k to the fused groups that replace it, node by node. */
+static void attribute(Regions *r, int k) {
+    const Group *grp = &r->u->built->groups.group.v[k];
+    double seconds = r->cost[k].seconds / grp->nodes.n, parts = (double)r->cost[k].launches / grp->nodes.n;
+    for (uint32_t i = 0; i < grp->nodes.n; i++) {
+        NodeId twin = r->t.of[grp->nodes.v[i]];
+        r->readers.n = 0;
+        if (twin) collect_groups(r, twin, 0);
+        if (!r->readers.n) give(r, nearest(r, grp->nodes.v[i], false), seconds, parts);
+        for (uint32_t m = 0; m < r->readers.n; m++) give(r, r->readers.v[m], seconds / r->readers.n, parts / r->readers.n);
+    }
+}
+
+static Regions find_regions(const Pair *p) {
+    Regions r = { .f = &p->side[0], .u = &p->side[1] };
+    r.t.fused = r.f->built->g, r.t.unfused = r.u->built->g;
+    r.t.of = NEWN(&r.t.a, NodeId, r.t.unfused->nodes.n), r.t.has = NEWN(&r.t.a, uint8_t, r.t.fused->nodes.n);
+    r.seconds = NEWN(&r.t.a, double, group_count(r.f) + 1), r.parts = NEWN(&r.t.a, double, group_count(r.f) + 1);
+    r.cost = group_costs(r.u);
+    find_twins(&r.t);
+    find_users(&r);
+    for (int k = 0; k < group_count(r.u); k++) attribute(&r, k);
+    give(&r, -1, r.cost[group_count(r.u)].seconds, r.cost[group_count(r.u)].launches);
+    return r;
+}
+
+static void free_regions(Regions *r) {
+    free(r->cost);
+    snU_free_arena(&r->t.a);
+}
+
+/* -- Rows ------------------------------------------------------------------------------------------------------------------- */
+
+/* "h.3.attn.matmul" -> "h.*.attn.matmul" */
+static void layerless(char out[64], const char *name) {
+    size_t n = 0;
+    for (const char *p = name; *p && n < 63; ) {
+        bool number = isdigit((unsigned char)*p) && p > name && p[-1] == '.' && p[strspn(p, "0123456789")] == '.';
+        if (number) out[n++] = '*', p += strspn(p, "0123456789");
+        else out[n++] = *p++;
+    }
+    out[n] = 0;
+}
+
+static int by_time(const void *a, const void *b) {
+    double x = ((const KernelRow *)a)->seconds, y = ((const KernelRow *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+static KernelRow *row_for(KernelRows *rows, const char *name, const char *family, const char *dir) {
+    char key[64];
+    layerless(key, name);
+    for (int i = 0; i < rows->n; i++)
+        if (!strcmp(rows->v[i].name, key) && !strcmp(rows->v[i].family, family)) return &rows->v[i];
+    KernelRow *r = &rows->v[rows->n++];
+    *r = (KernelRow){ .family = family, .dir = dir };
+    memcpy(r->name, key, sizeof key);
+    return r;
+}
+
+KernelRows side_rows(const Pair *p, int side) {
+    const Side *s = &p->side[side];
+    const Graph *g = s->built->g;
+    GroupCost *cost = group_costs(s);
+    KernelRows rows = { calloc((size_t)group_count(s) + 1, sizeof *rows.v), 0 };
+    Regions r = {0};
+    if (p->sides == 2 && side == 0) r = find_regions(p);
+    for (int k = 0; k <= group_count(s); k++) {
+        if (!cost[k].launches && !(r.seconds && r.seconds[k] > 0)) continue;
+        NodeId anchor = k < group_count(s) ? s->built->groups.group.v[k].anchor : 0;
+        KernelRow *row = anchor ? row_for(&rows, snG_node_name(g, anchor), cost[k].family ? cost[k].family : "", node_direction(g, anchor))
+                                : row_for(&rows, "copies and what is left", "copy", "optim");
+        row->kernels++;
+        row->launches += cost[k].launches;
+        row->seconds += cost[k].seconds, row->flops += cost[k].flops, row->bytes += cost[k].bytes;
+        if (r.seconds) row->unfused += r.seconds[k], row->parts += r.parts[k];
+    }
+    if (r.seconds) free_regions(&r);
+    free(cost);
+    qsort(rows.v, (size_t)rows.n, sizeof *rows.v, by_time);
+    return rows;
+}
+
+KernelBars side_bars(const Pair *p, int side) {
+    const Side *s = &p->side[side];
+    KernelBars bars = { calloc((size_t)s->g->nlaunches + 1, sizeof *bars.v), s->g->nlaunches };
+    int before = -1;
+    for (int i = 0; i < bars.n; i++) {
+        int k = s->built->group_of.v[i];
+        NodeId anchor = k >= 0 ? s->built->groups.group.v[k].anchor : 0;
+        double runs = (double)s->now[i].launches, ewise = k >= 0 && k != before ? snK_ewise_flops(s->built->g, &s->built->groups.group.v[k]) : 0;
+        bars.v[i] = (KernelBar){ anchor ? snG_node_name(s->built->g, anchor) : s->now[i].name, s->now[i].family,
+                                 anchor ? node_direction(s->built->g, anchor) : "optim", s->best[i], s->now[i].flops / runs + ewise,
+                                 s->now[i].bytes / runs };
+        before = k;
+    }
+    return bars;
+}
+
+/* -- Memory ----------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Life { int64_t at, bytes; int first, last; bool counted; } Life;
+
+static int by_offset(const void *a, const void *b) {
+    const Life *x = *(Life *const *)a, *y = *(Life *const *)b;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+/* The most of the arena that is in use at once by the buffers that count; those that share a place count once. */
+static int64_t peak_of(Life *life, int n, int launches) {
+    Life **on = calloc((size_t)n + 1, sizeof *on);
+    int64_t peak = 0;
+    for (int step = 0; step < launches; step++) {
+        int m = 0;
+        for (int i = 0; i < n; i++)
+            if (life[i].first <= step && step <= life[i].last && life[i].counted) on[m++] = &life[i];
+        qsort(on, (size_t)m, sizeof *on, by_offset);
+        int64_t end = 0, sum = 0;
+        for (int i = 0; i < m; i++) {
+            int64_t from = on[i]->at > end ? on[i]->at : end, to = on[i]->at + on[i]->bytes;
+            if (to > from) sum += to - from, end = to;
+        }
+        peak = sum > peak ? sum : peak;
+    }
+    free(on);
+    return peak;
+}
+
+/* A gradient of a weight, or the optimizer's own: what the optimizer makes, and what it reads of the backward pass. */
+static void mark_optimizer(const Side *s, Life *life) {
+    const Graph *g = s->built->g;
+    for (uint32_t k = 0; k < s->built->groups.group.n; k++) {
+        const Group *grp = &s->built->groups.group.v[k];
+        if (strcmp(node_direction(g, grp->anchor), "optim")) continue;
+        for (uint32_t i = 0; i < grp->inputs.n + grp->outputs.n; i++) {
+            NodeId id = i < grp->inputs.n ? grp->inputs.v[i] : grp->outputs.v[i - grp->inputs.n];
+            if (s->built->buffer_of[id]) life[s->built->buffer_of[id] - 1].counted = false;
+        }
+    }
+}
+
+/* Storage: what this graph uses of it; the program's other graphs may have more. */
+Memory side_memory(const Side *s) {
+    int n = s->g->nbuffers, launches = s->g->nlaunches;
+    Life *life = calloc((size_t)n + 1, sizeof *life);
+    Memory m = { .arena = s->g->arena_bytes };
+    for (int i = 0; i < n; i++) {
+        bool arena = s->g->buffers[i].kind == SN_BUF_ARENA;
+        life[i] = (Life){ s->g->buffers[i].offset, s->g->buffers[i].bytes, launches, -1, arena };
+    }
+    for (int i = 0; i < launches; i++)
+        for (int k = 0; k < s->g->launches[i].nargs; k++) {
+            Life *l = &life[s->g->launches[i].args[k]];
+            if (i < l->first) l->first = i;
+            l->last = i;
+        }
+    for (int i = 0; i < s->g->noutputs; i++) life[s->g->outputs[i].buffer].last = launches;
+    mark_optimizer(s, life);
+    m.activations = peak_of(life, n, launches);
+    const Graph *g = s->built->g;
+    for (uint32_t i = 0; i < g->leaves.n; i++) {
+        const Type *t = snG_type(g, g->leaves.v[i].node);
+        if (snG_node(g, g->leaves.v[i].node)->op != OP_input) m.storage += snG_count(t) * snG_dtype_size((Dtype)t->dtype);
+    }
+    free(life);
+    return m;
+}
