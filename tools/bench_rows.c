@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-/* R, C: the shape; dy: the gradient of the result. */
+/* R, C: the shape; dy: the gradient of the result, [R, C], of the cross entropy [R, 1]. */
 static const struct { const char *name, *leaves, *fwd, *bwd; } KERNELS[] = {
     { "softmax", "weight x: f32[R, C] = normal(1)\n",
       "output y = softmax(x)\n",
@@ -26,7 +26,7 @@ static const struct { const char *name, *leaves, *fwd, *bwd; } KERNELS[] = {
       "output dr = select(random([R, C]) < p, 0, dy / (1 - p))\n" },
     { "xent", "weight x: f32[R, C] = normal(1)\ninput targets: i32[R]\n",
       "output y = xent(x, targets)\n",
-      "output dx = xent_grad(slice(reshape(dy, [R * C]), axis=0, start=0, size=R), x, targets) as _\n" },
+      "output dx = (softmax(x) - cast(iota([R, C], 1) == reshape(targets, [R, 1]), f32)) * dy\n" },
     { "adamw", "weight w: f32[R, C] = normal(1)\nstate m: f32[R, C] = zeros()\nstate v: f32[R, C] = zeros()\ninput g: f32[R, C]\n",
       "m2 = adamw_m(m, g, 0.9) as _\nv2 = adamw_v(v, g, 0.95) as _\nupdate m = m2\nupdate v = v2\n"
       "update w = adamw_w(w, m2, v2, 0.001, 1.0, 0.9999, 1e-8) as _\n", NULL },
@@ -50,8 +50,8 @@ static int bench_kernel(const BenchOptions *o, int k, int64_t r, int64_t cols) {
     for (int i = 0; i < 2; i++) {
         const char *body = i ? KERNELS[k].bwd : KERNELS[k].fwd;
         if (!body || !case_dir(o, dirs[i])) continue;
-        char *text = text_fmt("dim R = %lld\ndim C = %lld\ngraph g {\n%s%s%s}\n", (long long)r, (long long)cols, KERNELS[k].leaves,
-                              i ? "input dy: f32[R, C]\n" : "", body);
+        const char *dy = !i ? "" : strstr(KERNELS[k].leaves, "targets") ? "input dy: f32[R, 1]\n" : "input dy: f32[R, C]\n";
+        char *text = text_fmt("dim R = %lld\ndim C = %lld\ngraph g {\n%s%s%s}\n", (long long)r, (long long)cols, KERNELS[k].leaves, dy, body);
         Case c = { .name = KERNELS[k].name, .text = text, .vocab = cols };
         CaseTime t;
         int rc = case_run(o, &c, &t);
