@@ -178,6 +178,14 @@ benchmarks() {
         # shellcheck disable=SC2086
         rows "$arm, fused against unfused" models/$arm.sn $TINY --steps 2
     done
+    for picture in svg html; do
+        # shellcheck disable=SC2086
+        check "bench --picture .$picture" "$SINTER" bench models/ar.sn $TINY --steps 2 --picture "$WORK/bench.$picture"
+        check "bench --picture .$picture: both timelines, both ceilings" grep -q 'unfused.*FMA peak' <<EOF
+$(tr '\n' ' ' <"$WORK/bench.$picture")
+EOF
+        command -v python3 >/dev/null && check "bench --picture .$picture: well-formed" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$WORK/bench.$picture"
+    done
     for key in '"kind":"step"' '"speedup"' '"tokens_per_s"' '"activation_bytes"' '"unfused_ms"' '"ratio"' '"peak_gbs"'; do
         check "bench: the rows have $key" grep -q "$key" "$WORK/bench.json"
     done

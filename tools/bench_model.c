@@ -187,6 +187,7 @@ int bench_model(const BenchOptions *o) {
     Pair p = {0};
     int rc = run_pair(o, &p, fuse, alone ? NULL : "none");
     if (!rc) report(o, &p);
+    if (!rc && o->picture) rc = bench_picture(&p, o->file, o->picture);
     pair_close(&p);
     return rc;
 }

@@ -36,6 +36,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         { "fuse", 0, OPT_TEXT, &o.fuse, "LIST", fuse_doc },
         PASS_OPTIONS(&o.passes),
         { "alone", 0, OPT_FLAG, &o.alone, "", "only the fused side: nothing to compare with" },
+        { "picture", 0, OPT_TEXT, &o.picture, "FILE", "both timelines, the roofline, the regions, as .html or .svg" },
         { "shapes", 0, OPT_TEXT, &o.shapes, "LIST", "gemm: MxNxK[ta|tb],...  rows: ROWSxCOLS,...  xent: NxDxV[@share of rows with weight],..." },
         { "dtype", 0, OPT_TEXT, &o.dtype, "f32|bf16", "gemm: of the operands; sums and result are f32" },
         { "seq", 0, OPT_TEXT, &o.seq, "LIST", "attention: lengths (default 2048)" },
@@ -60,6 +61,8 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (strcmp(target, "host")) return cmd_usage(self, "the only target so far is host, not '%s'", target);
     if (o.dtype && strcmp(o.dtype, "f32") && strcmp(o.dtype, "bf16")) return cmd_usage(self, "--dtype is f32 or bf16, not '%s'", o.dtype);
     if (o.steps > MAX_STEPS) return cmd_usage(self, "--steps is at most %d", MAX_STEPS);
+    const char *dot = o.picture ? strrchr(o.picture, '.') : NULL;
+    if (o.picture && (!dot || (strcmp(dot, ".svg") && strcmp(dot, ".html")))) return cmd_usage(self, "--picture wants a .svg or .html file, not '%s'", o.picture);
     if (profile) o.top = INT32_MAX;
     o.file = pos.v[0];
     return run(&o);
