@@ -20,6 +20,7 @@ int bench_rows(const BenchOptions *o);
 int bench_attention(const BenchOptions *o);
 int bench_xent(const BenchOptions *o);
 
+static inline const char *bench_dtype(const BenchOptions *o) { return o->passes.autocast ? o->passes.autocast : "f32"; }
 void bench_row(json_t *row);                     /* prints one object on one line and frees it */
 
 /* -- bench_pair.c: one graph, two builds ---------------------------------------------------------------- */

@@ -110,7 +110,7 @@ static void report(const BenchOptions *o, const Shape *a, const char *dir, doubl
     if (o->json)
         bench_row(json_pack("{s:s s:s s:s s:s s:I s:I s:I s:I s:I s:f s:s s:f s:f s:f s:f s:i s:f s:f s:I s:I}", "kind", "attention", "name", a->name,
                             "dir", dir, "mask", a->name, "batch", (json_int_t)a->b, "heads", (json_int_t)a->h, "kv_heads", (json_int_t)a->kv, "seq",
-                            (json_int_t)a->s, "dim", (json_int_t)a->d, "visited", share, "dtype", "f32", "ms", t->seconds[0] * 1e3, "gflops",
+                            (json_int_t)a->s, "dim", (json_int_t)a->d, "visited", share, "dtype", bench_dtype(o), "ms", t->seconds[0] * 1e3, "gflops",
                             gflops, "peak_gflops", t->peak, "ratio", gflops / t->peak, "launches", t->launches[0], "unfused_ms",
                             t->seconds[1] * 1e3, "speedup", speedup, "peak_bytes", (json_int_t)t->arena[0], "unfused_peak_bytes",
                             (json_int_t)t->arena[1]));

@@ -58,7 +58,7 @@ static void report_step(const BenchOptions *o, const Pair *p, int i, double spee
     double tokens = (double)(b.rows * b.window), gflops = lab_flops(&s->lab, s->g) / s->step * 1e-9;
     if (o->json) {
         json_t *row = json_pack("{s:s s:s s:s s:s s:I s:I s:I s:I s:f s:f s:f s:f s:f s:f s:I s:I s:I s:I}", "kind", "step", "name", o->file,
-                                "fuse", s->fuse, "dtype", "f32", "weights", (json_int_t)s->lab.params, "batch", (json_int_t)b.rows, "window",
+                                "fuse", s->fuse, "dtype", bench_dtype(o), "weights", (json_int_t)s->lab.params, "batch", (json_int_t)b.rows, "window",
                                 (json_int_t)b.window, "launches", (json_int_t)s->g->nlaunches, "ms", s->step * 1e3, "tokens_per_s",
                                 tokens / s->step, "gflops", gflops, "peak_gflops", p->peak, "peak_gbs", p->bandwidth, "ratio", gflops / p->peak,
                                 "peak_bytes", (json_int_t)(m.arena + m.storage), "arena_bytes", (json_int_t)m.arena, "activation_bytes",

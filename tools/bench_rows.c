@@ -36,7 +36,7 @@ static void report(const BenchOptions *o, const Case *c, const char *dir, int64_
     double gbs = t->bytes / t->seconds[0] * 1e-9, speedup = t->seconds[1] / t->seconds[0];
     if (o->json)
         bench_row(json_pack("{s:s s:s s:s s:I s:I s:s s:f s:f s:f s:f s:i s:f s:f}", "kind", "rows", "name", c->name, "dir", dir, "m",
-                            (json_int_t)r, "n", (json_int_t)cols, "dtype", "f32", "ms", t->seconds[0] * 1e3, "gbs", gbs, "peak_gbs",
+                            (json_int_t)r, "n", (json_int_t)cols, "dtype", bench_dtype(o), "ms", t->seconds[0] * 1e3, "gbs", gbs, "peak_gbs",
                             t->bandwidth, "ratio", gbs / t->bandwidth, "launches", t->launches[0], "unfused_ms", t->seconds[1] * 1e3, "speedup",
                             speedup));
     else

@@ -20,7 +20,7 @@ static void report(const BenchOptions *o, const Case *c, const int64_t d[3], con
     double flops = 6.0 * (double)d[0] * (double)d[1] * (double)d[2] * c->share, gflops = flops / t->seconds[0] * 1e-9;
     if (o->json)
         bench_row(json_pack("{s:s s:s s:s s:I s:I s:I s:f s:s s:f s:f s:f s:f s:f s:f s:I s:I}", "kind", "xent", "name", c->name, "dir", "fwd+bwd",
-                            "m", (json_int_t)d[0], "n", (json_int_t)d[2], "k", (json_int_t)d[1], "rows", c->share, "dtype", "f32", "ms",
+                            "m", (json_int_t)d[0], "n", (json_int_t)d[2], "k", (json_int_t)d[1], "rows", c->share, "dtype", bench_dtype(o), "ms",
                             t->seconds[0] * 1e3, "gflops", gflops, "peak_gflops", t->peak, "ratio", gflops / t->peak, "unfused_ms",
                             t->seconds[1] * 1e3, "speedup", t->seconds[1] / t->seconds[0], "peak_bytes", (json_int_t)t->arena[0],
                             "unfused_peak_bytes", (json_int_t)t->arena[1]));
