@@ -433,6 +433,12 @@ static void scatter(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
          (Val[]){ x, at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes) }, 4);
 }
 
+static void prefetch(Emit *e, const KIns *i, Val p, Val index) {
+    Val at = address(e, element(e, e->k->ins.v[i->a[0]].mem), p, index, false);
+    Typ over = LLVMTypeOf(at);
+    call(e, "llvm.prefetch", &over, 1, (Val[]){ at, i32c(e, (int)i->imm), i32c(e, 3), i32c(e, 1) }, 4);
+}
+
 /* -- Structure --------------------------------------------------------------------------------- */
 
 static Block new_block(Emit *e) { return LLVMAppendBasicBlockInContext(e->ctx, e->fn, ""); }
@@ -570,6 +576,7 @@ static void instruction(Emit *e, KVal x) {
     case K_if: open_if(e, i, a); break;
     case K_else: other_branch(e); break;
     case K_end: close_region(e); break;
+    case K_prefetch: prefetch(e, i, a, b); break;
     case K_barrier: wrong(e, "a GPU's op in a kernel for the host"); break;
     default: e->v[x] = value(e, i, e->k->ins.v[i->a[0]].type, a, b, c);
     }

@@ -102,8 +102,8 @@ static bool check_leaf(const Check *c) {
         return (same(c->t, kt(K_I64, 1)) && i->imm >= 0 && i->imm < (i->op == K_task ? 2 : 3)) ||
                no(c, "an i64, index out of range");
     case K_sysarg:
-        return (same(c->t, kt(K_U32, 1)) && i->imm >= 0 && i->imm < 4) ||
-               no(c, "a u32, index 0..3");
+        return (same(c->t, kt(K_U32, 1)) && i->imm >= 0 && i->imm < 5) ||
+               no(c, "a u32, index 0..4");
     default: return (is_int(c->t.kind) && c->t.kind != K_U8) || no(c, "i32, u32 or i64 lanes");
     }
 }
@@ -229,6 +229,9 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     case K_dpbf16:
         return (same(c.t, kt(K_F32, 16)) && same(c.c, c.t) && same(c.a, kt(K_U32, 16)) && same(c.b, c.a)) ||
                no(&c, "two u32x16 and an f32x16 make an f32x16");
+    case K_prefetch:
+        return (c.a.kind == K_PTR && same(c.b, kt(K_I64, 1)) && (i->imm & ~INT64_C(1)) == 0) ||
+               no(&c, "a pointer, an i64 index; imm 0 or 1");
     default: return check_moves(&c);
     }
 }
@@ -495,6 +498,10 @@ KVal snK_for(Kernel *k, KVal begin, KVal end, KVal step, int unroll) {
     return add_checked(
         k, (KIns){
                .op = K_for, .type = snK_type(k, begin), .a = { begin, end, step }, .imm = unroll });
+}
+
+void snK_prefetch(Kernel *k, KVal ptr, KVal index, bool write) {
+    add_checked(k, (KIns){ .op = K_prefetch, .a = { ptr, index }, .imm = write });
 }
 
 void snK_if(Kernel *k, KVal cond) { add_checked(k, (KIns){ .op = K_if, .a = { cond } }); }

@@ -70,6 +70,7 @@ KVal snK_load(Kernel *k, KType t, KVal ptr, KVal index, KVal mask);
 void snK_store(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask);
 KVal snK_gather(Kernel *k, KType t, KVal ptr, KVal index, KVal mask);
 void snK_scatter(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask);
+void snK_prefetch(Kernel *k, KVal ptr, KVal index, bool write);
 KVal snK_shuffle(Kernel *k, KVal a, KVal b, const uint8_t *lanes, int n); /* n result lanes */
 KVal snK_for(Kernel *k, KVal begin, KVal end, KVal step, int unroll);
 void snK_if(Kernel *k, KVal cond);

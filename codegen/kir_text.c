@@ -55,6 +55,8 @@ static void put_ins(StrBuf *b, const Kernel *k, KVal v) {
         for (int n = 0; n < i->type.lanes; n++)
             snU_putf(b, "%s%d", n ? " " : ", [", k->shuffles.v[i->imm].lane[n]);
         snU_puts(b, "]");
+    } else if (i->op == K_prefetch) {
+        if (i->imm) snU_puts(b, " write");
     } else if (i->imm) {
         snU_putf(b, " %s %lld", i->op == K_for ? "unroll" : "align", (long long)i->imm);
     }
@@ -364,6 +366,7 @@ static void immediates(Reader *r, KIns *i) {
     else if (i->op == K_shuffle) i->imm = lane_table(r, i->type.lanes);
     else if (i->op == K_for && accept_word(r, "unroll")) i->imm = integer(r);
     else if (i->op >= K_load && i->op <= K_scatter && accept_word(r, "align")) i->imm = integer(r);
+    else if (i->op == K_prefetch && accept_word(r, "write")) i->imm = 1;
 }
 
 static void instruction(Reader *r) {

@@ -424,9 +424,14 @@ static void lower_grid(Low *lo, KVal task)
         if (t->ins.v[x].op == T_grid) lo->v[x].k = pos[t->ins.v[x].imm];
 }
 
-/* Before the first program of a call: no kept panel is valid. */
+/* Before the first program that a worker runs of a launch: no kept panel is valid. */
 static void clear_keys(Low *lo)
 {
+    bool any = false;
+    for (uint32_t n = 0; n < lo->views.n; n++) any |= lo->views.v[n].keys > 0;
+    if (!any) return;
+    KVal zero = snK_int(lo->k, kt(K_U32, 1), 0), again = snK_leaf(lo->k, K_sysarg, kt(K_U32, 1), 4);
+    snK_if(lo->k, snK_op(lo->k, K_eq, kt(K_BOOL, 1), again, zero, 0));
     for (uint32_t n = 0; n < lo->views.n; n++) {
         const View *w = &lo->views.v[n];
         if (!w->keys) continue;
@@ -434,6 +439,7 @@ static void clear_keys(Low *lo)
         snK_store(lo->k, snK_scratch_ptr(lo->k, K_I64, w->keys - 1), i, ki(lo, -1), 0);
         snK_end(lo->k);
     }
+    snK_end(lo->k);
 }
 
 Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)

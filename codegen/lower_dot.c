@@ -1,6 +1,6 @@
 /* lower_dot.c: contractions. In: stage and dot instructions. Out: packing loops and the macro-kernel, as in BLIS: for each
-   NR-wide panel of B, held in the first cache, for each MR rows of A, held in the second, a micro-kernel whose
-   MR x NR accumulators stay in registers over the staged depth.
+   NR-wide panel of B, for each MR rows of A, held in the second cache, a micro-kernel whose MR x NR accumulators stay in
+   registers over the staged depth.
 
    Layouts of a staged operand (K deep):
      A [m, k]  rows as they are: the micro-kernel broadcasts single elements, so interleaving would buy nothing. Plain loads are
@@ -11,8 +11,11 @@
    Edges are zero, so the micro-kernel has no branches. Packing evaluates the staged expression. Products of bf16 pack words
    of two elements along the depth where the CPU multiplies such pairs (lower_pairs.c), else f32 as all others.
 
-   A panel that does not depend on grid dimension 0 is packed once for all consecutive programs of a call that need it:
-   each slot remembers the key (outer grid position and loop index) of what it holds. */
+   A panel that does not depend on grid dimension 0 is packed once for all programs that a worker runs one after the other
+   and that need it: each slot remembers the key (outer grid position and loop index) of what it holds.
+
+   The staged depth is most of K: a panel of B larger than the first cache streams from the second, and micro-kernels
+   fetch the next panel, so that what costs is packing and storing C, both done once. */
 #include "codegen/lower_cpu.h"
 
 static KVal op2(Low *lo, int op, KVal a, KVal b) { return snK_op(lo->k, op, i64(), a, b, 0); }
@@ -364,9 +367,12 @@ void snL_pack(Low *lo, TVal stage)
 
 /* -- The product ------------------------------------------------------------------------------------------------ */
 
+enum { UNROLL = 4 };                     /* steps of depth */
+
 typedef struct Micro {
     int mr, nr, nv;
     bool pairs;                      /* words of two bf16; all steps and sizes along the depth count words */
+    int down;                        /* micro-kernels down a panel of B */
     KVal a, b, c_in, c_out;          /* pointers; c_in 0 = starts from zero */
     KVal from_zero;                  /* bool: the first step of the accumulation; 0 = no */
     KVal last;                       /* bool: the last step, which stores to memory; see direct */
@@ -422,9 +428,18 @@ static void store_direct(Low *lo, const Micro *m, KVal row, KVal col, const KVal
     snK_end(kr);
 }
 
+/* Brings the next panel of B closer, a share of it in each of the micro-kernels that run down this one. */
+static void next_panel(Low *lo, const Micro *m, KVal b, KVal p, KVal k, KVal depth)
+{
+    enum { LINE = 16 };                                  /* f32, or words */
+    int lines = m->nr * UNROLL / LINE, share = (lines + m->down - 1) / m->down, last = (lines - 1) / share;
+    KVal before = kadd(lo, op2(lo, K_mul, op2(lo, K_min, p, ki(lo, last)), depth), k);   /* steps of depth, all shares */
+    KVal at = kadd(lo, kmul(lo, before, share * LINE / UNROLL), ki(lo, m->b_panel));
+    for (int n = 0; n < share; n++) snK_prefetch(lo->k, b, kadd(lo, at, ki(lo, n * LINE)), false);
+}
+
 static void micro_kernel(Low *lo, const Micro *m, KVal p, KVal q)
 {
-    enum { UNROLL = 4 };
     Kernel *kr = lo->k;
     KType ptr = { K_PTR, 1 };
     KVal a = snK_op(kr, K_offset, ptr, m->a, kmul(lo, p, m->a_panel), 0), b = snK_op(kr, K_offset, ptr, m->b, kmul(lo, q, m->b_panel), 0);
@@ -446,6 +461,7 @@ static void micro_kernel(Low *lo, const Micro *m, KVal p, KVal q)
     }
     KVal whole = op2(lo, K_and, m->depth, ki(lo, -UNROLL));
     KVal k = snK_for(kr, ki(lo, 0), whole, ki(lo, UNROLL), 1);
+    next_panel(lo, m, b, p, k, whole);
     for (int u = 0; u < UNROLL; u++) rank1(lo, m, a, b, k, u, acc);
     snK_end(kr);
     k = snK_for(kr, whole, m->depth, ki(lo, 1), 1);
@@ -548,6 +564,7 @@ void snL_dot(Low *lo, TVal d)
     snK_micro(lo->target, i->type.r, i->type.c, &m.mr, &m.nr);
     m.nv = m.nr / lo->L;
     m.pairs = snL_in_pairs(lo, d);
+    m.down = (i->type.r + m.mr - 1) / m.mr;
     accumulator(lo, d, &m);
     left_operand(lo, d, &m);
     const View *w = find_view(lo, i->a[1], true, tb, m.nr, m.pairs);

@@ -111,7 +111,7 @@ void snK_micro(const Target *t, int64_t m, int64_t n, int *mr, int *nr)
 
 typedef struct GemmModel {
     int64_t batch, m, n, k;
-    int mr, nr, lanes, kc;
+    int mr, nr, lanes;
     bool ta, tb;
     double keep, l2;                 /* bytes a packed panel of B may take; of the second cache */
 } GemmModel;
@@ -123,58 +123,62 @@ static double padded(int64_t size, int64_t tile, int64_t micro)
     return (double)(whole * tile + round_up(size - whole * tile, micro));
 }
 
+/* Cycles to bring an operand of `bytes` closer, per element: the memory's part of packing it. */
+static double fetch_cost(const GemmModel *g, double bytes) { return bytes > g->l2 ? 1 : .3; }
+
+/* Cycles of one program, its tile of the mean size m x n, without packing its panel of B. */
+static double program_cost(const GemmModel *g, GemmSched s, double m, double n, double fma)
+{
+    double k = (double)g->k, steps = ceil(k / s.kc), micro = m * n / (g->mr * g->nr) * steps;
+    double block = (double)s.bm * s.kc * 4, tile = steps > 1 ? (double)s.bm * s.bn * 4 : 0;
+    double over = (block + tile + 4.0 * g->nr * s.kc) / g->l2 - .8;
+    double a = m * k * (fetch_cost(g, (double)g->m * k * 4) + (g->ta ? 2.4 : 2) / g->lanes) + (g->ta ? k * 16 : m * steps * 8);
+    double c = m * n * .3 + micro * (steps > 1 ? 100 : 40);
+    if (over > 0) fma += ceil(n / g->nr) * m * k * 4 / 16 * (over < 1 ? over : 1);   /* the block of A comes from the third cache */
+    return fma + a + c;
+}
+
 /* Time over ideal time, averaged over machines of 2, 8 and 32 cores. */
-static double gemm_cost(const GemmModel *g, int64_t bm, int64_t bn)
+static double gemm_cost(const GemmModel *g, GemmSched s)
 {
     static const struct { double cores, weight; } machine[] = { { 2, .75 }, { 8, .2 }, { 32, .05 } };
-    int64_t gm = ceil_div(g->m, bm), gn = ceil_div(g->n, bn), tasks = gm * gn * g->batch;
+    int64_t gm = ceil_div(g->m, s.bm), gn = ceil_div(g->n, s.bn), tasks = gm * gn * g->batch;
     double flop_rate = 2.0 * g->lanes, m = (double)g->m / (double)gm, n = (double)g->n / (double)gn, k = (double)g->k;
-    double fma = padded(g->m, bm, g->mr) / (double)gm * padded(g->n, bn, g->nr) / (double)gn * k / flop_rate;
-    double tiles = m * n / (g->mr * g->nr);
-    /* packing, in cycles: per element and per row of the source; a plain A is read in place */
-    double a = g->ta ? k * (m * 2.4 / g->lanes + 16) : m * k * 2 / g->lanes + m * 8;
-    double b = g->tb ? n * (k * 3.2 / g->lanes + 12) : k * (n * .8 / g->lanes + 6);
-    if (k * m > g->l2) a += m * k * .6;                  /* measured: operands of several times the second cache */
-    if (k * n > g->l2) b += n * k * 1.4;
-    if ((double)bm * (double)(bn + g->kc) * 4 > g->l2 * .4) fma *= 1.1;     /* the block of A and the tile of C fall out of it */
-    double c = m * n * 3.2 / g->lanes + tiles * 25;
-    bool kept = k * (double)bn * 4 <= g->keep;
-    double l3 = kept ? n * k * 4 / 32 : 0;               /* the kept panel streams from the last cache */
+    double fma = padded(g->m, s.bm, g->mr) / (double)gm * padded(g->n, s.bn, g->nr) / (double)gn * k / flop_rate;
+    double b = n * k * (fetch_cost(g, (double)g->n * k * 4) + (g->tb ? 3.2 : .8) / g->lanes) + (g->tb ? n * 12 : k * 6);
+    bool kept = k * (double)s.bn * 4 <= g->keep;
+    double each = program_cost(g, s, m, n, fma) + (kept ? n * k * 4 / 64 : 0);     /* the kept panel streams from the third cache */
     double cost = 0;
     for (unsigned i = 0; i < 3; i++) {
         double per = ceil((double)tasks / machine[i].cores);
         double panels = kept ? 1 + floor((per - 1) / (double)gm) : per;
-        double time = per * (fma + a + c + l3) + panels * b;
         double ideal = (double)g->batch * (double)g->m * (double)g->n * k / flop_rate / machine[i].cores;
-        cost += machine[i].weight * time / ideal;
+        cost += machine[i].weight * (per * each + panels * b) / ideal;
     }
     return cost;
 }
 
+/* The size of a tile when a dimension is cut into `parts`. */
+static int even(int64_t size, int64_t parts, int64_t micro) { return (int)round_up(ceil_div(size, parts), micro); }
+static int64_t next_count(int64_t i) { return i + 1 + i / 16; }
+
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d)
 {
+    enum { MOST = 1024, DEEPEST = 2048, LEAST_DEPTH = 128 };
     bool pairs = d == SN_BF16 && t->bf16_dot;             /* in words of two bf16 along K the model is the same */
     int64_t depth = k;
     if (pairs) k = ceil_div(k, 2);
-    GemmModel g = { batch, m, n, k, 6, 16, t->f32_lanes, 0, ta, tb, (double)SN_KEEP_BYTES * 15 / 16, (double)t->l2_bytes };
-    snK_micro(t, m < 1024 ? m : 1024, n < 1024 ? n : 1024, &g.mr, &g.nr);
-    int64_t kmax = t->l1_bytes / 2 / (g.nr * 4), steps;   /* a panel of B fills half of L1 */
-    kmax = kmax < 128 ? 128 : kmax > 512 ? 512 : kmax;
-    steps = k <= kmax * 3 / 2 ? 1 : ceil_div(k, kmax);
-    GemmSched s = { (int)round_up(m, g.mr), (int)round_up(n, g.nr), (int)(steps == 1 ? k : round_up(ceil_div(k, steps), 8)) };
-    g.kc = s.kc;
-    double best = 1e30;
-    for (int64_t i = 1, bm = 0; i <= ceil_div(m, g.mr) && i <= 512; i++) {
-        if (bm == round_up(ceil_div(m, i), g.mr)) continue;
-        bm = round_up(ceil_div(m, i), g.mr);
-        for (int64_t j = 1, bn = 0; j <= ceil_div(n, g.nr) && j <= 512; j++) {
-            if (bn == round_up(ceil_div(n, j), g.nr)) continue;
-            bn = round_up(ceil_div(n, j), g.nr);
-            if (bm * (bn + s.kc) * 4 > t->l2_bytes * 2 && (bm > g.mr || bn > g.nr)) continue;
-            double cost = gemm_cost(&g, bm, bn);
-            if (cost < best * .9999) best = cost, s.bm = (int)bm, s.bn = (int)bn;
-        }
-    }
+    GemmModel g = { batch, m, n, k, 6, 16, t->f32_lanes, ta, tb, (double)SN_KEEP_BYTES * 15 / 16, (double)t->l2_bytes };
+    snK_micro(t, m < MOST ? m : MOST, n < MOST ? n : MOST, &g.mr, &g.nr);
+    GemmSched s = { g.mr, g.nr, (int)(k < LEAST_DEPTH ? k : LEAST_DEPTH) };
+    double best = INFINITY;
+    for (int64_t x = ceil_div(k, DEEPEST); x == ceil_div(k, DEEPEST) || ceil_div(k, x) >= LEAST_DEPTH; x = next_count(x))
+        for (int64_t i = ceil_div(m, MOST); i <= ceil_div(m, g.mr); i = next_count(i))
+            for (int64_t j = ceil_div(n, MOST); j <= ceil_div(n, g.nr); j = next_count(j)) {
+                GemmSched tried = { even(m, i, g.mr), even(n, j, g.nr), x == 1 ? (int)k : even(k, x, 8) };
+                double cost = gemm_cost(&g, tried);
+                if (cost < best * .9999) best = cost, s = tried;
+            }
     if (pairs) s.kc = (int)(s.kc < k ? 2 * s.kc : depth);
     Key keys[] = { { "bm", &s.bm }, { "bn", &s.bn }, { "kc", &s.kc } };
     table_rows(t, "gemm", (int64_t[]){ m, n, depth }, 3, keys, 3);

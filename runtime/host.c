@@ -29,6 +29,7 @@ struct Host {
     SnHostKernel *kernel;
     char *scratch;                       /* one stretch of scratch_bytes per worker */
     size_t scratch_bytes;
+    uint64_t launch, *last;              /* launches so far; per worker, the last one it ran programs of */
 };
 
 double snR_now(void)
@@ -132,7 +133,7 @@ static int resolve_kernels(Host *h, char err[ERR_TEXT])
 /* -- Running ----------------------------------------------------------------------------------- */
 
 typedef struct Launch {
-    const Host *host;
+    Host *host;
     SnHostKernel kernel;
     void *const *bufs;
     const SnLaunchArgs *args;
@@ -141,8 +142,11 @@ typedef struct Launch {
 static void run_part(void *arg, int worker, int64_t begin, int64_t end)
 {
     const Launch *l = arg;
-    l->kernel(l->bufs, l->args, begin, end,
-              l->host->scratch + (size_t)worker * l->host->scratch_bytes);
+    Host *h = l->host;
+    SnLaunchArgs args = *l->args;
+    args.again = h->last[worker] == h->launch;
+    h->last[worker] = h->launch;
+    l->kernel(l->bufs, &args, begin, end, h->scratch + (size_t)worker * h->scratch_bytes);
 }
 
 void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaunchArgs *la,
@@ -152,6 +156,7 @@ void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaun
     for (int i = 0; i < g->nlaunches; i++) {
         int k = g->launches[i].kernel;
         Launch l = { h, h->kernel[k], bufs, la };
+        h->launch++;
         snR_pool_run(h->pool, h->program->kernels[k].grid, run_part, &l);
         bufs += g->launches[i].nargs;
         if (seconds) {
@@ -187,7 +192,8 @@ Host *snR_host_open(const SnProgram *p, int threads, char err[ERR_TEXT])
             h->scratch_bytes = (size_t)p->kernels[i].scratch_bytes;
     h->scratch_bytes = (h->scratch_bytes / PAGE + 1) * PAGE;
     h->scratch = snR_alloc(h->scratch_bytes * (size_t)snR_pool_threads(h->pool));
-    if (!h->scratch) {
+    h->last = calloc((size_t)snR_pool_threads(h->pool), sizeof *h->last);
+    if (!h->scratch || !h->last) {
         snR_fail(err, ERR_NOMEM, "out of memory: %zu bytes of scratch for each of %d threads",
                  h->scratch_bytes, snR_pool_threads(h->pool));
         goto fail;
@@ -209,5 +215,6 @@ void snR_host_close(Host *h)
         close(h->fd);
     free(h->kernel);
     free(h->scratch);
+    free(h->last);
     free(h);
 }

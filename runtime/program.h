@@ -11,8 +11,9 @@
 
 enum { SN_MAX_RANK = 6 };
 
-/* What every kernel may read besides its buffers: the random key and counters. */
-typedef struct SnLaunchArgs { uint32_t seed[2], step, micro; } SnLaunchArgs;
+/* What every kernel may read besides its buffers: the random key and counters. `again`: this worker has run programs of this
+   launch before, and its scratch is as that call left it (packed panels). */
+typedef struct SnLaunchArgs { uint32_t seed[2], step, micro, again; } SnLaunchArgs;
 
 /* Host kernel: runs programs begin..end-1 of its grid on the calling worker; scratch is the worker's own,
    64-byte aligned. Buffers are base pointers in the order of the launch's args: 64-byte aligned, but aligned to
