@@ -1,0 +1,259 @@
+/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [-t TARGET] [words
+   of a case's name]. Out: `N passed, N failed`.
+
+   A case is a mask of models/masks.sn, or some other feature, at given sizes. Two graphs differ in one op:
+   `attention(...)`, or the same in matrix products and a softmax. The first is differentiated and compiled; the second
+   is differentiated and evaluated, in f64 and as typed. Output, loss and the gradients of q, k, v and bias must meet
+   the tolerance of design.md 8, on 1 and 3 threads with the same bits, over poisoned memory. Without --all each mask
+   comes at three lengths, some widths.
+
+   The gradients of q and k come from dp - delta, two sums over the width of v that are nearly equal where a query sees
+   very few keys; written out, they can cancel exactly. So with few keys their bar is the rounding of those sums. */
+#include <math.h>
+#include "codegen/family.h"
+#include "passes/pass.h"
+#include "runtime/program.h"
+#include "tests/check.h"
+#include "tools/verify.h"
+
+typedef struct Sizes { int B, H, K, T, S, D, V; } Sizes;     /* batch, heads of q, of k and v, queries, keys, widths */
+typedef struct Case { char name[64]; Sizes n; const char *text, *sched; } Case;      /* text: mask = .., bias = .. */
+
+/* -- Cases ---------------------------------------------------------------------------------------------------- */
+
+/* T: queries, S: keys; docs: documents of 5 to 90 positions; keep: bool [B, 1, T, S]; any: f32 [H, T, S]. */
+static const struct { const char *name, *text; } MASKS[] = {
+    { "full", "" },
+    { "causal", "mask = causal_mask(T)" },
+    { "window", "mask = window_mask(T, 40)" },
+    { "prefix", "mask = prefix_mask(T, 70)" },
+    { "prefix by sample", "mask = prefix_mask(T, reshape(len, [B, 1, 1, 1]))" },
+    { "documents", "mask = document_mask(doc)" },
+    { "causal documents", "mask = causal_document_mask(doc)" },
+    { "dilated", "mask = dilated_mask(T, 2)" },
+    { "random tensor", "mask = keep" },
+    { "an empty row", "mask = causal_mask(T) and query_index(T) != T - 1" },
+    { "no key at all", "mask = query_index(T) < 0" },
+};
+static const Case OTHERS[] = {
+    { "block diffusion, 2 x 3", { 2, 2, 2, 6, 6, 64, 64 }, "mask = block_diffusion_mask(3, 2)" },
+    { "block diffusion, 2 x 100", { 1, 2, 2, 200, 200, 32, 32 }, "mask = block_diffusion_mask(100, 16)" },
+    { "block diffusion, 2 x 129", { 1, 2, 2, 258, 258, 48, 48 }, "mask = block_diffusion_mask(129, 4)" },
+    { "more keys than queries", { 2, 2, 2, 37, 131, 32, 32 }, "mask = query_index(T) + (S - T) >= key_index(S)" },
+    { "more queries than keys", { 1, 3, 3, 150, 41, 32, 32 }, "" },
+    { "one query", { 2, 4, 4, 1, 300, 64, 64 }, "mask = key_index(S) < 211" },
+    { "v wider", { 1, 2, 2, 65, 65, 32, 80 }, "mask = causal_mask(T)" },
+    { "v narrower", { 1, 2, 2, 65, 65, 96, 16 }, "mask = causal_mask(T)" },
+    { "width 1", { 1, 2, 2, 33, 33, 1, 1 }, "" },
+    { "grouped heads", { 2, 6, 2, 70, 70, 32, 32 }, "mask = causal_mask(T)" },
+    { "one key head", { 2, 4, 1, 129, 129, 64, 64 }, "mask = causal_mask(T)" },
+    { "cap", { 1, 2, 2, 131, 131, 64, 64 }, "mask = causal_mask(T)\ncap = 1.5" },
+    { "bias", { 2, 2, 2, 67, 67, 32, 32 }, "mask = causal_mask(T)\nbias = any" },
+    { "bias by distance", { 1, 4, 4, 130, 130, 32, 32 },
+      "mask = causal_mask(T)\nslope = reshape(cast(iota([H], 0) + 1, f32) * 0.1, [H, 1, 1])\n"
+      "bias = cast(key_index(T) - query_index(T), f32) * slope" },
+    { "bias of -inf", { 2, 2, 2, 67, 67, 32, 32 }, "bias = select(keep, any, -inf)" },
+    { "bias, cap, mask", { 1, 2, 2, 67, 67, 32, 32 }, "mask = keep\nbias = any\ncap = 3.0" },
+    { "dropout", { 2, 3, 3, 130, 130, 48, 48 }, "mask = causal_mask(T)\ndrop = 0.3" },
+    { "dropout, bias, cap", { 1, 2, 1, 67, 67, 32, 32 }, "mask = causal_mask(T)\nbias = any\ncap = 2.0\ndrop = 0.5" },
+    { "two backward programs", { 1, 2, 2, 257, 257, 64, 64 }, "mask = causal_document_mask(doc)",
+      "attention_grad:whole=0" },
+    { "one backward program", { 1, 1, 1, 257, 257, 64, 64 }, "mask = causal_document_mask(doc)",
+      "attention_grad:whole=1" },
+    { "two backward programs, cap, dropout", { 2, 2, 1, 131, 131, 32, 32 },
+      "mask = window_mask(T, 30)\ncap = 2.0\ndrop = 0.2", "attention_grad:whole=0" },
+    { "small blocks", { 1, 2, 2, 101, 101, 32, 32 }, "mask = window_mask(T, 20)",
+      "attention:bq=16,bk=32;attention_grad:bq=16,bk=32" },
+};
+static const int LENGTHS[] = { 1, 3, 257 }, WIDTHS[] = { 32, 48, 64, 80, 96, 128 };
+enum { NMASKS = sizeof MASKS / sizeof *MASKS, NOTHERS = sizeof OTHERS / sizeof *OTHERS, NLENGTHS = 3, NWIDTHS = 6 };
+
+/* -- Graphs --------------------------------------------------------------------------------------------------- */
+
+/* wide(x): over [B, H, T, S], as numpy would broadcast it. */
+static const char HEAD[] =
+    "import \"models/masks.sn\"\n"
+    "block ones_before(x) { return rank(x) == 2 ? [1, 1] + shape(x) : rank(x) == 3 ? [1] + shape(x) : shape(x) }\n"
+    "block wide(x) { return is_node(x) ? expand(reshape(x, ones_before(x)), [B, H, T, S]) : x }\n"
+    "block fused(q, k, v, mask, bias, gain, cap) {\n"
+    "  return attention(q, k, v, wide(mask) as _, wide(bias) as _, gain, scale=1.0 / sqrt(D), cap=cap)\n}\n"
+    "block written(q, k, v, mask, bias, gain, cap) {\n"
+    "  s = matmul(q, k, tb=1) / sqrt(D)\n"
+    "  s = (cap > 0 ? cap * tanh(s / cap) : s) + bias\n"
+    "  return (softmax(is_node(mask) ? select(mask, s, -inf) : s) * gain) @ v\n}\n";
+static const char INPUTS[] =
+    "  input q: f32[B, H, T, D]\n  input k: f32[B, K, S, D]\n  input v: f32[B, K, S, V]\n"
+    "  input goal: f32[B, H, T, V]\n"
+    "  input doc: i32[B, T]\n  input len: i32[B]\n  input keep: bool[B, 1, T, S]\n  input any: f32[H, T, S]\n"
+    "  mask = true\n  bias = 0.0\n  cap = 0.0\n  drop = 0.0\n";
+
+static Module *parse(sn_ctx *c, const Case *k, const char *how) {
+    const Sizes *n = &k->n;
+    StrBuf b = {0};
+    snU_putf(&b, "%sdim B = %d\ndim H = %d\ndim K = %d\ndim T = %d\n", HEAD, n->B, n->H, n->K, n->T);
+    snU_putf(&b, "dim S = %d\ndim D = %d\ndim V = %d\n", n->S, n->D, n->V);
+    snU_putf(&b, "graph g {\n%s%s\n", INPUTS, k->text);
+    snU_putf(&b, "  gain = drop > 0 ? select(random([B, H, T, S], stream=77) < drop, 0.0, 1 / (1 - drop)) : 1.0\n"
+                 "  y = %s(q, repeat_heads(k, H / K), repeat_heads(v, H / K), mask, bias, gain, cap)\n"
+                 "  output y = y\n  output loss = sum((y - goal) * (y - goal))\n}\n", how);
+    Module *m = snG_parse(c, "attention.sn", b.s, b.n, NULL, 0);
+    if (!m) ok(false, "%s: %s", k->name, c->message);
+    snU_free_buf(&b);
+    return m;
+}
+
+/* -- Values --------------------------------------------------------------------------------------------------- */
+
+/* Documents of 5 to 90 positions; prefixes of up to 100; one key in four is hidden by `keep`. */
+static void fill_leaf(const Graph *g, const Leaf *l, uint64_t seed, EvalVal *v) {
+    const Type *t = snG_type(g, l->node);
+    const char *name = snU_str(g->ctx, l->name);
+    int64_t row = t->rank ? t->dim[t->rank - 1] : 1, doc = 0;
+    uint32_t key[2] = { (uint32_t)seed, l->name }, r[4];
+    for (int64_t i = 0; i < v->n; i++) {
+        snG_philox(key, (uint32_t[4]){ (uint32_t)i }, r);
+        if (!strcmp(name, "doc")) v->v[i] = (double)(doc = i % row ? doc + (r[0] % 40 == 0) : 0);
+        else if (!strcmp(name, "len")) v->v[i] = 1 + r[0] % 100;
+        else if (t->dtype == SN_BOOL) v->v[i] = r[0] % 4 != 0;
+    }
+}
+
+static void seed_inputs(const Graph *g, uint64_t seed, Arena *a, EvalEnv *env) {
+    snP_seed_inputs(g, seed, SEED_WEIGHTS, a, env);
+    env->seed = seed, env->step = 2;
+    for (uint32_t i = 0; i < g->leaves.n; i++)
+        for (int k = 0; k < env->n; k++)
+            if (!strcmp(env->names[k], snU_str(g->ctx, g->leaves.v[i].name)))
+                fill_leaf(g, &g->leaves.v[i], seed, (EvalVal *)&env->vals[k]);
+}
+
+/* -- Running -------------------------------------------------------------------------------------------------- */
+
+static bool same_bits(sn_session *const *s, const Graph *g, Arena *a) {
+    for (uint32_t i = 0; i < g->outputs.n; i++) {
+        const Type *t = snG_type(g, g->outputs.v[i].node);
+        size_t bytes = (size_t)(snG_count(t) * snG_dtype_size(t->dtype));
+        char *x = snU_alloc(a, bytes + 1), *y = snU_alloc(a, bytes + 1);
+        const char *out = snU_str(g->ctx, g->outputs.v[i].name);
+        if (sn_read(s[0], "g", out, x, bytes) < 0 || sn_read(s[1], "g", out, y, bytes) < 0) return false;
+        if (memcmp(x, y, bytes)) return false;
+    }
+    return true;
+}
+
+static double largest(const EvalEnv *env, const char *name) {
+    double most = 0;
+    for (int k = 0; k < env->n; k++)
+        for (int64_t i = 0; !strcmp(env->names[k], name) && i < env->vals[k].n; i++)
+            most = fmax(most, fabs(env->vals[k].v[i]));
+    return most;
+}
+
+typedef struct Reference { Graph *g; NodeId grad[2]; EvalVal *f64; } Reference;   /* grad: set apart, keys are few */
+static const char *const GRADS[] = { "grad.q", "grad.k" };
+enum { FEW = 16 };
+
+/* Takes the gradients of q and k out of the outputs that are compared as all others. */
+static void set_apart(Reference *r, const EvalEnv *env, Arena *a) {
+    Graph *g = r->g;
+    r->f64 = NEWN(a, EvalVal, g->nodes.n);
+    snG_eval(g, EVAL_F64, env, a, r->f64);
+    for (int k = 0; k < 2; k++)
+        for (uint32_t i = 0; i < g->outputs.n; i++) {
+            if (strcmp(snU_str(g->ctx, g->outputs.v[i].name), GRADS[k])) continue;
+            r->grad[k] = g->outputs.v[i].node;
+            g->outputs.v[i] = g->outputs.v[--g->outputs.n];
+        }
+}
+
+/* dp and delta: sums of V products of dy = 2 (y - goal) and v, each off by at most V roundings. Then p <= 1 times the
+   other operand, added over keys (for q) or queries (for k). */
+static void check_apart(const Case *k, sn_session *s, const Reference *r, const EvalEnv *env, Arena *a) {
+    const Sizes *z = &k->n;
+    double dy = 2 * (largest(env, "v") + largest(env, "goal"));
+    double ds = 2 * z->V * 0x1p-24 * dy * largest(env, "v") / sqrt(z->D);
+    for (int i = 0; i < 2; i++) {
+        int64_t n = snG_count(snG_type(r->g, r->grad[i]));
+        float *v = NEWN(a, float, n);
+        double most = 0, bar = ds * largest(env, i ? "q" : "k") * (i ? z->T * z->H / z->K : z->S);
+        ok(!sn_read(s, "g", GRADS[i], v, (size_t)n * sizeof *v), "%s: %s", k->name, GRADS[i]);
+        for (int64_t e = 0; e < n; e++) most = fmax(most, fabs((double)v[e] - r->f64[r->grad[i]].v[e]));
+        ok(most <= bar, "%s: %s with %d keys is off by %g; rounding explains %g", k->name, GRADS[i], z->S, most, bar);
+    }
+}
+
+static void compare(const Case *k, const SnProgram *p, Graph *ref) {
+    Arena a = {0};
+    StrBuf report = {0};
+    EvalEnv env = {0};
+    Reference r = { .g = ref };
+    const Sizes *n = &k->n;
+    sn_session *s[2];
+    bool good = true;
+    seed_inputs(ref, 3, &a, &env);
+    if (n->S < FEW) set_apart(&r, &env, &a);
+    for (int i = 0; i < 2; i++) {
+        s[i] = sn_session_new(p, &(sn_session_desc){ .seed = env.seed, .threads = 1 + 2 * i, .poison = true });
+        good = good && s[i] && snV_verify(s[i], "g", ref, &env, false, &report) == 0;
+    }
+    ok(good, "%s, B %d, heads %d / %d, %d x %d, width %d, %d: %s", k->name, n->B, n->H, n->K, n->T, n->S, n->D, n->V,
+       report.n ? report.s : sn_rt_error());
+    if (good) ok(same_bits(s, ref, &a), "%s: bits differ with the number of threads", k->name);
+    if (good && n->S < FEW) check_apart(k, s[0], &r, &env, &a);
+    for (int i = 0; i < 2; i++) if (s[i]) sn_session_free(s[i]);
+    snU_free_buf(&report);
+    snU_free_arena(&a);
+}
+
+static uint32_t count_ops(const Graph *g, const char *op) {
+    uint32_t n = 0;
+    for (NodeId id = 1; id < g->nodes.n; id++) n += !strcmp(snG_op(g->ctx, snG_node(g, id)->op)->cname, op);
+    return n;
+}
+
+static const char *target = "host";
+
+static void run_case(const Case *k) {
+    sn_ctx *c = sn_ctx_new();
+    PassOptions inputs = { .grad_inputs = true };
+    Module *fused = parse(c, k, "fused"), *written = fused ? parse(c, k, "written") : NULL;
+    if (!written) return;
+    SN_ENTER(c, { ok(false, "%s: %s", k->name, c->message); return; });
+    Graph *g = snP_run(c, fused->graphs.v[0], &inputs, "grad");
+    Graph *ref = snP_run(c, written->graphs.v[0], &inputs, "grad");
+    ok(count_ops(g, "attention_dq") == 1 && count_ops(ref, "attention_dq") == 0, "%s: the gradient ops", k->name);
+    Module one = { .ctx = c, .graphs = { &g, 1, 1 } };
+    SnProgram *p = snK_build(&one, &(BuildOptions){ .target = target, .sched = k->sched }, NULL);
+    if (p) compare(k, p, ref);
+    else ok(false, "%s: %s", k->name, c->message);
+    SN_LEAVE(c);
+    snR_program_free(p);
+    snG_free(g), snG_free(ref);
+    snG_free_module(fused), snG_free_module(written);
+    sn_ctx_free(c);
+}
+
+static bool wanted(const char *name, char **words) {
+    for (char **w = words; *w; w++)
+        if (strstr(name, *w)) return true;
+    return !*words;
+}
+
+int main(int argc, char **argv) {
+    bool all = argc > 1 && !strcmp(argv[1], "--all");
+    argc -= all, argv += all;
+    if (argc > 2 && !strcmp(argv[1], "-t")) target = argv[2], argv += 2;
+    char **words = argv + 1;
+    for (int m = 0; m < NMASKS; m++)
+        for (int l = 0; l < NLENGTHS; l++)
+            for (int w = 0; w < NWIDTHS; w++) {
+                int T = LENGTHS[l], D = WIDTHS[w], B = T > 100 ? 1 : 2;
+                Case k = { .n = { B, 2, 1 + w % 2, T, T, D, D }, .text = MASKS[m].text };
+                snprintf(k.name, sizeof k.name, "%s", MASKS[m].name);
+                if ((all || (m + l + w) % NWIDTHS == 0) && wanted(k.name, words)) run_case(&k);
+            }
+    for (int i = 0; i < NOTHERS; i++)
+        if (wanted(OTHERS[i].name, words)) run_case(&OTHERS[i]);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
