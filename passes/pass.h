@@ -97,7 +97,7 @@ void snP_list(StrBuf *b);                                   /* name and doc, a l
 enum { SEED_WEIGHTS = 1, SEED_DEFAULTED = 2, SEED_STATES = 4 };
 void snP_seed_inputs(const Graph *g, uint64_t seed, unsigned flags, Arena *a, EvalEnv *env);
 
-/* Runs the list, evaluating outputs and updates (f64, same inputs) after every pass. 0: nothing moved by more than 1e-9
+/* Runs the list, evaluating outputs and updates (f64, same inputs) after every pass. 0: nothing moved by more than 1e-7
    relative; else the number of passes that moved something; one line per pass in `report`. */
 int snP_check(sn_ctx *c, const Graph *g, const PassOptions *opt, const char *list, uint64_t seed, StrBuf *report);
 

@@ -40,7 +40,7 @@ typedef struct Compiled {
     unsigned hits;
 } Compiled;
 
-typedef struct Match { NodeId wild[SLOTS]; AttrVal bind[SLOTS]; } Match;
+typedef struct Match { NodeId wild[SLOTS]; AttrVal bind[SLOTS]; bool shared; } Match;    /* shared: something inside has other uses */
 
 /* -- Pattern text -> Pat ----------------------------------------------------------------------------- */
 
@@ -320,6 +320,7 @@ static bool match_op(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
     if (n->op != p->op || n->nin != p->nin) return false;
     int shared = how & SHARED || (!root && is_shared(w, id)) ? SHARED : 0;
     if (shared && is_heavy(g, id)) return false;
+    m->shared |= shared != 0;
     for (unsigned k = 0; k < op->nattr; k++) {
         if (!p->attr[k].kind) continue;
         AttrVal v = plain_attr(g, id, k);
@@ -414,10 +415,28 @@ static bool is_narrower(const Graph *g, const Arg *a) {     /* $t has half the s
     return snG_is_float(from) && snG_is_float(to) && snG_dtype_size(to) < snG_dtype_size(from);
 }
 
+static bool is_positive(const Graph *g, const Arg *a) {
+    (void)g;
+    return a[0].v.kind == A_FLOAT ? a[0].v.f > 0 : a[0].v.i[0] > 0;
+}
+
+/* A product q k^T, perhaps scaled, capped, biased, masked. */
+static bool comes_from_matmul(const Graph *g, NodeId id, int depth) {
+    const Node *n = snG_node(g, id);
+    if (n->op == OP_matmul) return true;
+    if (depth == 8 || snG_op(g->ctx, n->op)->cls != C_EWISE) return false;
+    for (unsigned i = 0; i < n->nin; i++)
+        if (comes_from_matmul(g, snG_in(g, id, i), depth + 1)) return true;
+    return false;
+}
+static bool is_scores(const Graph *g, const Arg *a) { return comes_from_matmul(g, a[0].node, 0); }
+
 static const struct { const char *name; int nargs; bool (*holds)(const Graph *, const Arg *); const char *doc; } CONDITIONS[] = {
     { "same", 2, is_same, "same(a, b): equal shapes" },
     { "float", 1, is_float, "float(a): a float dtype" },
     { "pow2", 1, is_pow2, "pow2($s): plus or minus a power of two" },
+    { "positive", 1, is_positive, "positive($s): larger than 0" },
+    { "scores", 1, is_scores, "scores(s): elementwise work on a matrix product" },
     { "exact", 2, is_exact, "exact($a, $b): the product is exact in f32" },
     { "swaps", 1, is_swap, "swaps($p): permutation of the last two axes" },
     { "adjacent", 4, is_adjacent, "adjacent(a, $k, $lo, $hi): hi - lo is a's extent on axis k" },
@@ -443,6 +462,11 @@ static bool condition_holds(Rewriter *w, Compiled *k, const Match *m) {
     Reader r = { w->g->ctx, k->rule->cond, k };
     do {
         const char *name = snU_str(r.c, read_name(&r));
+        if (!strcmp(name, "alone")) {                           /* what the pattern matched inside has no other use */
+            need(&r, "("), need(&r, ")");
+            if (m->shared) return false;
+            continue;
+        }
         unsigned i = 0, n = sizeof CONDITIONS / sizeof *CONDITIONS;
         while (i < n && strcmp(CONDITIONS[i].name, name) != 0) i++;
         if (i == n) bad_rule(&r, "unknown condition");
