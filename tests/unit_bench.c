@@ -1,4 +1,5 @@
 /* unit_bench.c: the benchmark's own parts: twins and shares, memory, and that a planted difference does not pass. */
+#include "codegen/flops.h"
 #include "tests/check.h"
 #include "tools/bench.h"
 
@@ -82,7 +83,34 @@ static void shares(const char *fused) {
     pair_close(&p);
 }
 
+/* The share of 64 x 64 blocks that a mask leaves of 128 x 128 scores. */
+static void visited(const char *mask, double want) {
+    char text[1024];
+    snprintf(text, sizeof text, "graph train {\n  input tokens: i32[4, 8]\n  weight q: f32[2, 3, 128, 16] = normal(1)\n  weight k: f32[2, 3, 128, 16] = normal(1)\n"
+             "  r = iota([128, 1], 0)\n  c = iota([1, 128], 1)\n  doc = cast(slice(q, axis=3, start=0, size=1) > 0, i32)\n"
+             "  m = expand(%s, [2, 3, 128, 128])\n  output loss = mean(attention(q, k, k, m, 0.0, 1.0))\n}\n", mask);
+    Pair p;
+    PairOptions o = { .file = "unit", .text = text, .graph = "train", .fuse = { "all" }, .feed = feed, .threads = 2 };
+    int rc = pair_open(&p, &o), found = 0;
+    ok(!rc, "attention under %s compiles", mask);
+    for (uint32_t i = 0; !rc && i < p.side[0].built->groups.group.n; i++) {
+        const Group *grp = &p.side[0].built->groups.group.v[i];
+        if (grp->kind != G_ATTENTION) continue;
+        double got = snK_visited_share(p.side[0].built->g, grp);
+        ok(got == want, "%s leaves %g of the blocks, not %g", mask, want, got);
+        found++;
+    }
+    ok(rc || found >= 2, "%s: forward and backward kernels of attention: %d", mask, found);
+    pair_close(&p);
+}
+
 int main(void) {
+    visited("r >= c", 0.75);
+    visited("r >= c and r - c < 3", 0.75);
+    visited("r >= c or c < 64", 0.75);
+    visited("r / 64 == c / 64", 0.5);
+    visited("r < 0 or c < 128", 1);
+    visited("doc == reshape(doc, [2, 3, 1, 128])", 1);
     planted("lr", 1e-3, NULL);
     planted("lr", 1.001e-3, "lr_now");
     planted("beta1", 0.9001, "adam.m");

@@ -32,6 +32,11 @@ const char *node_direction(const Graph *g, NodeId id) { return direction(path_of
 
 static int group_count(const Side *s) { return (int)s->built->groups.group.n; }
 
+static double visited(const Side *s, int k) {
+    const Group *grp = &s->built->groups.group.v[k];
+    return grp->kind == G_ATTENTION ? snK_visited_share(s->built->g, grp) : 1;
+}
+
 static GroupCost *group_costs(const Side *s) {
     int n = group_count(s);
     GroupCost *c = calloc((size_t)n + 1, sizeof *c);
@@ -43,7 +48,7 @@ static GroupCost *group_costs(const Side *s) {
         c[k].bytes += s->now[i].bytes / (double)s->now[i].launches;
         c[k].launches++;
     }
-    for (int k = 0; k < n; k++) c[k].flops += snK_ewise_flops(s->built->g, &s->built->groups.group.v[k]);
+    for (int k = 0; k < n; k++) c[k].flops = c[k].flops * visited(s, k) + snK_ewise_flops(s->built->g, &s->built->groups.group.v[k]);
     return c;
 }
 
@@ -246,9 +251,9 @@ KernelBars side_bars(const Pair *p, int side) {
     for (int i = 0; i < bars.n; i++) {
         int k = s->built->group_of.v[i];
         NodeId anchor = k >= 0 ? s->built->groups.group.v[k].anchor : 0;
-        double runs = (double)s->now[i].launches, ewise = k >= 0 && k != before ? snK_ewise_flops(s->built->g, &s->built->groups.group.v[k]) : 0;
+        double runs = (double)s->now[i].launches, share = k >= 0 ? visited(s, k) : 1, ewise = k >= 0 && k != before ? snK_ewise_flops(s->built->g, &s->built->groups.group.v[k]) : 0;
         bars.v[i] = (KernelBar){ anchor ? snG_node_name(s->built->g, anchor) : s->now[i].name, s->now[i].family,
-                                 anchor ? node_direction(s->built->g, anchor) : "optim", s->best[i], s->now[i].flops / runs + ewise,
+                                 anchor ? node_direction(s->built->g, anchor) : "optim", s->best[i], s->now[i].flops / runs * share + ewise,
                                  s->now[i].bytes / runs };
         before = k;
     }
