@@ -61,8 +61,7 @@ typedef struct Pair {
 } Pair;
 
 int pair_open(Pair *p, const PairOptions *o);    /* 0 or 1 after an error line, as all of these; pair_close is right after a failure too */
-/* One run of each from equal weights. A tensor may differ by three times what one unit in the last place of every weight does to it
-   on the unfused side (rms), plus 2 ulp. */
+/* One run of each from equal weights; what the results may differ by is derived at the head of bench_pair.c. */
 int pair_compare(Pair *p);
 /* Runs both in turn, `runs` times each (0: as many as fit into `seconds`, 5 at least), after a measurement of peak and bandwidth. */
 int pair_time(Pair *p, int64_t runs, double seconds);

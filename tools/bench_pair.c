@@ -6,8 +6,10 @@
    How far apart may they be? Neither side is exact, and a deep model's results move by far more than their own last place
    when anything before them does. So the unfused side says what rounding can do: every element of every weight and state is
    moved by one unit in the last place, up or down at random, and d is how far that moves a result (rms, the larger of two draws).
-   The error bar of design.md 8 for the fused side, twice the naive error plus 2 ulp, plus the naive error of the other side, is
-   3 d + 2 ulp of the largest value. */
+   A sum of K terms in floating point is the exact sum of terms moved by about sqrt(K) units (Higham and Mary, 2019), and errors of
+   different sums are independent: with K the mean length of the sums and products that a result comes from, its naive error is
+   about sqrt(K) d. The bar of design.md 8 for the fused side, twice the naive error plus 2 ulp, and the naive error of the other
+   side make 3 sqrt(K) d + 2 ulp of the largest value. */
 #include "tools/bench.h"
 #include "tools/verify.h"
 
@@ -71,6 +73,7 @@ typedef struct Value {               /* an output, or a weight or state that the
     const SnTensorDesc *t;
     int64_t n;
     size_t bytes;
+    double terms;                    /* mean length of the sums that it comes from */
     uint8_t *unfused;
     double moved;                    /* by one ulp in every weight, rms */
 } Value;
@@ -83,22 +86,44 @@ static int64_t elements(const SnTensorDesc *t) {
     return n;
 }
 
-static void add_value(Compare *c, const char *name, const char *graph, const SnTensorDesc *t) {
+/* How many terms the node adds up for each element; 1 = it is no sum. */
+static double terms_of(const Graph *g, NodeId id) {
+    OpClass cls = snG_op(g->ctx, snG_node(g, id)->op)->cls;
+    const Type *x = snG_node(g, id)->nin ? snG_type(g, snG_in(g, id, 0)) : NULL;
+    if (cls == C_CONTRACT) return (double)x->dim[snG_attr_int(g, id, 0) ? x->rank - 2 : x->rank - 1];
+    return snG_node(g, id)->op == OP_sum ? (double)snG_count(x) / (double)snG_count(snG_type(g, id)) : 1;
+}
+
+/* Over the sums that node id depends on, itself included. */
+static double mean_terms(const Graph *g, NodeId id) {
+    uint8_t *in = calloc(g->nodes.n, 1);
+    double sum = 0, n = 0;
+    in[id] = 1;
+    for (NodeId k = id; k > 0; k--) {
+        double terms = in[k] ? terms_of(g, k) : 1;
+        if (terms > 1) sum += terms, n++;
+        for (unsigned i = 0; in[k] && i < snG_node(g, k)->nin; i++) in[snG_in(g, k, i)] = 1;
+    }
+    free(in);
+    return n ? sum / n : 1;
+}
+
+static void add_value(Compare *c, const char *name, const char *graph, const SnTensorDesc *t, NodeId id) {
     int64_t n = elements(t);
     size_t bytes = (size_t)n * (size_t)snG_dtype_size(t->dtype);
     c->v = realloc(c->v, sizeof *c->v * (size_t)(c->n + 1));
-    c->v[c->n++] = (Value){ name, graph, t, n, bytes, calloc(1, bytes + 1), 0 };
+    c->v[c->n++] = (Value){ name, graph, t, n, bytes, mean_terms(c->p->side[1].built->g, id), calloc(1, bytes + 1), 0 };
 }
 
 static void list_values(Compare *c) {
     const Side *s = &c->p->side[1];
-    for (int i = 0; i < s->g->noutputs; i++)
-        add_value(c, s->g->outputs[i].name, s->g->name, &s->g->buffers[s->g->outputs[i].buffer].t);
     const Graph *g = s->built->g;
+    for (int i = 0; i < s->g->noutputs; i++)
+        add_value(c, s->g->outputs[i].name, s->g->name, &s->g->buffers[s->g->outputs[i].buffer].t, g->outputs.v[i].node);
     for (uint32_t i = 0; i < g->updates.n; i++) {
         const char *name = snU_str(g->ctx, snG_leaf(g, g->updates.v[i].target)->name);
         for (int k = 0; k < s->lab.p->nstorage; k++)
-            if (!strcmp(s->lab.p->storage[k].t.name, name)) add_value(c, name, NULL, &s->lab.p->storage[k].t);
+            if (!strcmp(s->lab.p->storage[k].t.name, name)) add_value(c, name, NULL, &s->lab.p->storage[k].t, g->updates.v[i].value);
     }
     c->coarse = SN_F32;
     for (int i = 0; i < s->g->nbuffers; i++) {
@@ -191,7 +216,7 @@ static int measure_unfused(Compare *c) {
 static int judge(const Compare *c, const Value *v) {
     Distance d = distance(v, c->raw, v->unfused);
     Dtype dt = v->t->dtype;
-    double bar = 3 * v->moved + 2 * snV_ulp(snG_is_float(dt) ? dt : SN_F32, d.largest), got, want;
+    double bar = 3 * sqrt(v->terms) * v->moved + 2 * snV_ulp(snG_is_float(dt) ? dt : SN_F32, d.largest), got, want;
     c->p->compared++;
     if (!d.wild && d.rms >= c->p->nearness * bar) {
         c->p->nearness = d.rms / bar;

@@ -5,8 +5,9 @@
    Which unfused kernels does a fused kernel replace? Both graphs come from one source, so a node of the unfused side has its twin on
    the fused side: same op, type, instance path and source line, the k-th of these. The time of the unfused kernel goes to the kernel
    that computes the twin; of a twin that is stored nowhere, in equal parts to the kernels that compute it for themselves. Where a
-   fusion rewrote the graph (attention, the loss, the optimizer) there is no twin: then to the kernel, of those of the same direction
-   that hold nodes without a twin themselves, whose path shares the longest beginning. */
+   fusion rewrote the graph (attention, the loss, the optimizer) there is no twin. What was rewritten is a connected piece of either
+   graph, so nodes without twins that read each other, in one direction, form a piece; its time goes to the kernels of that direction,
+   without twins themselves, that come from the nearest place (instance path, then source line), in proportion to their own time. */
 #include "tools/bench.h"
 #include "codegen/flops.h"
 
@@ -95,10 +96,14 @@ static void find_twins(Twins *t) {
 
 /* -- Shares ----------------------------------------------------------------------------------------------------------------- */
 
+typedef struct Home { VEC(int) groups; int nearness; } Home;   /* of a piece: fused groups */
+
 typedef struct Regions {
     const Side *f, *u;
     Twins t;
-    GroupCost *cost;                 /* of the unfused side */
+    GroupCost *cost, *own;           /* of the unfused and of the fused side */
+    int *piece;                      /* per unfused node without a twin: another of its piece; the root's is itself */
+    Home *home;                      /* per root of a piece */
     double *seconds, *parts;         /* per fused group: what it replaces; at the end what copies do */
     VEC(int) readers;                /* groups that compute a node */
     uint32_t *uses, *user;           /* fused side: users in CSR form */
@@ -130,29 +135,67 @@ static void collect_groups(Regions *r, NodeId id, int depth) {
     for (uint32_t u = r->uses[id]; depth < 24 && r->readers.n < 64 && u < r->uses[id + 1]; u++) collect_groups(r, r->user[u], depth + 1);
 }
 
-static size_t common(const char *a, const char *b) {
-    size_t n = 0;
-    while (a[n] && a[n] == b[n]) n++;
-    return n;
+/* -- Pieces without twins ------------------------------------------------------------------------------------------------ */
+
+static int piece_of(Regions *r, int x) {
+    while (r->piece[x] != x) x = r->piece[x] = r->piece[r->piece[x]];
+    return x;
 }
 
-/* For a node without a twin: of the groups that hold nodes without a twin, in its direction, the nearest by path. */
-static int nearest(const Regions *r, NodeId id, bool any) {
-    const Graph *g = r->f->built->g;
-    const char *path = path_of(r->u->built->g, id), *dir = direction(path);
-    int best = -1;
-    size_t most = 0;
-    for (int k = 0; k < group_count(r->f); k++) {
-        const Group *grp = &r->f->built->groups.group.v[k];
-        for (uint32_t i = 0; i < grp->nodes.n; i++) {
-            NodeId x = grp->nodes.v[i];
-            const char *p = path_of(g, x);
-            if ((r->t.has[x] && !any) || strcmp(direction(p), dir)) continue;
-            size_t n = common(p, path) + 1;
-            if (n > most) most = n, best = k;
+static bool alone(const Regions *r, NodeId id) {
+    const Graph *g = r->u->built->g;
+    return !r->t.of[id] && snG_op(g->ctx, snG_node(g, id)->op)->cls != C_LEAF;
+}
+
+static void find_pieces(Regions *r) {
+    const Graph *g = r->u->built->g;
+    r->piece = NEWN(&r->t.a, int, g->nodes.n);
+    r->home = NEWN(&r->t.a, Home, g->nodes.n);
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        r->piece[id] = (int)id;
+        for (unsigned i = 0; alone(r, id) && i < snG_node(g, id)->nin; i++) {
+            NodeId x = snG_in(g, id, i);
+            if (alone(r, x) && !strcmp(node_direction(g, x), node_direction(g, id))) r->piece[piece_of(r, (int)x)] = piece_of(r, (int)id);
         }
     }
-    return best < 0 && !any ? nearest(r, id, true) : best;
+}
+
+/* How near a node of the unfused side is to one of the fused side: by instance path, then by source line. */
+static int nearness(const Regions *r, NodeId u, NodeId f) {
+    const Graph *gu = r->u->built->g, *gf = r->f->built->g;
+    const char *a = path_of(gu, u), *b = path_of(gf, f);
+    int n = 0;
+    while (a[n] && a[n] == b[n]) n++;
+    return 2 * n + (snU_locinfo(gu->ctx, snG_node(gu, u)->loc)->line == snU_locinfo(gf->ctx, snG_node(gf, f)->loc)->line);
+}
+
+/* The nearest that a fused group without twins, of the node's direction, comes to it; -1: not of these. */
+static int group_nearness(const Regions *r, NodeId u, int k) {
+    const Group *grp = &r->f->built->groups.group.v[k];
+    int best = -1;
+    if (strcmp(node_direction(r->f->built->g, grp->anchor), node_direction(r->u->built->g, u))) return -1;
+    for (uint32_t i = 0; i < grp->nodes.n; i++) {
+        int n = r->t.has[grp->nodes.v[i]] ? -1 : nearness(r, u, grp->nodes.v[i]);
+        if (n > best) best = n;
+    }
+    return best;
+}
+
+/* For every piece the fused groups nearest to any of its nodes. */
+static void find_homes(Regions *r) {
+    const Graph *g = r->u->built->g;
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        if (!alone(r, id) || !snG_node(g, id)->group) continue;
+        Home *h = &r->home[piece_of(r, (int)id)];
+        for (int k = 0; k < group_count(r->f); k++) {
+            int n = group_nearness(r, id, k);
+            if (n < 0 || n < h->nearness) continue;
+            if (n > h->nearness) h->groups.n = 0, h->nearness = n;
+            bool known = false;
+            for (uint32_t i = 0; i < h->groups.n; i++) known |= h->groups.v[i] == k;
+            if (!known) PUSH(&r->t.a, h->groups, k);
+        }
+    }
 }
 
 static void give(Regions *r, int to, double seconds, double parts) {
@@ -161,15 +204,26 @@ static void give(Regions *r, int to, double seconds, double parts) {
     r->parts[to] += parts;
 }
 
+/* To the home of a piece: in proportion to what its kernels take. */
+static void give_home(Regions *r, const Home *h, double seconds, double parts) {
+    double sum = 0;
+    for (uint32_t i = 0; i < h->groups.n; i++) sum += r->own[h->groups.v[i]].seconds;
+    if (!h->groups.n) give(r, -1, seconds, parts);
+    for (uint32_t i = 0; i < h->groups.n; i++) {
+        double share = sum > 0 ? r->own[h->groups.v[i]].seconds / sum : 1.0 / h->groups.n;
+        give(r, h->groups.v[i], seconds * share, parts * share);
+    }
+}
+
 /* The time of unfused group k to the fused groups that replace it, node by node. */
 static void attribute(Regions *r, int k) {
     const Group *grp = &r->u->built->groups.group.v[k];
     double seconds = r->cost[k].seconds / grp->nodes.n, parts = (double)r->cost[k].launches / grp->nodes.n;
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
-        NodeId twin = r->t.of[grp->nodes.v[i]];
+        NodeId id = grp->nodes.v[i], twin = r->t.of[id];
         r->readers.n = 0;
         if (twin) collect_groups(r, twin, 0);
-        if (!r->readers.n) give(r, nearest(r, grp->nodes.v[i], false), seconds, parts);
+        if (!r->readers.n) give_home(r, &r->home[piece_of(r, (int)id)], seconds, parts);
         for (uint32_t m = 0; m < r->readers.n; m++) give(r, r->readers.v[m], seconds / r->readers.n, parts / r->readers.n);
     }
 }
@@ -179,9 +233,11 @@ static Regions find_regions(const Pair *p) {
     r.t.fused = r.f->built->g, r.t.unfused = r.u->built->g;
     r.t.of = NEWN(&r.t.a, NodeId, r.t.unfused->nodes.n), r.t.has = NEWN(&r.t.a, uint8_t, r.t.fused->nodes.n);
     r.seconds = NEWN(&r.t.a, double, group_count(r.f) + 1), r.parts = NEWN(&r.t.a, double, group_count(r.f) + 1);
-    r.cost = group_costs(r.u);
+    r.cost = group_costs(r.u), r.own = group_costs(r.f);
     find_twins(&r.t);
     find_users(&r);
+    find_pieces(&r);
+    find_homes(&r);
     for (int k = 0; k < group_count(r.u); k++) attribute(&r, k);
     give(&r, -1, r.cost[group_count(r.u)].seconds, r.cost[group_count(r.u)].launches);
     return r;
@@ -189,6 +245,7 @@ static Regions find_regions(const Pair *p) {
 
 static void free_regions(Regions *r) {
     free(r->cost);
+    free(r->own);
     snU_free_arena(&r->t.a);
 }
 
