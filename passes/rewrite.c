@@ -238,6 +238,7 @@ typedef struct Rewriter {
     VEC(uint32_t) uses;              /* per new node: uses of the old nodes it stands for */
     VEC(Compiled *) *by_op;          /* per root op */
     int depth;                       /* replacements inside replacements */
+    bool changed;
     bool recognise;
 } Rewriter;
 
@@ -429,6 +430,10 @@ static bool comes_from_matmul(const Graph *g, NodeId id, int depth) {
         if (comes_from_matmul(g, snG_in(g, id, i), depth + 1)) return true;
     return false;
 }
+static bool is_many(const Graph *g, const Arg *a) {
+    const Type *t = snG_type(g, a[0].node);
+    return t->rank > 0 && t->dim[t->rank - 1] >= 16;
+}
 static bool is_scores(const Graph *g, const Arg *a) { return comes_from_matmul(g, a[0].node, 0); }
 
 static const struct { const char *name; int nargs; bool (*holds)(const Graph *, const Arg *); const char *doc; } CONDITIONS[] = {
@@ -436,6 +441,7 @@ static const struct { const char *name; int nargs; bool (*holds)(const Graph *, 
     { "float", 1, is_float, "float(a): a float dtype" },
     { "pow2", 1, is_pow2, "pow2($s): plus or minus a power of two" },
     { "positive", 1, is_positive, "positive($s): larger than 0" },
+    { "many", 1, is_many, "many(s): the last axis has 16 elements or more" },
     { "scores", 1, is_scores, "scores(s): elementwise work on a matrix product" },
     { "exact", 2, is_exact, "exact($a, $b): the product is exact in f32" },
     { "swaps", 1, is_swap, "swaps($p): permutation of the last two axes" },
@@ -544,6 +550,7 @@ static NodeId apply_rule(Rewriter *w, Compiled *k, NodeId id, Here at) {
     NodeId out = snG_expr(w->g, at, fill(w, k, &m), k->wild, m.wild, k->nwild, 0);
     if (out == id || !same_type(w->g, out, id)) return 0;
     k->hits++;
+    w->changed = true;
     return settle(w, first, out, at);
 }
 
@@ -578,7 +585,7 @@ static NodeId rewrite_node(Rewriter *w, NodeId id, Here at) {
         unsigned op = snG_node(w->g, id)->op;
         NodeId out = 0;
         for (uint32_t i = 0; i < w->by_op[op].n && !out; i++) out = apply_rule(w, w->by_op[op].v[i], id, at);
-        if (!out && w->recognise) out = snP_recognise_body(w->g, id, at);
+        if (!out && w->recognise && (out = snP_recognise_body(w->g, id, at))) w->changed = true;
         if (!out) break;
         id = out;
     }
@@ -615,7 +622,7 @@ static bool in_set(const char *name, const char *set) {
     return !strcmp(mine, set);
 }
 
-static Graph *sweep(const Graph *old, const char *set, unsigned without) {
+static Graph *sweep(const Graph *old, const char *set, unsigned without, bool *changed) {
     sn_ctx *c = old->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
     Rewriter w = { .r = snG_rebuild(old), .recognise = !strcmp(set, "recognise") };
@@ -636,6 +643,7 @@ static Graph *sweep(const Graph *old, const char *set, unsigned without) {
         note_uses(&w, w.r.map[id], uses[id]);
     }
     snU_reset(&c->scratch, mark);
+    *changed = w.changed;
     return snG_finish(&w.r);
 }
 
@@ -651,9 +659,20 @@ static void load_builtin(sn_ctx *c) {
     c->rules->builtin_loaded = true;
 }
 
+/* Uses are those before a sweep. So a value that a match took the other uses from (the scores under a softmax that was written
+   by hand) is only in the next sweep known to be alone. */
 Graph *snP_rewrite(const Graph *old, const PassOptions *opt, const char *set) {
+    enum { SWEEPS = 4 };
+    bool changed;
     load_builtin(old->ctx);
-    return sweep(old, set, snP_without(old->ctx, opt->fuse));
+    unsigned without = snP_without(old->ctx, opt->fuse);
+    Graph *g = sweep(old, set, without, &changed);
+    for (int i = 1; i < SWEEPS && changed && !strcmp(set, "recognise"); i++) {
+        Graph *next = sweep(g, set, without, &changed);
+        snG_free(g);
+        g = next;
+    }
+    return g;
 }
 
 void snP_rule_stats(const sn_ctx *c, StrBuf *b) {

@@ -8,7 +8,9 @@
    comes at three lengths, some widths.
 
    The gradients of q and k come from dp - delta, two sums over the width of v that are nearly equal where a query sees
-   very few keys; written out, they can cancel exactly. So with few keys their bar is the rounding of those sums. */
+   very few keys; written out, they can cancel exactly. So with few keys their bar is the rounding of those sums.
+
+   FORMS are written out as models write them; the first graph is what `recognise` makes of them. */
 #include <math.h>
 #include "codegen/family.h"
 #include "passes/pass.h"
@@ -65,8 +67,37 @@ static const Case OTHERS[] = {
     { "small blocks", { 1, 2, 2, 101, 101, 32, 32 }, "mask = window_mask(T, 20)",
       "attention:bq=16,bk=32;attention_grad:bq=16,bk=32" },
 };
+
+/* Attention as models write it, over q, k, v of other ranks and layouts; what must be recognised. */
+static const struct { const char *name, *text; } FORMS[] = {
+    { "rank 3", "input q: f32[6, 70, 32]\ninput k: f32[6, 50, 32]\ninput v: f32[6, 50, 32]\n"
+      "y = softmax(q @ permute(k, [0, 2, 1]) / sqrt(32)) @ v" },
+    { "rank 2", "input q: f32[70, 32]\ninput k: f32[50, 32]\ninput v: f32[50, 48]\n"
+      "y = softmax(select(query_index(70) % 7 != key_index(50) % 7, matmul(q, k, tb=1), -inf)) @ v" },
+    { "rank 5", "input q: f32[2, 2, 3, 40, 32]\ninput k: f32[2, 2, 1, 40, 32]\ninput v: f32[2, 2, 1, 40, 32]\n"
+      "s = matmul(q, expand(k, [2, 2, 3, 40, 32]), tb=1) / sqrt(32)\n"
+      "y = softmax(select(causal_mask(40) as _, s, -inf)) @ expand(v, [2, 2, 3, 40, 32])" },
+    { "heads inside", "input q: f32[2, 40, 3, 32]\ninput k: f32[2, 40, 3, 32]\ninput v: f32[2, 40, 3, 32]\n"
+      "s = matmul(permute(q, [0, 2, 1, 3]), permute(k, [0, 2, 3, 1])) / sqrt(32)\n"
+      "s = s + select(causal_mask(40) as _, 0.0, -inf)\n"
+      "y = permute(softmax(s) @ permute(v, [0, 2, 1, 3]), [0, 2, 1, 3])" },
+    { "one projection", "input q: f32[2, 40, 96]\ninput k: f32[96, 288]\ninput v: f32[96]\n"
+      "a, b, c = split(rmsnorm(q, v) @ k, 2, 3)\ns = matmul(split_heads(a, 3), split_heads(b, 3), tb=1) * 0.17\n"
+      "y = merge_heads(softmax(select(window_mask(40, 9) as _, s, -inf)) @ split_heads(c, 3))" },
+    { "softmax by hand", "input q: f32[2, 3, 40, 32]\ninput k: f32[2, 3, 40, 32]\ninput v: f32[2, 3, 40, 32]\n"
+      "s = select(causal_mask(40) as _, matmul(q, k, tb=1) / sqrt(32), -inf)\ne = exp(s - amax(s, axis=-1))\n"
+      "y = (e / sum(e, -1)) @ v" },
+    { "capped, dropped", "input q: f32[2, 3, 40, 32]\ninput k: f32[2, 3, 40, 32]\ninput v: f32[2, 3, 40, 32]\n"
+      "s = 3.0 * tanh(matmul(q, k, tb=1) / sqrt(32) / 3.0)\n"
+      "y = dropout(softmax(select(causal_mask(40) as _, s, -inf)), 0.2) @ v" },
+    { "learned bias", "input q: f32[2, 3, 40, 32]\ninput k: f32[2, 3, 40, 32]\ninput v: f32[2, 3, 40, 32]\n"
+      "weight slope: f32[3, 1, 1] = normal(0.1)\n"
+      "s = matmul(q, k, tb=1) / sqrt(32) + slope * cast(key_index(40) as _ - query_index(40) as _, f32)\n"
+      "y = softmax(select(causal_mask(40) as _, s, -inf)) @ v" },
+};
 static const int LENGTHS[] = { 1, 3, 257 }, WIDTHS[] = { 32, 48, 64, 80, 96, 128 };
-enum { NMASKS = sizeof MASKS / sizeof *MASKS, NOTHERS = sizeof OTHERS / sizeof *OTHERS, NLENGTHS = 3, NWIDTHS = 6 };
+enum { NMASKS = sizeof MASKS / sizeof *MASKS, NOTHERS = sizeof OTHERS / sizeof *OTHERS, NLENGTHS = 3, NWIDTHS = 6,
+       NFORMS = sizeof FORMS / sizeof *FORMS };
 
 /* -- Graphs --------------------------------------------------------------------------------------------------- */
 
@@ -213,23 +244,46 @@ static uint32_t count_ops(const Graph *g, const char *op) {
 
 static const char *target = "host";
 
-static void run_case(const Case *k) {
-    sn_ctx *c = sn_ctx_new();
-    PassOptions inputs = { .grad_inputs = true };
-    Module *fused = parse(c, k, "fused"), *written = fused ? parse(c, k, "written") : NULL;
-    if (!written) return;
-    SN_ENTER(c, { ok(false, "%s: %s", k->name, c->message); return; });
-    Graph *g = snP_run(c, fused->graphs.v[0], &inputs, "grad");
-    Graph *ref = snP_run(c, written->graphs.v[0], &inputs, "grad");
+/* g: attention's gradient ops; ref: none. Frees both. */
+static void run_pair(const Case *k, Graph *g, Graph *ref) {
+    sn_ctx *c = g->ctx;
     ok(count_ops(g, "attention_dq") == 1 && count_ops(ref, "attention_dq") == 0, "%s: the gradient ops", k->name);
     Module one = { .ctx = c, .graphs = { &g, 1, 1 } };
     SnProgram *p = snK_build(&one, &(BuildOptions){ .target = target, .sched = k->sched }, NULL);
     if (p) compare(k, p, ref);
     else ok(false, "%s: %s", k->name, c->message);
-    SN_LEAVE(c);
     snR_program_free(p);
     snG_free(g), snG_free(ref);
+}
+
+static const PassOptions inputs = { .grad_inputs = true };
+
+static void run_case(const Case *k) {
+    sn_ctx *c = sn_ctx_new();
+    Module *fused = parse(c, k, "fused"), *written = fused ? parse(c, k, "written") : NULL;
+    if (!written) return;
+    SN_ENTER(c, { ok(false, "%s: %s", k->name, c->message); return; });
+    run_pair(k, snP_run(c, fused->graphs.v[0], &inputs, "grad"), snP_run(c, written->graphs.v[0], &inputs, "grad"));
+    SN_LEAVE(c);
     snG_free_module(fused), snG_free_module(written);
+    sn_ctx_free(c);
+}
+
+static void run_form(const char *name, const char *text) {
+    sn_ctx *c = sn_ctx_new();
+    StrBuf b = {0};
+    Case k = { .n = { .S = FEW } };
+    snprintf(k.name, sizeof k.name, "%s", name);
+    snU_putf(&b, "import \"models/masks.sn\"\ngraph g {\n%s\noutput y = y\n", text);
+    snU_puts(&b, "output loss = sum((y - 0.7) * (y - 0.7))\n}\n");
+    Module *m = snG_parse(c, "form.sn", b.s, b.n, NULL, 0);
+    snU_free_buf(&b);
+    if (!m) { ok(false, "%s: %s", name, c->message); return; }
+    SN_ENTER(c, { ok(false, "%s: %s", name, c->message); return; });
+    const Graph *g = m->graphs.v[0];
+    run_pair(&k, snP_run(c, g, &inputs, "canon,recognise,grad"), snP_run(c, g, &inputs, "grad"));
+    SN_LEAVE(c);
+    snG_free_module(m);
     sn_ctx_free(c);
 }
 
@@ -254,6 +308,8 @@ int main(int argc, char **argv) {
             }
     for (int i = 0; i < NOTHERS; i++)
         if (wanted(OTHERS[i].name, words)) run_case(&OTHERS[i]);
+    for (int i = 0; i < NFORMS; i++)
+        if (wanted(FORMS[i].name, words)) run_form(FORMS[i].name, FORMS[i].text);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
