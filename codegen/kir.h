@@ -111,7 +111,7 @@ void snK_verify(const Kernel *k);                    /* types, nesting, dominanc
 /* -- Emitters ------------------------------------------------------------------------------------------- */
 
 typedef struct Target {              /* what a lowering may know */
-    const char *name;                /* "host", "host:x86-64-v3" */
+    const char *name;                /* "host", "host:x86-64-v3", "opencl:x8" */
     char cpu[64], features[2048];    /* LLVM's names; empty = this machine's */
     int f32_lanes;                   /* vector lanes: 4, 8, 16 */
     int vregs;                       /* architectural vector registers: 16 or 32 */
@@ -119,6 +119,7 @@ typedef struct Target {              /* what a lowering may know */
     int64_t l1_bytes, l2_bytes, l3_bytes;
     char sched[256];                 /* overrides of schedules: snK_sched_override */
 } Target;
+bool snK_is_opencl(const Target *t);
 int snK_target(sn_ctx *c, const char *name, Target *out);     /* host: asks the machine (cpuid, sysfs); 0 or fails */
 
 /* libsinter_llvm.so's one entry, opened with dlopen by compile_host.c: kernel IR -> object file bytes (malloc'ed). No error: NULL err. */
@@ -126,5 +127,11 @@ typedef int (*EmitObjectFn)(const Kernel *const *kernels, int n, const Target *t
 /* Kernels (deduplicated by text) -> one shared object in memory; per-kernel objects cached by XXH3 of (text, target, compiler
    version) in $SN_CACHE or ~/.cache/sinter; modules compile on several threads. symbols[i] names kernel i. */
 int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads, void **so, size_t *bytes, const char **symbols, Arena *a);
+
+/* emit_opencl.c: kernels -> OpenCL C 1.2 text appended to out, kernel i under names[i]. No library is needed. */
+void snK_emit_opencl(StrBuf *out, const Kernel *const *kernels, int n, const char *const *names);
+void snK_compile_opencl(const Kernel *const *kernels, int n, void **source, size_t *bytes, const char **symbols, Arena *a);
+/* Code for the target, malloc'ed: a shared object or a source. */
+int snK_compile(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads, void **code, size_t *bytes, const char **symbols, Arena *a);
 
 #endif

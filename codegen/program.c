@@ -329,7 +329,7 @@ static void compile_code(Build *b, SnProgram *p) {
     const char **symbols = NEWN(&b->arena, const char *, n + 1);
     void *so = NULL;
     for (int i = 0; i < n; i++) k[i] = b->code.v[i].kernel;
-    if (n) snK_compile_host(b->c, k, n, &b->target, b->opt->threads, &so, &p->code_bytes, symbols, &b->arena);
+    if (n) snK_compile(b->c, k, n, &b->target, b->opt->threads, &so, &p->code_bytes, symbols, &b->arena);
     b->so = so;
     p->code = so;
     p->nkernels = (int)b->kernels.n;

@@ -3,7 +3,8 @@
      host              this machine: cpuid for the vectors, sysconf for the caches; LLVM finds the
                        exact CPU itself
      host:x86-64-v3    any CPU with AVX2 and FMA: for bundles that travel; typical cache sizes
-     host:x86-64-v4    any CPU with AVX-512 */
+     host:x86-64-v4    any CPU with AVX-512
+     opencl            OpenCL C for any device, vectors of 8 floats; opencl:x4, :x8, :x16: of as many */
 #include "codegen/kir.h"
 #include <unistd.h>
 
@@ -55,6 +56,15 @@ static bool named_cpu(Target *t, const char *cpu) {
     return true;
 }
 
+/* opencl[:xN] */
+static const char *opencl_lanes(Target *t, const char *name) {
+    int lanes = !*name || !strcmp(name, ":x8") ? 8 : !strcmp(name, ":x4") ? 4 : !strcmp(name, ":x16") ? 16 : 0;
+    set_vectors(t, lanes, lanes == 16 ? 32 : 16);
+    return lanes ? NULL : "the lengths are opencl:x4, opencl:x8 and opencl:x16";
+}
+
+bool snK_is_opencl(const Target *t) { return !strncmp(t->name, "opencl", 6); }
+
 int snK_target(sn_ctx *c, const char *name, Target *out) {
     *out = (Target){ .l1_bytes = 32 << 10, .l2_bytes = 1 << 20, .l3_bytes = 16 << 20 };
     if (!name || !*name) name = "host";
@@ -65,9 +75,18 @@ int snK_target(sn_ctx *c, const char *name, Target *out) {
         out->l1_bytes = cache_size(_SC_LEVEL1_DCACHE_SIZE, out->l1_bytes);
         out->l2_bytes = cache_size(_SC_LEVEL2_CACHE_SIZE, out->l2_bytes);
         out->l3_bytes = cache_size(_SC_LEVEL3_CACHE_SIZE, out->l3_bytes);
+    } else if (!strncmp(name, "opencl", 6)) {
+        why = opencl_lanes(out, name + 6);
     } else if (strncmp(name, "host:", 5) || !named_cpu(out, name + 5)) {
-        why = "the targets are host, host:x86-64-v3 and host:x86-64-v4";
+        why = "the targets are host, host:x86-64-v3, host:x86-64-v4 and opencl[:x4|x8|x16]";
     }
     if (why) snU_fail(c, SN_UNSUPPORTED, 0, "target %s: %s", name, why);
+    return 0;
+}
+
+int snK_compile(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads,
+                void **code, size_t *bytes, const char **symbols, Arena *a) {
+    if (!snK_is_opencl(t)) return snK_compile_host(c, kernels, n, t, threads, code, bytes, symbols, a);
+    snK_compile_opencl(kernels, n, code, bytes, symbols, a);
     return 0;
 }

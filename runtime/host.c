@@ -3,8 +3,8 @@
 
    In: a program whose code is an ELF shared object in memory (trusted: it is native code). It is
    written to a memory file, opened with dlopen, and every kernel's symbol is resolved once. Out:
-   snR_host_run, which runs the launches of a graph one after the other, each spread over the pool,
-   each worker with scratch of its own. Machines that forbid running memory files get a temporary
+   a Device, which runs the launches of a graph one after the other, each spread over the pool, each
+   worker with scratch of its own. Machines that forbid running memory files get a temporary
    file instead. */
 #define _GNU_SOURCE
 #include "runtime/rt.h"
@@ -21,16 +21,17 @@
 
 enum { ALIGN = 64, PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
-struct Host {
+typedef struct Host {
+    Device base;
     const SnProgram *program;
-    Pool *pool;
+    Pool *pool;                  /* the session's */
     void *library;
     int fd;                      /* the memory file; open as long as the library: it is its name */
     SnHostKernel *kernel;
     char *scratch;                       /* one stretch of scratch_bytes per worker */
     size_t scratch_bytes;
     uint64_t launch, *last;              /* launches so far; per worker, the last one it ran programs of */
-};
+} Host;
 
 double snR_now(void)
 {
@@ -149,66 +150,107 @@ static void run_part(void *arg, int worker, int64_t begin, int64_t end)
     l->kernel(l->bufs, &args, begin, end, h->scratch + (size_t)worker * h->scratch_bytes);
 }
 
-void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaunchArgs *la,
-                  double *seconds)
+/* A launch list and every launch's base pointers, one launch after the other. */
+typedef struct Launches {
+    const SnGraphPlan *plan;
+    void *bufs[];
+} Launches;
+
+static int host_run(Device *d, void *prepared, const SnLaunchArgs *la, double *seconds, char err[ERR_TEXT])
 {
+    Host *h = (Host *)d;
+    const Launches *list = prepared;
+    void *const *bufs = list->bufs;
     double before = seconds ? snR_now() : 0;
-    for (int i = 0; i < g->nlaunches; i++) {
-        int k = g->launches[i].kernel;
+    (void)err;
+    for (int i = 0; i < list->plan->nlaunches; i++) {
+        int k = list->plan->launches[i].kernel;
         Launch l = { h, h->kernel[k], bufs, la };
         h->launch++;
         snR_pool_run(h->pool, h->program->kernels[k].grid, run_part, &l);
-        bufs += g->launches[i].nargs;
+        bufs += list->plan->launches[i].nargs;
         if (seconds) {
             double after = snR_now();
             seconds[i] += after - before;
             before = after;
         }
     }
+    return 0;
+}
+
+static void *host_prepare(Device *d, const SnGraphPlan *plan, const Span *buf, char err[ERR_TEXT])
+{
+    size_t n = 1;
+    (void)d;
+    for (int i = 0; i < plan->nlaunches; i++)
+        n += (size_t)plan->launches[i].nargs;
+    Launches *l = calloc(1, sizeof *l + n * sizeof *l->bufs);
+    if (!l) {
+        snR_fail(err, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    l->plan = plan;
+    void **at = l->bufs;
+    for (int i = 0; i < plan->nlaunches; i++)
+        for (int k = 0; k < plan->launches[i].nargs; k++) {
+            const Span *s = &buf[plan->launches[i].args[k]];
+            *at++ = (char *)s->mem + s->at;
+        }
+    return l;
+}
+
+static void host_discard(Device *d, void *prepared)
+{
+    (void)d;
+    free(prepared);
+}
+
+/* -- Memory: a handle is its address ----------------------------------------------------------- */
+
+static void *host_alloc(Device *d, size_t bytes, char err[ERR_TEXT])
+{
+    void *p = snR_alloc(bytes);
+    (void)d;
+    if (!p)
+        snR_fail(err, ERR_NOMEM, "out of memory: %zu bytes asked", bytes);
+    return p;
+}
+
+static void host_release(Device *d, void *mem)
+{
+    (void)d;
+    free(mem);
+}
+
+static int host_write(Device *d, void *mem, size_t at, const void *data, size_t bytes, char err[ERR_TEXT])
+{
+    (void)d;
+    (void)err;
+    memcpy((char *)mem + at, data, bytes);
+    return 0;
+}
+
+static int host_read(Device *d, void *mem, size_t at, void *out, size_t bytes, char err[ERR_TEXT])
+{
+    (void)d;
+    (void)err;
+    memcpy(out, (char *)mem + at, bytes);
+    return 0;
+}
+
+static int host_poison(Device *d, void *mem, size_t bytes, char err[ERR_TEXT])
+{
+    (void)d;
+    (void)err;
+    memset(mem, 0xff, bytes);
+    return 0;
 }
 
 /* -- Life -------------------------------------------------------------------------------------- */
 
-Pool *snR_host_pool(Host *h) { return h->pool; }
-
-Host *snR_host_open(const SnProgram *p, int threads, char err[ERR_TEXT])
+static void host_close(Device *d)
 {
-    Host *h = calloc(1, sizeof *h);
-    if (!h) {
-        snR_fail(err, ERR_NOMEM, "out of memory");
-        return NULL;
-    }
-    h->program = p;
-    h->fd = -1;
-    if (load_code(h, err) || resolve_kernels(h, err))
-        goto fail;
-    h->pool = snR_pool_new(threads);
-    if (!h->pool) {
-        snR_fail(err, ERR_NOMEM, "cannot start %d worker threads", threads);
-        goto fail;
-    }
-    for (int i = 0; i < p->nkernels; i++)
-        if ((size_t)p->kernels[i].scratch_bytes > h->scratch_bytes)
-            h->scratch_bytes = (size_t)p->kernels[i].scratch_bytes;
-    h->scratch_bytes = (h->scratch_bytes / PAGE + 1) * PAGE;
-    h->scratch = snR_alloc(h->scratch_bytes * (size_t)snR_pool_threads(h->pool));
-    h->last = calloc((size_t)snR_pool_threads(h->pool), sizeof *h->last);
-    if (!h->scratch || !h->last) {
-        snR_fail(err, ERR_NOMEM, "out of memory: %zu bytes of scratch for each of %d threads",
-                 h->scratch_bytes, snR_pool_threads(h->pool));
-        goto fail;
-    }
-    return h;
-fail:
-    snR_host_close(h);
-    return NULL;
-}
-
-void snR_host_close(Host *h)
-{
-    if (!h)
-        return;
-    snR_pool_free(h->pool);
+    Host *h = (Host *)d;
     if (h->library)
         dlclose(h->library);
     if (h->fd >= 0)
@@ -217,4 +259,39 @@ void snR_host_close(Host *h)
     free(h->scratch);
     free(h->last);
     free(h);
+}
+
+static const DeviceOps ops = {
+    .is_host = true, .close = host_close, .alloc = host_alloc, .release = host_release, .write = host_write,
+    .read = host_read, .poison = host_poison, .prepare = host_prepare, .discard = host_discard, .run = host_run,
+};
+
+Device *snR_host_open(const SnProgram *p, Pool *pool, char err[ERR_TEXT])
+{
+    Host *h = calloc(1, sizeof *h);
+    if (!h) {
+        snR_fail(err, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    h->base.ops = &ops;
+    h->program = p;
+    h->pool = pool;
+    h->fd = -1;
+    if (load_code(h, err) || resolve_kernels(h, err))
+        goto fail;
+    for (int i = 0; i < p->nkernels; i++)
+        if ((size_t)p->kernels[i].scratch_bytes > h->scratch_bytes)
+            h->scratch_bytes = (size_t)p->kernels[i].scratch_bytes;
+    h->scratch_bytes = (h->scratch_bytes / PAGE + 1) * PAGE;
+    h->scratch = snR_alloc(h->scratch_bytes * (size_t)snR_pool_threads(pool));
+    h->last = calloc((size_t)snR_pool_threads(pool), sizeof *h->last);
+    if (!h->scratch || !h->last) {
+        snR_fail(err, ERR_NOMEM, "out of memory: %zu bytes of scratch for each of %d threads",
+                 h->scratch_bytes, snR_pool_threads(pool));
+        goto fail;
+    }
+    return &h->base;
+fail:
+    host_close(&h->base);
+    return NULL;
 }

@@ -1,8 +1,8 @@
-/* rt.h: what the files of the runtime share: error codes, dtypes, the worker pool, the host device,
+/* rt.h: what the files of the runtime share: error codes, dtypes, the worker pool, devices,
    initial values.
 
-   sn_rt.h is the public face; session.c stands on host.c (runs launches), pool.c (threads), init.c
-   (initial values) and safetensors.c (files). Errors: a code and one line of text in the caller's
+   sn_rt.h is the public face; session.c stands on a device (host.c, opencl.c), pool.c (threads),
+   init.c (initial values) and safetensors.c (files). Errors: a code and one line of text in the caller's
    buffer; nothing exits or prints. */
 #ifndef SN_RT_INTERNAL_H
 #define SN_RT_INTERNAL_H
@@ -42,16 +42,33 @@ int snR_pool_threads(const Pool *p);
 void snR_pool_run(Pool *p, int64_t n, PoolFn fn, void *arg);
 int snR_cores(void); /* that this process may use: affinity and cgroup quota */
 
-/* -- Host device ------------------------------------------------------------------------------- */
+/* -- Devices: where a program's values live and its launches run ------------------------------- */
 
-typedef struct Host Host;
-Host *snR_host_open(const SnProgram *p, int threads, char err[ERR_TEXT]);
-void snR_host_close(Host *h);
-Pool *snR_host_pool(Host *h);
-/* One launch list over bound buffers: bufs holds every launch's base pointers, one after the other.
-   seconds: NULL, or one sum per launch to add the time to. */
-void snR_host_run(Host *h, const SnGraphPlan *g, void *const *bufs, const SnLaunchArgs *la,
-                  double *seconds);
+/* A device's memory is a handle; on a device whose memory is the host's own, the address itself. */
+typedef struct Span { void *mem; size_t at; } Span;          /* a byte offset in it */
+typedef struct Device Device;
+typedef struct DeviceOps {
+    bool is_host;                                /* memory handles are addresses */
+    void (*close)(Device *d);
+    void *(*alloc)(Device *d, size_t bytes, char err[ERR_TEXT]);     /* NULL: not enough */
+    void (*release)(Device *d, void *mem);
+    int (*write)(Device *d, void *mem, size_t at, const void *data, size_t bytes, char err[ERR_TEXT]);
+    int (*read)(Device *d, void *mem, size_t at, void *out, size_t bytes, char err[ERR_TEXT]);
+    int (*poison)(Device *d, void *mem, size_t bytes, char err[ERR_TEXT]);   /* bytes 0xff */
+    /* A graph's launches over memory: buf[i] is where buffer i of the plan lies. */
+    void *(*prepare)(Device *d, const SnGraphPlan *g, const Span *buf, char err[ERR_TEXT]);
+    void (*discard)(Device *d, void *prepared);
+    /* All of them, done on return. seconds: NULL, or a sum per launch to add the time to. */
+    int (*run)(Device *d, void *prepared, const SnLaunchArgs *la, double *seconds, char err[ERR_TEXT]);
+} DeviceOps;
+struct Device { const DeviceOps *ops; };         /* the head of what the device keeps */
+
+/* name: NULL = the program's own kind. threads: of an OpenCL device, groups; 0 = all. NULL: err says why. */
+Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int threads, char err[ERR_TEXT]);
+Device *snR_host_open(const SnProgram *p, Pool *pool, char err[ERR_TEXT]);
+Device *snR_opencl_open(const SnProgram *p, const char *name, int threads, char err[ERR_TEXT]);
+int snR_opencl_devices(sn_device_info *out, int cap);                /* the number */
+int snR_opencl_target(const char *name, char target[64], char err[ERR_TEXT]);
 void *snR_alloc(size_t bytes); /* 64-byte aligned, in huge pages when large; release with free() */
 double snR_now(void);                            /* seconds, monotonic */
 

@@ -2,8 +2,8 @@
    public calls on them.
 
    In: a checked program. Out: values, by name. Storage is shared by all graphs; every graph has
-   buffers for its own inputs and an arena that is allocated when it first runs. A launch's base
-   pointers are laid out once, so that sn_run is a walk over the launch list. */
+   buffers for its own inputs and an arena that is allocated when it first runs. All of them are the
+   device's memory (rt.h); a launch list is bound to them once. */
 #include "runtime/rt.h"
 
 #include <stdlib.h>
@@ -11,9 +11,9 @@
 
 typedef struct GraphState {
     const SnGraphPlan *plan;
-    char *arena;                         /* NULL until the first run */
-    void **buf; /* base pointer of every buffer; arena ones only once there is an arena */
-    void **args;                         /* the launches' pointers, one launch after the other */
+    void *arena;                         /* NULL until the first run */
+    Span *buf;                           /* where every buffer lies; arena ones only once there is an arena */
+    void *prepared;                      /* the launches, bound to their buffers */
     bool *bound;                         /* inputs: a value is there */
     double *seconds;                     /* per launch, summed; profile only */
     int64_t runs;
@@ -22,8 +22,9 @@ typedef struct GraphState {
 
 struct sn_session {
     const SnProgram *program;
-    Host *host;
-    void **storage;
+    Device *device;
+    Pool *pool;
+    Span *storage;
     GraphState *graph;
     SnLaunchArgs launch;
     uint64_t seed;
@@ -71,33 +72,62 @@ static int wrong_size(sn_session *s, const SnTensorDesc *t, size_t bytes)
                     snR_dtype_name(t->dtype), bytes);
 }
 
+/* -- Device memory ----------------------------------------------------------------------------- */
+
+static const DeviceOps *ops(const sn_session *s) { return s->device->ops; }
+
+static void *allocate(sn_session *s, size_t bytes, const char *what, const char *name)
+{
+    char why[ERR_TEXT] = "";
+    void *mem = ops(s)->alloc(s->device, bytes, why);
+    if (!mem)
+        snR_fail(s->err, ERR_NOMEM, "%s '%s': %s", what, name, why);
+    return mem;
+}
+
+static void release(sn_session *s, void *mem)
+{
+    if (mem)
+        ops(s)->release(s->device, mem);
+}
+
+static int write_span(sn_session *s, Span to, const void *data, size_t bytes)
+{
+    return ops(s)->write(s->device, to.mem, to.at, data, bytes, s->err);
+}
+
+/* Its address, on a device whose memory is the host's. */
+static void *address(const sn_session *s, Span x) { return ops(s)->is_host ? (char *)x.mem + x.at : NULL; }
+
+static int set_scalar(sn_session *s, GraphState *g, int i, double v)
+{
+    uint64_t value = 0;
+    snR_store(g->plan->buffers[i].t.dtype, &value, v);
+    g->bound[i] = true;
+    return write_span(s, g->buf[i], &value, tensor_bytes(&g->plan->buffers[i].t));
+}
+
 /* -- Life -------------------------------------------------------------------------------------- */
 
 static int set_up_graph(sn_session *s, GraphState *g, const SnGraphPlan *plan)
 {
-    size_t nargs = 1;
-    for (int i = 0; i < plan->nlaunches; i++)
-        nargs += (size_t)plan->launches[i].nargs;
     g->plan = plan;
     g->buf = calloc((size_t)plan->nbuffers + 1, sizeof *g->buf);
     g->bound = calloc((size_t)plan->nbuffers + 1, sizeof *g->bound);
     g->seconds = calloc((size_t)plan->nlaunches + 1, sizeof *g->seconds);
-    g->args = calloc(nargs, sizeof *g->args);
-    if (!g->buf || !g->bound || !g->seconds || !g->args)
+    if (!g->buf || !g->bound || !g->seconds)
         return snR_fail(s->err, ERR_NOMEM, "out of memory");
     for (int i = 0; i < plan->nbuffers; i++) {
         const SnBuffer *b = &plan->buffers[i];
         if (b->kind == SN_BUF_STORAGE)
-            g->buf[i] = (char *)s->storage[b->storage] + b->offset;
+            g->buf[i] = (Span){ s->storage[b->storage].mem, s->storage[b->storage].at + (size_t)b->offset };
         if (b->kind != SN_BUF_INPUT)
             continue;
-        if (!(g->buf[i] = snR_alloc((size_t)b->bytes)))
-            return snR_fail(s->err, ERR_NOMEM, "out of memory for input '%s' of graph '%s'",
-                            b->t.name, plan->name);
-        if (b->has_default && b->t.rank == 0) {
-            snR_store(b->t.dtype, g->buf[i], b->dflt);
-            g->bound[i] = true;
-        }
+        if (!(g->buf[i].mem = allocate(s, (size_t)b->bytes, "input", b->t.name)))
+            return ERR_NOMEM;
+        int rc = b->has_default && b->t.rank == 0 ? set_scalar(s, g, i, b->dflt) : 0;
+        if (rc)
+            return rc;
     }
     return 0;
 }
@@ -115,12 +145,11 @@ static int allocate_storage(sn_session *s)
         *room = *room > top ? *room : top;
     }
     for (int i = 0; i < p->nstorage && !rc; i++)
-        if (!p->storage[i].inside && !(s->storage[i] = snR_alloc(bytes[i])))
-            rc = snR_fail(s->err, ERR_NOMEM, "out of memory for weight '%s' (%zu bytes)",
-                          p->storage[i].t.name, bytes[i]);
+        if (!p->storage[i].inside && !(s->storage[i].mem = allocate(s, bytes[i], "weight", p->storage[i].t.name)))
+            rc = ERR_NOMEM;
     for (int i = 0; i < p->nstorage && !rc; i++)
         if (p->storage[i].inside)
-            s->storage[i] = (char *)s->storage[p->storage[i].inside - 1] + p->storage[i].offset;
+            s->storage[i] = (Span){ s->storage[p->storage[i].inside - 1].mem, (size_t)p->storage[i].offset };
     free(bytes);
     return rc;
 }
@@ -131,15 +160,10 @@ static int set_up(sn_session *s, const sn_session_desc *d)
     int rc = snR_program_check(p, s->err);
     if (rc)
         return rc;
-    if (d->device && strcmp(d->device, "host"))
-        return snR_fail(s->err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host",
-                        d->device);
-    if (!p->target || strcmp(p->target, "host"))
-        return snR_fail(s->err, ERR_UNSUPPORTED,
-                        "the program was compiled for '%s', not for the device 'host'",
-                        p->target ? p->target : "");
-    s->host = snR_host_open(p, d->threads, s->err);
-    if (!s->host)
+    if (!(s->pool = snR_pool_new(d->threads)))
+        return snR_fail(s->err, ERR_NOMEM, "cannot start %d worker threads", d->threads);
+    s->device = snR_open_device(p, d->device, s->pool, d->threads, s->err);
+    if (!s->device)
         return ERR_DEVICE;
     s->storage = calloc((size_t)p->nstorage + 1, sizeof *s->storage);
     s->graph = calloc((size_t)p->ngraphs + 1, sizeof *s->graph);
@@ -174,14 +198,15 @@ sn_session *sn_session_new(const sn_program *p, const sn_session_desc *d)
     return s;
 }
 
-static void free_graph(GraphState *g)
+static void free_graph(sn_session *s, GraphState *g)
 {
     for (int i = 0; g->plan && g->buf && i < g->plan->nbuffers; i++)
         if (g->plan->buffers[i].kind == SN_BUF_INPUT)
-            free(g->buf[i]);
-    free(g->arena);
+            release(s, g->buf[i].mem);
+    if (g->prepared)
+        ops(s)->discard(s->device, g->prepared);
+    release(s, g->arena);
     free(g->buf);
-    free(g->args);
     free(g->bound);
     free(g->seconds);
 }
@@ -191,11 +216,13 @@ void sn_session_free(sn_session *s)
     if (!s)
         return;
     for (int i = 0; s->graph && i < s->program->ngraphs; i++)
-        free_graph(&s->graph[i]);
+        free_graph(s, &s->graph[i]);
     for (int i = 0; s->storage && i < s->program->nstorage; i++)
         if (!s->program->storage[i].inside)
-            free(s->storage[i]);
-    snR_host_close(s->host);
+            release(s, s->storage[i].mem);
+    if (s->device)
+        ops(s)->close(s->device);
+    snR_pool_free(s->pool);
     free(s->graph);
     free(s->storage);
     free(s);
@@ -203,9 +230,20 @@ void sn_session_free(sn_session *s)
 
 int sn_init(sn_session *s)
 {
-    for (int i = 0; i < s->program->nstorage; i++)
-        snR_init_storage(snR_host_pool(s->host), &s->program->storage[i], s->seed, s->storage[i]);
-    return 0;
+    int rc = 0;
+    for (int i = 0; i < s->program->nstorage && !rc; i++) {
+        const SnStorage *st = &s->program->storage[i];
+        void *place = address(s, s->storage[i]), *here = place ? place : snR_alloc(tensor_bytes(&st->t));
+        if (!here)
+            return snR_fail(s->err, ERR_NOMEM, "out of memory for the initial value of '%s' (%zu bytes)",
+                            st->t.name, tensor_bytes(&st->t));
+        snR_init_storage(s->pool, st, s->seed, here);
+        if (place)
+            continue;
+        rc = write_span(s, s->storage[i], here, tensor_bytes(&st->t));
+        free(here);
+    }
+    return rc;
 }
 
 /* -- Values in --------------------------------------------------------------------------------- */
@@ -220,9 +258,8 @@ int sn_bind(sn_session *s, const char *graph, const char *input, const void *dat
         return snR_fail(s->err, ERR_UNKNOWN, "graph '%s' has no input '%s'", graph, input);
     if (bytes != tensor_bytes(&g->plan->buffers[i].t))
         return wrong_size(s, &g->plan->buffers[i].t, bytes);
-    memcpy(g->buf[i], data, bytes);
     g->bound[i] = true;
-    return 0;
+    return write_span(s, g->buf[i], data, bytes);
 }
 
 int sn_set(sn_session *s, const char *input, double v)
@@ -233,8 +270,9 @@ int sn_set(sn_session *s, const char *input, double v)
         int i = find_input(g->plan, input);
         if (i < 0 || g->plan->buffers[i].t.rank != 0)
             continue;
-        snR_store(g->plan->buffers[i].t.dtype, g->buf[i], v);
-        g->bound[i] = true;
+        int rc = set_scalar(s, g, i, v);
+        if (rc)
+            return rc;
         found++;
     }
     return found ? 0 : snR_fail(s->err, ERR_UNKNOWN, "no graph has a scalar input '%s'", input);
@@ -261,8 +299,7 @@ int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes)
         return snR_fail(s->err, ERR_UNKNOWN, "the program has no weight or state '%s'", storage);
     if (bytes != tensor_bytes(&s->program->storage[i].t))
         return wrong_size(s, &s->program->storage[i].t, bytes);
-    memcpy(s->storage[i], data, bytes);
-    return 0;
+    return write_span(s, s->storage[i], data, bytes);
 }
 
 /* -- Run --------------------------------------------------------------------------------------- */
@@ -270,17 +307,11 @@ int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes)
 static int make_arena(sn_session *s, GraphState *g)
 {
     const SnGraphPlan *plan = g->plan;
-    g->arena = snR_alloc((size_t)plan->arena_bytes);
-    if (!g->arena)
-        return snR_fail(s->err, ERR_NOMEM, "out of memory: graph '%s' needs %lld bytes of arena",
-                        plan->name, (long long)plan->arena_bytes);
+    if (!(g->arena = allocate(s, (size_t)plan->arena_bytes, "the arena of graph", plan->name)))
+        return ERR_NOMEM;
     for (int i = 0; i < plan->nbuffers; i++)
         if (plan->buffers[i].kind == SN_BUF_ARENA)
-            g->buf[i] = g->arena + plan->buffers[i].offset;
-    void **at = g->args;
-    for (int i = 0; i < plan->nlaunches; i++)
-        for (int k = 0; k < plan->launches[i].nargs; k++)
-            *at++ = g->buf[plan->launches[i].args[k]];
+            g->buf[i] = (Span){ g->arena, (size_t)plan->buffers[i].offset };
     return 0;
 }
 
@@ -295,11 +326,14 @@ int sn_run(sn_session *s, const char *graph)
                             "input '%s' of graph '%s' has no value: bind it first",
                             g->plan->buffers[i].t.name, graph);
     int rc = g->arena ? 0 : make_arena(s, g);
+    if (!rc && !g->prepared && !(g->prepared = ops(s)->prepare(s->device, g->plan, g->buf, s->err)))
+        rc = ERR_DEVICE;
+    if (!rc && s->poison && g->plan->arena_bytes)
+        rc = ops(s)->poison(s->device, g->arena, (size_t)g->plan->arena_bytes, s->err);
+    if (!rc)
+        rc = ops(s)->run(s->device, g->prepared, &s->launch, s->profile ? g->seconds : NULL, s->err);
     if (rc)
         return rc;
-    if (s->poison)
-        memset(g->arena, 0xff, (size_t)g->plan->arena_bytes);
-    snR_host_run(s->host, g->plan, g->args, &s->launch, s->profile ? g->seconds : NULL);
     g->has_run = true;
     g->runs++;
     return 0;
@@ -307,13 +341,11 @@ int sn_run(sn_session *s, const char *graph)
 
 /* -- Values out -------------------------------------------------------------------------------- */
 
-static int read_tensor(sn_session *s, const SnTensorDesc *t, const void *from, void *out,
-                       size_t bytes)
+static int read_tensor(sn_session *s, const SnTensorDesc *t, Span from, void *out, size_t bytes)
 {
     if (bytes != tensor_bytes(t))
         return wrong_size(s, t, bytes);
-    memcpy(out, from, bytes);
-    return 0;
+    return ops(s)->read(s->device, from.mem, from.at, out, bytes, s->err);
 }
 
 int sn_read(sn_session *s, const char *graph, const char *output, void *out, size_t bytes)
@@ -362,23 +394,41 @@ void sn_profile_reset(sn_session *s)
 
 /* -- Checkpoints ------------------------------------------------------------------------------- */
 
+/* The value of storage i in host memory: where it is, or a copy. */
+static const void *fetch_storage(sn_session *s, int i, void **copy)
+{
+    size_t bytes = tensor_bytes(&s->program->storage[i].t);
+    if (address(s, s->storage[i]))
+        return address(s, s->storage[i]);
+    if (!(*copy = malloc(bytes + 1)))
+        snR_fail(s->err, ERR_NOMEM, "out of memory: %zu bytes to save '%s'", bytes, s->program->storage[i].t.name);
+    else if (!ops(s)->read(s->device, s->storage[i].mem, s->storage[i].at, *copy, bytes, s->err))
+        return *copy;
+    return NULL;
+}
+
 int sn_save(sn_session *s, const char *path, const char *meta)
 {
     const SnProgram *p = s->program;
     const char *pairs[] = { "sinter", meta ? meta : "{}", NULL };
     sn_tensor *t = calloc((size_t)p->nstorage + 1, sizeof *t);
-    if (!t)
-        return snR_fail(s->err, ERR_NOMEM, "out of memory");
-    for (int i = 0; i < p->nstorage; i++) {
+    void **copy = calloc((size_t)p->nstorage + 1, sizeof *copy);
+    int rc = t && copy ? 0 : snR_fail(s->err, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < p->nstorage && !rc; i++) {
         const SnTensorDesc *d = &p->storage[i].t;
         t[i] = (sn_tensor){ .name = d->name,
                             .dtype = d->dtype,
                             .rank = d->rank,
-                            .data = s->storage[i],
+                            .data = fetch_storage(s, i, &copy[i]),
                             .bytes = tensor_bytes(d) };
         memcpy(t[i].dim, d->dim, sizeof t[i].dim);
+        rc = t[i].data ? 0 : ERR_DEVICE;
     }
-    int rc = sn_file_write(path, t, p->nstorage, pairs, s->err);
+    if (!rc)
+        rc = sn_file_write(path, t, p->nstorage, pairs, s->err);
+    for (int i = 0; copy && i < p->nstorage; i++)
+        free(copy[i]);
+    free(copy);
     free(t);
     return rc;
 }
@@ -406,6 +456,20 @@ static int check_checkpoint(sn_session *s, const sn_file *f, const char *path, b
     return 0;
 }
 
+/* A bool in a file may be any byte. */
+static int load_storage(sn_session *s, int i, const sn_tensor *t)
+{
+    const uint8_t *from = t->data;
+    uint8_t *bools = t->dtype == DT_BOOL ? malloc(t->bytes + 1) : NULL;
+    if (t->dtype == DT_BOOL && !bools)
+        return snR_fail(s->err, ERR_NOMEM, "out of memory: %zu bytes to load '%s'", t->bytes, t->name);
+    for (size_t k = 0; bools && k < t->bytes; k++)
+        bools[k] = from[k] != 0;
+    int rc = write_span(s, s->storage[i], bools ? bools : from, t->bytes);
+    free(bools);
+    return rc;
+}
+
 int sn_load(sn_session *s, const char *path, char **meta, bool allow_missing)
 {
     sn_file *f = sn_file_open(path, s->err);
@@ -421,10 +485,7 @@ int sn_load(sn_session *s, const char *path, char **meta, bool allow_missing)
         const sn_tensor *t = sn_file_find(f, s->program->storage[i].t.name);
         if (!t)
             continue;
-        uint8_t *to = s->storage[i];
-        memcpy(to, t->data, t->bytes);
-        for (size_t k = 0; t->dtype == DT_BOOL && k < t->bytes; k++)
-            to[k] = to[k] != 0;
+        rc = load_storage(s, i, t);
     }
     sn_file_close(f);
     return rc;

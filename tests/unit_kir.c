@@ -2,10 +2,10 @@
    accuracy tests; arguments: only the groups of these names). Out: "N passed, N failed",
    failures before it.
 
-   Every op runs on the host over fresh random operands for all kinds and 1, 4, 8, 16 lanes and
+   Every op runs over fresh random operands for all kinds and 1 to 32 lanes and
    is compared with a C model, bit by bit; math functions are compared with libm in double; texts
-   are mutated and must be refused or accepted, never crash. Everything that runs is compiled for
-   "host" and for "host:x86-64-v3". */
+   are mutated and must be refused or accepted, never crash. What runs is compiled for "host" and for
+   "host:x86-64-v3"; with `--device opencl` first, what runs is compiled for that device alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <math.h>
@@ -14,6 +14,7 @@
 #include "codegen/kir.h"
 #include "graph/graph.h"
 #include "runtime/program.h"
+#include "runtime/sn_rt.h"
 
 static int passed, failed;
 static uint64_t rng = 88172645463325252ull;
@@ -38,7 +39,17 @@ static bool check(bool ok, const char *fmt, ...) {
 /* -- Compiling and running --------------------------------------------------------------------- */
 
 static const char *const targets[] = { "host", "host:x86-64-v3" };
-typedef struct World { sn_ctx c; Arena a; } World;
+typedef struct Extent { void *p; size_t bytes; } Extent;
+typedef struct World { sn_ctx c; Arena a; VEC(Extent) buffers; } World;
+
+/* A kernel ready to run: a function, or a program of one launch for a device. */
+typedef struct Code {
+    SnHostKernel f;
+    World *w;
+    const Kernel *k;
+    SnProgram p;
+    sn_session *s;                   /* made by the first run, which says how large the buffers are */
+} Code;
 
 static void free_world(World *w) {
     snU_free_arena(&w->a);
@@ -46,8 +57,19 @@ static void free_world(World *w) {
     snU_free_arena(&w->c.scratch);
 }
 
-/* Functions of n kernels in f; false after printing why not. */
-static bool load(World *w, const Kernel *const *k, int n, const char *target, SnHostKernel *f) {
+static void load_program(World *w, const Kernel *k, const Target *t, Code *f) {
+    void *code = NULL;
+    const char *symbol;
+    size_t bytes = 0;
+    snK_compile(&w->c, &k, 1, t, 1, &code, &bytes, &symbol, &w->a);
+    SnKernelDesc *desc = NEW(&w->a, SnKernelDesc);
+    *desc = (SnKernelDesc){ symbol, "", symbol, 0, k->scratch, 0, 0, (int)k->params.n };
+    f->p = (SnProgram){ .target = t->name, .nkernels = 1, .ngraphs = 1, .kernels = desc, .code = code,
+                        .code_bytes = bytes };
+}
+
+/* n kernels in f; false after printing why not. */
+static bool load(World *w, const Kernel *const *k, int n, const char *target, Code *f) {
     void *so = NULL;
     size_t bytes = 0;
     const char **sym = NEWN(&w->a, const char *, n);
@@ -55,8 +77,13 @@ static bool load(World *w, const Kernel *const *k, int n, const char *target, Sn
     SN_ENTER(&w->c, { check(false, "compile: %s", w->c.message); return false; });
     for (int i = 0; i < n; i++) snK_verify(k[i]);
     snK_target(&w->c, target, &t);
-    snK_compile_host(&w->c, k, n, &t, 2, &so, &bytes, sym, &w->a);
+    for (int i = 0; i < n; i++) {
+        f[i] = (Code){ .w = w, .k = k[i] };
+        if (snK_is_opencl(&t)) load_program(w, k[i], &t, &f[i]);
+    }
+    if (!snK_is_opencl(&t)) snK_compile_host(&w->c, k, n, &t, 2, &so, &bytes, sym, &w->a);
     SN_LEAVE(&w->c);
+    if (snK_is_opencl(&t)) return true;
     char path[64];
     int fd = memfd_create("kernels", 0);
     bool ok = fd >= 0 && write(fd, so, bytes) == (ssize_t)bytes;
@@ -65,15 +92,68 @@ static bool load(World *w, const Kernel *const *k, int n, const char *target, Sn
     free(so); /* fd stays open: the loader knows libraries by their path */
     if (!check(h != NULL, "dlopen: %s", dlerror())) return false;
     for (int i = 0; i < n; i++) {
-        *(void **)&f[i] = dlsym(h, sym[i]);
-        if (!check(f[i] != NULL, "no symbol %s", sym[i])) return false;
+        *(void **)&f[i].f = dlsym(h, sym[i]);
+        if (!check(f[i].f != NULL, "no symbol %s", sym[i])) return false;
     }
     return true;
 }
 
+static size_t size_of(const World *w, const void *p) {
+    for (uint32_t i = 0; i < w->buffers.n; i++)
+        if (w->buffers.v[i].p == p) return w->buffers.v[i].bytes;
+    SN_ASSERT(0, "not a buffer of this test");
+}
+
+/* A graph of one launch over inputs; what it writes is read back from them as outputs. */
+static bool open_session(Code *c, void *const *bufs, int64_t tasks) {
+    Arena *a = &c->w->a;
+    int n = (int)c->k->params.n;
+    SnBuffer *b = NEWN(a, SnBuffer, n);
+    SnOutput *o = NEWN(a, SnOutput, n);
+    int32_t *args = NEWN(a, int32_t, n);
+    SnLaunch *l = NEW(a, SnLaunch);
+    SnGraphPlan *g = NEW(a, SnGraphPlan);
+    for (int i = 0; i < n; i++) {
+        int64_t bytes = (int64_t)size_of(c->w, bufs[i]);
+        const char *name = snU_fmt(a, "b%d", i);
+        b[i] = (SnBuffer){ SN_BUF_INPUT, { name, SN_BOOL, 1, { bytes } }, .bytes = bytes, .storage = -1 };
+        o[i] = (SnOutput){ name, i };
+        args[i] = i;
+    }
+    *l = (SnLaunch){ 0, n, args };
+    *g = (SnGraphPlan){ "g", n, 1, n, b, l, o, 0, 0 };
+    ((SnKernelDesc *)c->p.kernels)->grid = tasks;
+    c->p.graphs = g;
+    c->s = sn_session_new(&c->p, &(sn_session_desc){ .threads = 1 });
+    return check(c->s != NULL, "session: %s", sn_rt_error());
+}
+
+static void call(Code *c, void *const *bufs, const SnLaunchArgs *la, int64_t tasks, void *scratch) {
+    if (c->f) { c->f(bufs, la, 0, tasks, scratch); return; }
+    if (!c->s && !open_session(c, bufs, tasks)) return;
+    int rc = 0;
+    if (la) sn_seed(c->s, (uint64_t)la->seed[1] << 32 | la->seed[0]), sn_step(c->s, la->step, la->micro);
+    for (uint32_t i = 0; i < c->k->params.n; i++)
+        rc |= sn_bind(c->s, "g", c->p.graphs->buffers[i].t.name, bufs[i], size_of(c->w, bufs[i]));
+    rc |= sn_run(c->s, "g");
+    for (uint32_t i = 0; i < c->k->params.n; i++)
+        if (c->k->params.v[i].written)
+            rc |= sn_read(c->s, "g", c->p.graphs->buffers[i].t.name, bufs[i], size_of(c->w, bufs[i]));
+    check(!rc, "%s", sn_session_error(c->s));
+}
+
+static void unload(Code *f, int n) {
+    for (int i = 0; i < n; i++) {
+        if (f[i].s) sn_session_free(f[i].s);
+        free((void *)f[i].p.code);
+    }
+}
+
 static void *buffer(World *w, size_t bytes) {
     char *p = snU_alloc(&w->a, bytes + 128);
-    return p + (64 - ((uintptr_t)p & 63));
+    p += 64 - ((uintptr_t)p & 63);
+    PUSH(&w->a, w->buffers, ((Extent){ p, bytes }));
+    return p;
 }
 
 static KType i64(void) { return kt(K_I64, 1); }
@@ -81,7 +161,7 @@ static KType i64(void) { return kt(K_I64, 1); }
 /* -- The C model: one lane as raw bits --------------------------------------------------------- */
 
 static const KKind kinds[] = { K_F32, K_I32, K_U32, K_I64, K_U8, K_BOOL, K_BF16, K_F16 };
-enum { NKINDS = 8 };
+enum { NKINDS = 8, NLANES = 5 };
 
 static float as_float(uint64_t b) {
     uint32_t u = (uint32_t)b;
@@ -317,22 +397,22 @@ static uint64_t model(const Trial *t, uint64_t a, uint64_t b, uint64_t c) {
 
 static void test_ops(const char *target) {
     World w = {0};
-    static const int lanes[] = { 1, 4, 8, 16 };
-    const Kernel *k[NKINDS * 4];
-    SnHostKernel f[NKINDS * 4];
-    Trial trials[NKINDS * 4][64];
-    int n[NKINDS * 4];
-    for (int j = 0; j < NKINDS * 4; j++) {
+    static const int lanes[NLANES] = { 1, 4, 8, 16, 32 };
+    const Kernel *k[NKINDS * NLANES];
+    Code f[NKINDS * NLANES];
+    Trial trials[NKINDS * NLANES][64];
+    int n[NKINDS * NLANES];
+    for (int j = 0; j < NKINDS * NLANES; j++) {
         int used[NKINDS] = {0};
-        k[j] = op_kernel(&w, kinds[j / 4], lanes[j % 4], trials[j], &n[j], used);
+        k[j] = op_kernel(&w, kinds[j / NLANES], lanes[j % NLANES], trials[j], &n[j], used);
     }
-    if (!load(&w, k, NKINDS * 4, target, f)) return;
-    for (int j = 0; j < NKINDS * 4; j++) {
-        KKind kd = kinds[j / 4];
+    if (!load(&w, k, NKINDS * NLANES, target, f)) return;
+    for (int j = 0; j < NKINDS * NLANES; j++) {
+        KKind kd = kinds[j / NLANES];
         void *bufs[3 + NKINDS];
         for (int p = 0; p < 3 + NKINDS; p++) bufs[p] = buffer(&w, ITEMS * 8 * (p < 3 ? 1 : 48));
         for (size_t i = 0; i < 3 * ITEMS; i++) put_lane(bufs[i % 3], kd, i / 3, random_lane(kd));
-        f[j](bufs, NULL, 0, ITEMS / lanes[j % 4], NULL);
+        call(&f[j], bufs, NULL, ITEMS / lanes[j % NLANES], NULL);
         for (int q = 0; q < n[j]; q++) {
             const Trial *t = &trials[j][q];
             int o = 0, bad = -1;
@@ -343,12 +423,13 @@ static void test_ops(const char *target) {
                 if (!equal(t->out, want, get_lane(bufs[3 + o], t->out, t->at + i))) bad = i;
             }
             check(bad < 0, "%s %s %sx%d -> %s: a %llx b %llx got %llx", target,
-                  snK_op_name(t->op > K_cast ? K_cast : t->op), snK_kind_name(kd), lanes[j % 4],
+                  snK_op_name(t->op > K_cast ? K_cast : t->op), snK_kind_name(kd), lanes[j % NLANES],
                   snK_kind_name(t->out), (unsigned long long)get_lane(bufs[0], kd, bad),
                   (unsigned long long)get_lane(bufs[1], kd, bad),
                   (unsigned long long)get_lane(bufs[3 + o], t->out, t->at + bad));
         }
     }
+    unload(f, NKINDS * NLANES);
     free_world(&w);
 }
 
@@ -429,14 +510,14 @@ static void vector_model(KKind k, int lanes, const uint64_t *in, const int *inde
 
 static void test_vectors(const char *target) {
     World w = {0};
-    static const int lanes[] = { 1, 4, 8, 16 };
-    const Kernel *k[NKINDS * 4];
-    SnHostKernel f[NKINDS * 4];
-    for (int j = 0; j < NKINDS * 4; j++) k[j] = vector_kernel(&w, kinds[j / 4], lanes[j % 4]);
-    if (!load(&w, k, NKINDS * 4, target, f)) return;
-    for (int j = 0; j < NKINDS * 4; j++)
+    static const int lanes[NLANES] = { 1, 4, 8, 16, 32 };
+    const Kernel *k[NKINDS * NLANES];
+    Code f[NKINDS * NLANES];
+    for (int j = 0; j < NKINDS * NLANES; j++) k[j] = vector_kernel(&w, kinds[j / NLANES], lanes[j % NLANES]);
+    if (!load(&w, k, NKINDS * NLANES, target, f)) return;
+    for (int j = 0; j < NKINDS * NLANES; j++)
         for (int round = 0; round < 8; round++) {
-            KKind kd = kinds[j / 4];
+            KKind kd = kinds[j / NLANES];
             uint64_t in[64], want[640];
             int *index = buffer(&w, 256), bad = -1;
             bool *mask = buffer(&w, 64);
@@ -447,13 +528,14 @@ static void test_vectors(const char *target) {
                 mask[i] = round == 0 ? 0 : round == 1 ? 1 : rnd() >> 60 & 1;
             }
             for (int i = 0; i < 640; i++) put_lane(bufs[1], kd, i, want[i] = kd == K_BOOL ? 0 : 7);
-            vector_model(kd, lanes[j % 4], in, index, mask, want);
-            f[j](bufs, NULL, 0, 1, NULL);
+            vector_model(kd, lanes[j % NLANES], in, index, mask, want);
+            call(&f[j], bufs, NULL, 1, NULL);
             for (int i = 0; i < 640; i++)
                 if (!equal(kd, want[i], get_lane(bufs[1], kd, i))) bad = i;
             check(bad < 0, "%s vectors %sx%d: part %d lane %d", target, snK_kind_name(kd),
-                  lanes[j % 4], bad / 64, bad % 64);
+                  lanes[j % NLANES], bad / 64, bad % 64);
         }
+    unload(f, NKINDS * NLANES);
     free_world(&w);
 }
 
@@ -471,7 +553,7 @@ static void test_scalars(const char *target) {
         int p = snK_param(k, "y", K_F32, true);
         snK_store(k, snK_ptr(k, p), zero, snK_scalar(k, fn[n], t, x, 2), 0);
     }
-    SnHostKernel f;
+    Code f;
     if (!load(&w, (const Kernel *const *)&k, 1, target, &f)) return;
     float *b[5];
     for (int n = 0; n < 5; n++) b[n] = buffer(&w, 32);
@@ -481,7 +563,7 @@ static void test_scalars(const char *target) {
             for (int n = 0; n < 2; n++) b[n][i] = as_float(random_lane(K_F32));
             if (fabs((double)b[0][i] / (double)b[1][i]) > 0x1p23) b[1][i] = b[0][i] / 3.7f;
         }
-        f((void **)b, NULL, 0, 1, NULL);
+        call(&f, (void **)b, NULL, 1, NULL);
         for (int i = 0; i < 8; i++) {
             float u = b[0][i], v = b[1][i];
             float want[3] = { u != u   ? v
@@ -500,6 +582,7 @@ static void test_scalars(const char *target) {
     }
     check(!bad[0] && !bad[1] && !bad[2], "%s scalars: min %d, max %d, rem %d wrong", target, bad[0],
           bad[1], bad[2]);
+    unload(&f, 1);
     free_world(&w);
 }
 
@@ -530,11 +613,11 @@ static void test_structure(const char *target) {
     SN_ENTER(&w.c, { check(false, "%s", w.c.message); return; });
     k = snK_parse(&w.c, &w.a, "collatz.kir", text, sizeof text - 1);
     SN_LEAVE(&w.c);
-    SnHostKernel f;
+    Code f;
     if (!load(&w, (const Kernel *const *)&k, 1, target, &f)) return;
     int64_t *x = buffer(&w, 800), *y = buffer(&w, 800);
     for (int i = 0; i < 100; i++) x[i] = i + 1, y[i] = -1;
-    f((void *[]){ x, y }, NULL, 3, 100, buffer(&w, 1024));
+    f.f((void *[]){ x, y }, NULL, 3, 100, buffer(&w, 1024));
     bool ok = y[0] == -1 && y[2] == -1;
     for (int i = 3; i < 100; i++) {
         int64_t v = i + 1, n = 0;
@@ -558,7 +641,7 @@ static void test_philox(const char *target) {
     for (int n = 0; n < 4; n++) ctr[n] = step;
     snK_store(k, snK_ptr(k, out), snK_int(k, i64(), 0),
               snK_philox(k, key, ctr, snK_leaf(k, K_lane, u, 0)), 0);
-    SnHostKernel f;
+    Code f;
     if (!load(&w, (const Kernel *const *)&k, 1, target, &f)) return;
     static const struct {
         uint32_t in, want[4];
@@ -569,10 +652,11 @@ static void test_philox(const char *target) {
     uint32_t *y = buffer(&w, 64);
     for (int n = 0; n < 2; n++) {
         SnLaunchArgs la = { { known[n].in, known[n].in }, known[n].in, 0 };
-        f((void *[]){ y }, &la, 0, 1, NULL);
+        call(&f, (void *[]){ y }, &la, 1, NULL);
         check(!memcmp(y, known[n].want, 16), "%s philox: %08x %08x %08x %08x", target, y[0], y[1],
               y[2], y[3]);
     }
+    unload(&f, 1);
     free_world(&w);
 }
 
@@ -619,7 +703,7 @@ static Kernel *unary_kernel(World *w, const Function *f) {
     return k;
 }
 
-static void sweep(const char *target, const Function *fn, SnHostKernel f, float *x, float *y) {
+static void sweep(const char *target, const Function *fn, Code *f, float *x, float *y) {
     uint64_t step = getenv("SN_LONG") ? 1 : 1021;
     double worst = 0;
     float where = 0;
@@ -628,7 +712,7 @@ static void sweep(const char *target, const Function *fn, SnHostKernel f, float 
     for (uint64_t u = 0; u < 1ull << 32; ) {
         for (int i = 0; i < CHUNK; i++, u += step) x[i] = as_float(u < 1ull << 32 ? u : 0);
         double t0 = snU_now();
-        f((void *[]){ x, y }, NULL, 0, CHUNK / 8, NULL);
+        call(f, (void *[]){ x, y }, NULL, CHUNK / 8, NULL);
         t_kernel += snU_now() - t0;
         count += CHUNK;
         for (int i = 0; i < CHUNK; i++) {
@@ -642,7 +726,7 @@ static void sweep(const char *target, const Function *fn, SnHostKernel f, float 
            (double)where, 1e9 * t_kernel / (double)count);
 }
 
-static void test_pow(World *w, const char *target, SnHostKernel f);
+static void test_pow(World *w, const char *target, Code *f);
 
 static Kernel *pow_kernel(World *w) {
     Kernel *k = snK_new(&w->c, &w->a, "pow");
@@ -661,17 +745,18 @@ static Kernel *pow_kernel(World *w) {
 static void test_math(const char *target) {
     World w = {0};
     const Kernel *k[NFUNCTIONS + 1];
-    SnHostKernel f[NFUNCTIONS + 1];
+    Code f[NFUNCTIONS + 1];
     for (int n = 0; n < NFUNCTIONS; n++) k[n] = unary_kernel(&w, &functions[n]);
     k[NFUNCTIONS] = pow_kernel(&w);
     if (!load(&w, k, NFUNCTIONS + 1, target, f)) return;
     float *x = buffer(&w, CHUNK * 4), *y = buffer(&w, CHUNK * 4);
-    for (int n = 0; n < NFUNCTIONS; n++) sweep(target, &functions[n], f[n], x, y);
-    test_pow(&w, target, f[NFUNCTIONS]);
+    for (int n = 0; n < NFUNCTIONS; n++) sweep(target, &functions[n], &f[n], x, y);
+    test_pow(&w, target, &f[NFUNCTIONS]);
+    unload(f, NFUNCTIONS + 1);
     free_world(&w);
 }
 
-static void test_pow(World *w, const char *target, SnHostKernel f) {
+static void test_pow(World *w, const char *target, Code *f) {
     static const float special[] = {
         0,        -0.0f,    1,         -1,          2,          -2,      0.5f,  -0.5f, 3,
         -3,       INFINITY, -INFINITY, NAN,         1e-40f,     -1e-40f, 3e38f, 2.5f,  -2.5f,
@@ -691,7 +776,7 @@ static void test_pow(World *w, const char *target, SnHostKernel f) {
                 x[i] = 0.5f + (float)(rnd() >> 40) * 0x1p-24f,
                 y[i] = (float)(int64_t)rnd() * 0x1p-53f;
         }
-        f((void *[]){ x, y, z }, NULL, 0, CHUNK / 8, NULL);
+        call(f, (void *[]){ x, y, z }, NULL, CHUNK / 8, NULL);
         for (int i = 0; i < CHUNK; i++) {
             double want = pow((double)x[i], (double)y[i]), e = ulps(z[i], want);
             if (want == 0 && z[i] == 0 && !signbit(want) != !signbit(z[i])) e = 1e9;
@@ -843,9 +928,9 @@ static void test_cache(void) {
     setenv("SN_CACHE", dir, 1);
     World w = {0};
     const Kernel *k[2] = { unary_kernel(&w, &functions[0]), unary_kernel(&w, &functions[0]) };
-    SnHostKernel f[2];
+    Code f[2];
     double t0 = snU_now();
-    if (load(&w, k, 2, "host", f)) check(f[0] == f[1], "equal kernels share code");
+    if (load(&w, k, 2, "host", f)) check(f[0].f == f[1].f, "equal kernels share code");
     double cold = snU_now() - t0;
     t0 = snU_now();
     load(&w, k, 2, "host", f);
@@ -855,7 +940,7 @@ static void test_cache(void) {
              dir);
     check(system(cmd) == 0, "no shell");
     float *x = buffer(&w, 32), *y = buffer(&w, 32);
-    if (load(&w, k, 2, "host", f)) f[0]((void *[]){ x, y }, NULL, 0, 1, NULL);
+    if (load(&w, k, 2, "host", f)) call(&f[0], (void *[]){ x, y }, NULL, 1, NULL);
     check(y[7] == 1, "a damaged cache is not used");
     setenv("SN_CACHE", "/proc/none", 1);
     check(load(&w, k, 2, "host", f), "works without a cache");
@@ -910,7 +995,7 @@ static void test_pairs(void) {
     for (int i = 0; i < 4; i++) snK_param(k, "p", mem[i], i == 3);
     for (int i = 0; i < 3; i++) x[i] = snK_load(k, kt(mem[i], 16), snK_ptr(k, i), zero, 0);
     snK_store(k, snK_ptr(k, 3), zero, snK_op(k, K_dpbf16, kt(K_F32, 16), x[0], x[1], x[2]), 0);
-    SnHostKernel f;
+    Code f;
     if (!load(&w, (const Kernel *const *)&k, 1, "host", &f)) return;
     uint32_t *a = buffer(&w, 64), *b = buffer(&w, 64);
     float *c = buffer(&w, 64), *y = buffer(&w, 64);
@@ -920,7 +1005,7 @@ static void test_pairs(void) {
             a[i] = random_pair(i & 1), b[i] = random_pair(i & 1);
             c[i] = i & 1 ? (float)(int32_t)rnd() * 0x1p-28f : as_float(rnd() & 0xffffffff);
         }
-        f((void *[]){ a, b, c, y }, NULL, 0, 1, NULL);
+        call(&f, (void *[]){ a, b, c, y }, NULL, 1, NULL);
         for (int i = 0; i < 16; i++) wrong += !equal(K_F32, float_bits(y[i]), float_bits(model_pairs(a[i], b[i], c[i])));
     }
     check(wrong == 0, "dpbf16: %d of 320000 lanes are wrong", wrong);
@@ -931,7 +1016,7 @@ static void test_pairs(void) {
 static void test_gemm(void) {
     World w = {0};
     Kernel *k[2] = { read_kernel(&w, "gemm6x16"), read_kernel(&w, "fma_peak") };
-    SnHostKernel f[2];
+    Code f[2];
     if (!k[0] || !k[1] || !load(&w, (const Kernel *const *)k, 2, "host:x86-64-v3", f)) return;
     float *a = buffer(&w, 256 * 6 * 4), *b = buffer(&w, 256 * 16 * 4), *c = buffer(&w, 96 * 4),
           *p = buffer(&w, 96 * 4);
@@ -940,9 +1025,9 @@ static void test_gemm(void) {
     double best[2] = { 1e9, 1e9 };
     for (int r = 0; r < 300; r++) {
         double t0 = snU_now();
-        f[0]((void *[]){ a, b, c }, NULL, 0, 20, NULL);
+        f[0].f((void *[]){ a, b, c }, NULL, 0, 20, NULL);
         double t1 = snU_now();
-        f[1]((void *[]){ b, p }, NULL, 0, 20 * 256, NULL);
+        f[1].f((void *[]){ b, p }, NULL, 0, 20 * 256, NULL);
         double t2 = snU_now();
         if (t1 - t0 < best[0]) best[0] = t1 - t0;
         if (t2 - t1 < best[1]) best[1] = t2 - t1;
@@ -967,7 +1052,7 @@ static void test_spills(void) {
     Kernel *k = read_kernel(&w, "gemm14x32");
     if (!k || !check(mkdtemp(dir) != NULL, "no temporary folder")) return;
     setenv("SN_DUMP_DIR", dir, 1);
-    SnHostKernel f;
+    Code f;
     load(&w, (const Kernel *const *)&k, 1, "host:x86-64-v4", &f);
     unsetenv("SN_DUMP_DIR");
     snprintf(
@@ -985,26 +1070,34 @@ static bool wanted(int argc, char **argv, const char *name) {
     return argc < 2;
 }
 
+static void test_target(int argc, char **argv, const char *target) {
+    double t0 = snU_now();
+    if (wanted(argc, argv, "ops")) test_ops(target);
+    if (wanted(argc, argv, "vectors")) test_vectors(target);
+    if (wanted(argc, argv, "scalars")) test_scalars(target);
+    if (wanted(argc, argv, "structure") && !strncmp(target, "host", 4)) test_structure(target);
+    if (wanted(argc, argv, "philox")) test_philox(target);
+    if (wanted(argc, argv, "math")) test_math(target);
+    printf("  %s: %.1f s\n", target, snU_now() - t0);
+}
+
 int main(int argc, char **argv) {
+    char target[64] = "";
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!getenv("SN_CACHE")) setenv("SN_CACHE", "", 1);       /* what is tested is the compiler */
-    if (wanted(argc, argv, "text")) test_text();
-    if (wanted(argc, argv, "mutations")) test_mutations();
-    if (wanted(argc, argv, "folding")) test_folding();
-    for (int t = 0; t < 2; t++) {
-        double t0 = snU_now();
-        if (wanted(argc, argv, "ops")) test_ops(targets[t]);
-        if (wanted(argc, argv, "vectors")) test_vectors(targets[t]);
-        if (wanted(argc, argv, "scalars")) test_scalars(targets[t]);
-        if (wanted(argc, argv, "structure")) test_structure(targets[t]);
-        if (wanted(argc, argv, "philox")) test_philox(targets[t]);
-        if (wanted(argc, argv, "math")) test_math(targets[t]);
-        printf("  %s: %.1f s\n", targets[t], snU_now() - t0);
+    if (argc > 2 && !strcmp(argv[1], "--device")) {
+        if (sn_device_target(argv[2], target)) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
+        test_target(argc - 2, argv + 2, target);
+    } else {
+        if (wanted(argc, argv, "text")) test_text();
+        if (wanted(argc, argv, "mutations")) test_mutations();
+        if (wanted(argc, argv, "folding")) test_folding();
+        for (int t = 0; t < 2; t++) test_target(argc, argv, targets[t]);
+        if (wanted(argc, argv, "cache")) test_cache();
+        if (wanted(argc, argv, "pairs")) test_pairs();
+        if (wanted(argc, argv, "gemm")) test_gemm();
+        if (wanted(argc, argv, "spills")) test_spills();
     }
-    if (wanted(argc, argv, "cache")) test_cache();
-    if (wanted(argc, argv, "pairs")) test_pairs();
-    if (wanted(argc, argv, "gemm")) test_gemm();
-    if (wanted(argc, argv, "spills")) test_spills();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

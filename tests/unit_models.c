@@ -1,6 +1,6 @@
-/* unit_models.c: whole models, compiled and trained, against the reference evaluator. In: [-v] [-D name=value]... [files.sn], else the models; out: `N passed, N failed`.
+/* unit_models.c: whole models, compiled and trained, against the reference evaluator. In: [--device D] [-v] [-D name=value]... [files.sn], else the models; out: `N passed, N failed`.
 
-   Every graph of a file is built fused and unfused, at tiny sizes, and runs one step from the same initial weights. The reference
+   Every graph of a file is built fused and unfused (on another device than the host fused alone, but with SN_LONG), at tiny sizes, and runs one step from the same initial weights. The reference
    is the evaluation of the graph right after autodiff and optimizer, before any other pass; outputs, new weights and moments must
    meet the tolerance of design.md 8, and 1 and 3 threads must agree in every bit. */
 #include "codegen/family.h"
@@ -10,6 +10,8 @@
 
 static int passed, failed;
 static bool verbose;
+static const char *device = "host";
+static char target[64];
 
 static const Define TINY[] = { { "layers", "2" }, { "width", "24" }, { "heads", "2" }, { "hidden", "40" }, { "vocab", "37" },
                                { "B", "3" }, { "T", "18" } };
@@ -59,7 +61,7 @@ static void verify_graph(sn_ctx *c, const Graph *g, const char *pass, const char
 static void verify_program(sn_ctx *c, const Module *m, const SnProgram *p, const char *what) {
     sn_session *s[2];
     for (int i = 0; i < 2; i++) {
-        s[i] = sn_session_new(p, &(sn_session_desc){ .seed = 11, .threads = 1 + 2 * i, .poison = true });
+        s[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = 11, .threads = 1 + 2 * i, .poison = true });
         if (!s[i]) { printf("FAILED %s: %s\n", what, sn_rt_error()); failed++; return; }
     }
     for (uint32_t i = 0; i < m->graphs.n; i++) {
@@ -82,7 +84,7 @@ static void test_file(const char *path, const char *fuse, const Define *defs, in
     snprintf(what, sizeof what, "%s (fuse %s)", path, fuse);
     Module *m = snG_load(c, path, defs, ndefs);
     BuildStats st = {0};
-    SnProgram *p = m ? snK_build(m, &(BuildOptions){ .target = "host", .train = true, .fuse = fuse, .verbose = verbose }, &st) : NULL;
+    SnProgram *p = m ? snK_build(m, &(BuildOptions){ .target = target, .train = true, .fuse = fuse, .verbose = verbose }, &st) : NULL;
     if (!p) {
         printf("FAILED %s: %s\n", what, c->message);
         failed++;
@@ -99,7 +101,7 @@ static void test_file(const char *path, const char *fuse, const Define *defs, in
 
 static void test_both(const char *path, const Define *defs, int n) {
     test_file(path, "all", defs, n);
-    test_file(path, "none", defs, n);
+    if (!strcmp(device, "host") || getenv("SN_LONG")) test_file(path, "none", defs, n);
 }
 
 /* One name, two types (the parser refuses that in one file; two modules can disagree): an error that names both graphs. */
@@ -142,6 +144,8 @@ static void test_hash(void) {
 int main(int argc, char **argv) {
     Define defs[64];
     bool any = false;
+    if (argc > 2 && !strcmp(argv[1], "--device")) device = argv[2], argv += 2, argc -= 2;
+    if (sn_device_target(device, target)) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
     test_mismatch();
     test_hash();
     int n = sizeof TINY / sizeof *TINY;

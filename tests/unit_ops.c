@@ -1,8 +1,8 @@
-/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [words that a case must contain]; out: `N passed, N failed`.
+/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [--device D] [--every N] [words that a case must contain]; out: `N passed, N failed`.
 
    A case is operands and an expression; dtypes and, for elementwise rows of ops.def, shapes multiply it. Every case becomes a graph
    of its own in one module, so that all kernels compile as one batch. Each graph runs on 1 and on 2 threads over poisoned
-   memory; outputs and updates must meet the tolerance of design.md 8 (tools/verify.h), and both runs must agree in every bit. */
+   memory (groups, on OpenCL); outputs and updates must meet the tolerance of design.md 8 (tools/verify.h), and both runs must agree in every bit. */
 #include <math.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -124,6 +124,7 @@ typedef struct Suite {
     StrBuf text;
     VEC(Test) tests;
     char **only;                         /* names of ops, NULL-terminated; none = all */
+    int every, turn;                     /* keep one test of so many */
     StrBuf covered;                      /* every body, to see which ops have a case */
 } Suite;
 
@@ -157,7 +158,7 @@ static bool wanted(const Suite *s, const char *body) {
 }
 
 static void add_test(Suite *s, const char *operands, const char *body, Dtype d) {
-    if (!wanted(s, body)) return;
+    if (!wanted(s, body) || s->turn++ % s->every) return;
     Test t = {0};
     StrBuf b = {0};
     snprintf(t.name, sizeof t.name, "t%u", s->tests.n);
@@ -315,15 +316,18 @@ static int missing_cases(Suite *s) {
 }
 
 /* Builds and runs the graphs of `text`, which are tests from..from + graphs - 1. Returns the number of failures; passes in *passed. */
+static const char *device = "host";
+static char target[64];
+
 static int run_module(Suite *s, const char *text, size_t bytes, uint32_t from, int *passed, BuildStats *stats) {
     Module *m = snG_parse(s->c, "unit_ops", text, bytes, NULL, 0);
     if (!m) return printf("FAILED parse: %s\n", s->c->message), 1;
-    SnProgram *p = snK_build(m, &(BuildOptions){ .target = "host", .verbose = getenv("SN_VERBOSE") != NULL }, stats);
+    SnProgram *p = snK_build(m, &(BuildOptions){ .target = target, .verbose = getenv("SN_VERBOSE") != NULL }, stats);
     if (!p) return printf("FAILED build: %s\n", s->c->message), 1;
     sn_session *session[2];
     int failed = 0;
     for (int i = 0; i < 2; i++) {
-        session[i] = sn_session_new(p, &(sn_session_desc){ .seed = 7, .threads = i + 1, .poison = true });
+        session[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = 7, .threads = i + 1, .poison = true });
         if (!session[i]) return printf("FAILED session: %s\n", sn_rt_error()), 1;
     }
     for (uint32_t i = 0; i < m->graphs.n; i++) {
@@ -360,7 +364,12 @@ static int run_each(Suite *s, int *passed) {
 
 int main(int argc, char **argv) {
     bool each = argc > 1 && !strcmp(argv[1], "--each");
-    Suite s = { .c = sn_ctx_new(), .only = argv + 1 + each };
+    argv += each, argc -= each;
+    int every = 1;
+    if (argc > 2 && !strcmp(argv[1], "--device")) device = argv[2], argv += 2, argc -= 2;
+    if (sn_device_target(device, target)) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
+    if (argc > 2 && !strcmp(argv[1], "--every")) every = atoi(argv[2]), argv += 2, argc -= 2;
+    Suite s = { .c = sn_ctx_new(), .only = argv + 1, .every = every > 0 ? every : 1 };
     add_ewise_rows(&s);
     for (int i = 0; i < NCASES; i++) add_case(&s, &cases[i]);
     int passed = 0, failed = argc > 1 ? 0 : missing_cases(&s);

@@ -1,4 +1,4 @@
-/* bench_gemm.c: `sinter bench gemm`: matrix products on the host against the peak of the same run.
+/* bench_gemm.c: `sinter bench gemm`: matrix products against the peak of the same run.
 
    In:  a list of shapes, and f32 or bf16 (of the operands; sums and result are f32). The peak is that of FMAs, or of dot products of
    bf16 pairs, in registers. Out: a line per shape: time, GFLOP/s, the peak measured just before and after (the larger), the ratio.
@@ -38,6 +38,7 @@ typedef struct GemmRun {
     SnOutput output;
     SnGraphPlan plan;
     Dtype dtype;                     /* of a and b */
+    char device[16];
     double ms, peak, gflops, error;
 } GemmRun;
 
@@ -58,7 +59,7 @@ static void make_program(GemmRun *r, const Shape *s, const Tile *t, const Kernel
     r->output = (SnOutput){ "c", 2 };
     int64_t bytes = (r->buffer[2].bytes + 63) & ~(int64_t)63;
     r->plan = (SnGraphPlan){ "gemm", 3, 1, 1, r->buffer, &r->launch, &r->output, bytes, bytes };
-    r->p = (SnProgram){ .target = "host", .nkernels = 1, .nstorage = 2, .ngraphs = 1, .kernels = &r->kernel, .storage = r->storage,
+    r->p = (SnProgram){ .target = r->target.name, .nkernels = 1, .nstorage = 2, .ngraphs = 1, .kernels = &r->kernel, .storage = r->storage,
                         .graphs = &r->plan, .code = r->so, .code_bytes = code_bytes };
 }
 
@@ -101,7 +102,7 @@ static double measure_peak(const GemmRun *r) {
 /* Best time of at least 5 runs and half a second, between two measurements of the peak. */
 static int time_shape(GemmRun *r, const Shape *s) {
     int threads = (int)r->o->threads, rc = 0;
-    sn_session *ss = sn_session_new(&r->p, &(sn_session_desc){ .seed = 1, .threads = threads });
+    sn_session *ss = sn_session_new(&r->p, &(sn_session_desc){ .device = r->device, .seed = 1, .threads = threads });
     if (!ss) return cmd_fail("%s", sn_rt_error());
     rc = sn_run(ss, "gemm") ? cmd_fail("%s", sn_session_error(ss)) : check(r, s, ss);
     double before = measure_peak(r), best = INFINITY, start = snU_now();
@@ -126,7 +127,7 @@ static int bench_shape(GemmRun *r, const Shape *s) {
     const Kernel *all[1] = { k };
     const char *symbol[1];
     size_t bytes = 0;
-    snK_compile_host(r->c, all, 1, &r->target, 0, &r->so, &bytes, symbol, &r->arena);
+    snK_compile(r->c, all, 1, &r->target, 0, &r->so, &bytes, symbol, &r->arena);
     make_program(r, s, t, k, symbol[0], bytes);
     SN_LEAVE(r->c);
     int rc = time_shape(r, s);
@@ -137,8 +138,8 @@ static int bench_shape(GemmRun *r, const Shape *s) {
 
 static void print_shape(const GemmRun *r, const Shape *s) {
     if (r->o->json) {
-        bench_row(json_pack("{s:s s:s s:I s:I s:I s:b s:b s:s s:s s:f s:f s:f s:f}", "kind", "gemm", "name", s->name, "m", (json_int_t)s->m, "n",
-                            (json_int_t)s->n, "k", (json_int_t)s->k, "ta", s->ta, "tb", s->tb, "dir", s->dir, "dtype", snG_dtype_name(r->dtype), "ms", r->ms, "gflops",
+        bench_row(json_pack("{s:s s:s s:I s:I s:I s:b s:b s:s s:s s:s s:f s:f s:f s:f}", "kind", "gemm", "name", s->name, "m", (json_int_t)s->m, "n",
+                            (json_int_t)s->n, "k", (json_int_t)s->k, "ta", s->ta, "tb", s->tb, "dir", s->dir, "dtype", snG_dtype_name(r->dtype), "target", r->target.name, "ms", r->ms, "gflops",
                             r->gflops, "peak_gflops", r->peak, "ratio", r->gflops / r->peak));
         return;
     }
@@ -172,16 +173,21 @@ int bench_gemm(const BenchOptions *o) {
     GemmRun r = { .o = o, .c = sn_ctx_new(), .dtype = o->dtype && !strcmp(o->dtype, "bf16") ? SN_BF16 : SN_F32 };
     Shape *given = NULL;
     int n = sizeof DEFAULT_SHAPES / sizeof *DEFAULT_SHAPES, rc = o->shapes ? parse_shapes(o->shapes, &given, &n) : 0;
-    if (!rc && snK_target(r.c, "host", &r.target)) rc = model_error(r.c);
+    char target[64];
+    if (!rc) rc = lab_target(o->device, o->target, target, r.device);
+    SN_ENTER(r.c, { rc = model_error(r.c); goto end; });
+    if (!rc) snK_target(r.c, target, &r.target);
+    SN_LEAVE(r.c);
     if (!rc && !o->json)
         printf("%s on %s; best of 5 or more runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s\n",
-               snG_dtype_name(r.dtype), r.target.cpu[0] ? r.target.cpu : "host",
+               snG_dtype_name(r.dtype), r.target.name,
                r.dtype == SN_BF16 && r.target.bf16_dot ? "products of bf16 pairs" : "FMAs", "name", "m", "n", "k", "", "ms", "GFLOP/s", "peak", "ratio");
     for (int i = 0; i < n && !rc; i++) {
         const Shape *s = given ? &given[i] : &DEFAULT_SHAPES[i];
         rc = bench_shape(&r, s);
         if (!rc) print_shape(&r, s);
     }
+end:
     free(given);
     snU_free_arena(&r.arena);
     sn_ctx_free(r.c);

@@ -24,12 +24,12 @@ static int run(const BenchOptions *o) {
 
 int cmd_bench(const Command *self, int argc, char **argv) {
     StrList pos = {0};
-    const char *target = "host";
     bool profile = false;
     BenchOptions o = { .top = 24 };
     char *fuse_doc = text_fmt("%s\n%29s  each       the step without each of them in turn: what each is worth", cmd_fuse_doc(), "");
     const Opt opts[] = {
-        { "target", 't', OPT_TEXT, &target, "T", "host" },
+        { "device", 'd', OPT_TEXT, &o.device, "D", "host (default), opencl[:N]: see `sinter devices`" },
+        { "target", 't', OPT_TEXT, &o.target, "T", "host[:x86-64-v3], opencl[:x4|x8|x16] (default: what suits the device)" },
         { "json", 0, OPT_FLAG, &o.json, "", "one JSON object a line" },
         { "define", 'D', OPT_LIST, &o.defines, "K=V", "a param or dim of the file" },
         { "set", 0, OPT_LIST, &o.sets, "K=V", "a scalar input" },
@@ -58,7 +58,6 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (rc < 0) rc = cmd_pass_options(self, &o.passes);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file, or gemm, rows, attention, xent");
-    if (strcmp(target, "host")) return cmd_usage(self, "the only target so far is host, not '%s'", target);
     if (o.dtype && strcmp(o.dtype, "f32") && strcmp(o.dtype, "bf16")) return cmd_usage(self, "--dtype is f32 or bf16, not '%s'", o.dtype);
     if (o.steps > MAX_STEPS) return cmd_usage(self, "--steps is at most %d", MAX_STEPS);
     const char *dot = o.picture ? strrchr(o.picture, '.') : NULL;

@@ -5,7 +5,7 @@
 #include "tools/lab.h"
 
 typedef struct EvalJob {
-    const char *file, *ckpt, *out, *temp;
+    const char *file, *ckpt, *out, *temp, *device;
     StrList defines, data;
     PassOptions passes;
     int64_t draws, eval_seed, threads, limit;
@@ -47,7 +47,8 @@ static int evaluate(EvalJob *j) {
     Score s = {0};
     int rc = corpus_prepare(&d, &info, err) ? cmd_fail("%s", err) : 0;
     if (rc) return rc;
-    rc = lab_open(&lab, &(LabOptions){ .file = j->file, .defines = &j->defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes });
+    rc = lab_open(&lab, &(LabOptions){ .file = j->file, .defines = &j->defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes,
+                                       .device = j->device });
     if (rc) return rc;
     if (j->ckpt && sn_load(lab.s, j->ckpt, NULL, false)) rc = lab_error(&lab);
     if (!rc) rc = lab_score(&lab, info.train.path, j->draws, (uint64_t)j->eval_seed, j->limit, &s);
@@ -70,6 +71,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
         { "limit", 0, OPT_INT, &j.limit, "N", "at most so many windows" },
         { "temp", 0, OPT_TEXT, &j.temp, "DIR", "where shards go when --data is text (default: eval-data)" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "the loss of every window, tensor `nll`" },
+        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N]" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
         AUTOCAST_OPTION(&j.passes),
         { "json", 0, OPT_FLAG, &j.json, "", "one JSON object instead" },

@@ -97,15 +97,17 @@ static int run_session(RunJob *j, sn_session *s) {
     return rc ? cmd_fail("%s", sn_session_error(s)) : 0;
 }
 
-static int run_host(RunJob *j) {
+static int run_compiled(RunJob *j) {
     Module one = { .ctx = j->m.c, .graphs = { &j->g, 1, 1 } };
     one.params.v = j->m.m->params.v;
     one.params.n = j->m.m->params.n;
-    BuildOptions bo = { .target = "host", .fuse = j->fuse, .threads = (int)j->threads,
+    char target[64];
+    if (sn_device_target(j->device, target)) return cmd_fail("%s", sn_rt_error());
+    BuildOptions bo = { .target = target, .fuse = j->fuse, .threads = (int)j->threads,
                         .autocast = j->po.autocast, .recompute = j->po.recompute };
     sn_program *p = snK_build(&one, &bo, NULL);
     if (!p) return model_error(j->m.c);
-    sn_session *s = sn_session_new(p, &(sn_session_desc){ .device = "host", .seed = (uint64_t)j->seed, .threads = (int)j->threads });
+    sn_session *s = sn_session_new(p, &(sn_session_desc){ .device = j->device, .seed = (uint64_t)j->seed, .threads = (int)j->threads });
     int rc = s ? run_session(j, s) : cmd_fail("%s", sn_rt_error());
     if (s) sn_session_free(s);
     snR_program_free(p);
@@ -151,7 +153,7 @@ static int run_job(RunJob *j) {
         }
         snG_free(replaced);
     }
-    int rc = !strcmp(j->device, "eval") ? run_eval(j) : run_host(j);
+    int rc = !strcmp(j->device, "eval") ? run_eval(j) : run_compiled(j);
     SN_LEAVE(j->m.c);
     snG_free(j->g);
     if (!rc) note_unused(j);
@@ -168,7 +170,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
         { "in", 'i', OPT_LIST, &ins, "FILE", "tensors by name; a named node of the graph is replaced by its tensor" },
         { "set", 0, OPT_LIST, &sets, "K=V", "a scalar input" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "where outputs and updated values go; without it, scalars are printed" },
-        { "device", 'd', OPT_TEXT, &j.device, "D", "host, or eval: the reference evaluator in f64" },
+        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N], or eval: the reference evaluator in f64" },
         { "grad", 0, OPT_FLAG, &grad, "", "differentiate the output `loss` first: outputs grad.<weight>" },
         { "passes", 'p', OPT_TEXT, &j.passes, "A,B", "passes to run first, after replacing nodes" },
         PASS_OPTIONS(&j.po),
@@ -183,7 +185,6 @@ int cmd_run(const Command *self, int argc, char **argv) {
     if (rc < 0) rc = cmd_pass_options(self, &j.po);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file");
-    if (strcmp(j.device, "host") && strcmp(j.device, "eval")) return cmd_usage(self, "--device is host or eval, not '%s'", j.device);
     if ((rc = cmd_fuse(self, j.fuse)) >= 0) return rc;
     if (j.po.recompute && !grad && !j.passes) return cmd_usage(self, "--recompute wants --grad");
     if (grad && !j.passes) j.passes = j.po.autocast || j.po.recompute ? SNP_ORDER_GRAD : "canon,recognise,grad";

@@ -9,9 +9,10 @@
      print                     the flat form; also that it parses back to itself
      opt -p A,B, grad          the first graph after passes
      eval                      values of the outputs, by the reference evaluator in f64, inputs seeded
-     diff host                 compiled against the reference evaluator, inputs seeded; no output when all is well
+     diff [opencl]             compiled against the reference evaluator, inputs seeded; no output when all is well
      kir, kt                   kernel IR and tile programs: parse, verify, print
      lower TARGET              a tile program lowered for a target (host:x86-64-v3): its kernel IR
+     emit TARGET               kernel IR (.kir), or a tile program (.kt) lowered, as OpenCL C (opencl:x8)
      error                     the input must fail on the line that carries `# <- error: text`, with that text in the message
    All take -D k=v, --graph NAME, --autocast bf16|f16 and --recompute none|block|full. --bless rewrites the expected output; review is the diff. */
 #include "codegen/family.h"
@@ -29,15 +30,16 @@ typedef struct TextTest {
     size_t input, size;              /* length of the input; of the file */
     const char *expect;              /* NULL: none yet */
     char head[512];                  /* the first line, cut into words */
-    const char *command, *passes, *graph, *target;
+    const char *command, *passes, *graph, *target, *device;
     StrList defines;
     PassOptions po;
     sn_ctx *c;
     StrBuf out;
     const char *why;                 /* set when it failed otherwise than by its output */
+    const char *skip;                /* set when something that it needs is not here */
 } TextTest;
 
-typedef struct Tally { int passed, failed, blessed, skipped; bool bless; } Tally;
+typedef struct Tally { int passed, failed, blessed, skipped; bool bless; const char *device; } Tally;
 
 /* -- Reading a test --------------------------------------------------------------------------------------------------- */
 
@@ -122,8 +124,9 @@ static void do_eval(TextTest *t, const Graph *g) {
 }
 
 static void do_diff(TextTest *t, Module *m) {
-    if (t->target && strcmp(t->target, "host")) { t->why = "the only target of diff so far is host"; return; }
-    sn_program *p = snK_build(m, &(BuildOptions){ .target = "host", .fuse = "all", .autocast = t->po.autocast }, NULL);
+    char target[64];
+    if (sn_device_target(t->device ? t->device : t->target, target)) { t->skip = sn_rt_error(); return; }
+    sn_program *p = snK_build(m, &(BuildOptions){ .target = target, .fuse = "all", .autocast = t->po.autocast }, NULL);
     if (!p) { t->why = t->c->message; return; }
     sn_session *s = sn_session_new(p, &(sn_session_desc){ .seed = 1, .poison = true });
     for (uint32_t i = 0; s && i < m->graphs.n; i++) {
@@ -150,26 +153,26 @@ static const char *body(const TextTest *t, size_t *n) {
     return t->text + head;
 }
 
+static void put_kernel(TextTest *t, const Kernel *k) {
+    snK_verify(k);
+    if (strcmp(t->command, "emit") != 0) snK_print(&t->out, k);
+    else snK_emit_opencl(&t->out, &k, 1, (const char *[]){ snU_str(t->c, k->name) });
+}
+
 static void do_kernel(TextTest *t) {
     Arena a = {0};
-    size_t n;
+    size_t n, length = strlen(t->path);
     const char *text = body(t, &n);
-    if (!strcmp(t->command, "kir")) {
-        Kernel *k = snK_parse(t->c, &a, t->path, text, n);
-        snK_verify(k);
-        snK_print(&t->out, k);
+    if (!strcmp(t->command, "kir") || (!strcmp(t->command, "emit") && length > 4 && !strcmp(t->path + length - 4, ".kir"))) {
+        put_kernel(t, snK_parse(t->c, &a, t->path, text, n));
     } else {
         Tile *tile = snT_parse(t->c, &a, t->path, text, n);
+        Target target;
         snT_verify(tile);
-        if (!strcmp(t->command, "kt")) {
-            snT_print(&t->out, tile);
-        } else {
-            Target target;
-            snK_target(t->c, t->target ? t->target : "host:x86-64-v3", &target);
-            Kernel *k = snK_lower_cpu(t->c, &a, tile, &target);
-            snK_verify(k);
-            snK_print(&t->out, k);
-        }
+        if (strcmp(t->command, "kt") != 0) snK_target(t->c, t->target ? t->target : "host:x86-64-v3", &target);
+        if (!strcmp(t->command, "kt")) snT_print(&t->out, tile);
+        else if (!strcmp(t->command, "emit") && !snK_is_opencl(&target)) t->why = "emit wants a target that is a text: opencl[:xN]";
+        else put_kernel(t, snK_lower_cpu(t->c, &a, tile, &target));
     }
     snU_free_arena(&a);
 }
@@ -212,7 +215,7 @@ static void run_command(TextTest *t) {
     const char *cmd = t->command;
     if (!strcmp(cmd, "error")) {
         do_error(t);
-    } else if (!strcmp(cmd, "kir") || !strcmp(cmd, "kt") || !strcmp(cmd, "lower")) {
+    } else if (!strcmp(cmd, "kir") || !strcmp(cmd, "kt") || !strcmp(cmd, "lower") || !strcmp(cmd, "emit")) {
         do_kernel(t);
     } else {
         Module *m = load(t);
@@ -258,7 +261,10 @@ static int bless(const TextTest *t, Tally *tally) {
 static void judge(TextTest *t, Tally *tally) {
     const char *got = t->out.s ? t->out.s : "", *want = t->expect ? t->expect : "";
     bool silent = !strcmp(t->command, "error") || !strcmp(t->command, "diff");
-    if (t->why) {
+    if (t->skip) {
+        printf("skipped %s: %s\n", t->path, t->skip);
+        tally->skipped++;
+    } else if (t->why) {
         printf("FAILED %s: %s\n", t->path, t->why);
         tally->failed++;
     } else if ((t->expect || silent) && !strcmp(got, want)) {
@@ -273,7 +279,7 @@ static void judge(TextTest *t, Tally *tally) {
 }
 
 static void run_test(const char *path, bool must, Tally *tally) {
-    TextTest t = { .path = path, .c = sn_ctx_new() };
+    TextTest t = { .path = path, .c = sn_ctx_new(), .device = tally->device };
     if (read_test(&t)) {
         run_command(&t);
         judge(&t, tally);
@@ -310,7 +316,8 @@ static void run_path(const char *path, bool must, Tally *tally) {
 int cmd_test(const Command *self, int argc, char **argv) {
     StrList pos = {0};
     Tally tally = {0};
-    const Opt opts[] = { { "bless", 0, OPT_FLAG, &tally.bless, "", "write what came out as what is expected" }, { 0 } };
+    const Opt opts[] = { { "bless", 0, OPT_FLAG, &tally.bless, "", "write what came out as what is expected" },
+                         { "device", 'd', OPT_TEXT, &tally.device, "D", "run `diff` tests there: host, opencl[:N]" }, { 0 } };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc >= 0) return rc;
     if (!pos.n) return cmd_usage(self, "wants files or folders");

@@ -58,7 +58,7 @@ static int choose_graphs(Train *t) {
 
 static int open_lab(Train *t) {
     LabOptions lo = { .file = t->o.file, .fuse = t->o.fuse, .passes = t->o.passes, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
-                      .threads = (int)t->o.threads };
+                      .threads = (int)t->o.threads, .device = t->o.device };
     int rc = lab_open(&t->lab, &lo);
     if (!rc) rc = choose_graphs(t);
     if (!rc && !t->o.quiet)
@@ -169,6 +169,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "seed", 0, OPT_INT, &o->seed, "N", "weights, data order, masks (default 1)" },
         { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },
         { "eval-seed", 0, OPT_INT, &o->eval_seed, "N", "of these masks (default 1)" },
+        { "device", 'd', OPT_TEXT, &o->device, "D", "host (default), opencl[:N]: see `sinter devices`" },
         { "threads", 0, OPT_INT, &o->threads, "N", "0 = all cores; results do not depend on it" },
         PASS_OPTIONS(&o->passes),
         { "fuse", 0, OPT_TEXT, &o->fuse, "LIST", cmd_fuse_doc() },

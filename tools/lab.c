@@ -22,18 +22,30 @@ static void count_weights(Lab *lab) {
         if (!strcmp(lab->p->params[i].name, "vocab")) lab->vocab = strtoll(lab->p->params[i].value, NULL, 10);
 }
 
+int lab_target(const char *device, const char *target, char out_target[64], char out_device[16]) {
+    bool any = target && !strcmp(target, "opencl");      /* vectors as long as the device's */
+    if (target && !any) snprintf(out_target, 64, "%s", target);
+    else if (sn_device_target(device ? device : target, out_target)) return cmd_fail("%s", sn_rt_error());
+    if (device) snprintf(out_device, 16, "%s", device);
+    else snprintf(out_device, 16, "%.*s", (int)strcspn(out_target, ":"), out_target);
+    return 0;
+}
+
 int lab_open(Lab *lab, const LabOptions *o) {
     memset(lab, 0, sizeof *lab);
+    char target[64], device[16];
+    int rc = lab_target(o->device, o->target, target, device);
+    if (rc) return rc;
     double t0 = snU_now();
-    int rc = model_load(&lab->m, o->file, o->text, o->defines);
+    rc = model_load(&lab->m, o->file, o->text, o->defines);
     if (rc) return rc;
     lab->load_s = snU_now() - t0;
-    BuildOptions bo = { .target = "host", .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
+    BuildOptions bo = { .target = target, .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
                         .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute };
     lab->seed = o->seed;
     lab->p = snK_build(lab->m.m, &bo, &lab->stats);
     if (!lab->p) rc = model_error(lab->m.c);
-    sn_session_desc d = { .device = "host", .seed = o->seed, .threads = o->threads, .profile = o->profile };
+    sn_session_desc d = { .device = device, .seed = o->seed, .threads = o->threads, .profile = o->profile };
     if (!rc && !(lab->s = sn_session_new(lab->p, &d))) rc = cmd_fail("%s", sn_rt_error());
     if (!rc) count_weights(lab);
     else lab_close(lab);

@@ -7,6 +7,7 @@
 
 typedef struct LabOptions {
     const char *file, *fuse;         /* fuse: as PassOptions.fuse */
+    const char *device, *target;     /* NULL: what the other one says; both: the host */
     const char *text;                /* the model itself; file is then its name in messages */
     const char *order;               /* instead of train: these passes for every graph */
     BuildTrace *trace;               /* filled, may be NULL */
@@ -28,6 +29,8 @@ typedef struct Lab {
     int64_t vocab;                   /* of the param `vocab`; 0 = the file has none */
 } Lab;
 
+/* What to compile for and run on: device "opencl:1" -> target "opencl:x8"; target "opencl" -> device "opencl". */
+int lab_target(const char *device, const char *target, char out_target[64], char out_device[16]);
 int lab_open(Lab *lab, const LabOptions *o);                     /* 0 or 1 after an error line */
 void lab_close(Lab *lab);
 int lab_error(const Lab *lab);                                   /* prints the session's error, returns 1 */
