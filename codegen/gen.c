@@ -138,6 +138,7 @@ static TVal gather_tile(Gen *c, NodeId id, const Lin *at)
     NodeId table = snG_in(c->g, id, 0), idx = snG_in(c->g, id, 1);
     const Type *tt = snG_type(c->g, table);
     int lead = snG_type(c->g, idx)->rank;
+    while (!gen_in_memory(c, table) && snG_node(c->g, table)->op == OP_reshape) table = snG_in(c->g, table, 0);
     TVal row = gen(c, idx, at);
     Type rest = { .dtype = tt->dtype };
     for (int i = 1; i < tt->rank; i++) rest.dim[rest.rank++] = tt->dim[i];

@@ -154,6 +154,18 @@ static void wait_for(Fuse *f, NodeId view, EdgeFn fn, void *user) {
     if (fn == input_edge) group_after(f, after, user);
 }
 
+/* A table is addressed by an index from memory, so it must be in memory itself, under whatever shape, or one constant. */
+static bool walk_table(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
+    static const Dom none = { 0 };
+    double v;
+    NodeId x = in;
+    if (is_virtual(f, in) && snG_is_const(f->g, in, &v)) return true;
+    while (is_virtual(f, x) && snG_node(f->g, x)->op == OP_reshape) x = snG_in(f->g, x, 0);
+    if (is_virtual(f, x)) { *bad = in; return false; }
+    if (fn) fn(f, x, &none, NULL, user);
+    return true;
+}
+
 /* Calls fn for every stored value that `id`, read at coordinates at[], comes from; false where a view is not affine, and then
    *bad is that view. */
 static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, void *user, NodeId *bad) {
@@ -176,7 +188,9 @@ static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, v
         if (!snP_through(g, id, dom, at, to)) { *bad = id; return false; }
         return walk(f, x, dom, to, fn, user, bad);
     }
-    for (unsigned i = 0; i < snG_node(g, id)->nin; i++)
+    bool gather = snG_node(g, id)->op == OP_gather;             /* of single elements: see collect_light */
+    if (gather && !walk_table(f, snG_in(g, id, 0), fn, user, bad)) return false;
+    for (unsigned i = gather; i < snG_node(g, id)->nin; i++)
         if (!walk(f, snG_in(g, id, i), dom, at, fn, user, bad)) return false;
     return true;
 }
@@ -219,14 +233,12 @@ static bool walk_part(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
     return walk(f, in, &dom, at, fn, user, bad);
 }
 
-/* A table is addressed by an index from memory, so it must be in memory itself, or one constant. */
-static bool walk_table(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
-    static const Dom none = { 0 };
+/* An operand that is read as it lies in memory. */
+static bool walk_whole(Fuse *f, NodeId in, EdgeFn fn, void *user, NodeId *bad) {
     double v;
-    if (is_virtual(f, in) && snG_is_const(f->g, in, &v)) return true;
-    if (is_virtual(f, in)) { *bad = in; return false; }
-    if (fn) fn(f, in, &none, NULL, user);
-    return true;
+    if (!is_virtual(f, in) || snG_is_const(f->g, in, &v)) return walk_table(f, in, fn, user, bad);
+    *bad = in;
+    return false;
 }
 
 /* The operands of a node with the coordinates it reads them at. */
@@ -255,7 +267,8 @@ static bool walk_operands(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad
         NodeId in = snG_in(g, id, i);
         bool ok;
         if (n->op == OP_concat || n->op == OP_pad) ok = walk_part(f, in, fn, user, bad);
-        else if ((n->op == OP_gather && i == 0) || n->op == OP_scatter_add) ok = walk_table(f, in, fn, user, bad);
+        else if (n->op == OP_gather && i == 0) ok = walk_table(f, in, fn, user, bad);
+        else if (n->op == OP_scatter_add) ok = walk_whole(f, in, fn, user, bad);
         else ok = walk(f, in, &dom, at, fn, user, bad);
         if (!ok) return false;
     }
@@ -643,7 +656,8 @@ static void mark_output(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *u
 /* A value in the making: the light nodes that would be computed again, the large tensor they read. */
 typedef struct Light { NodeId node[16], large; int n; int64_t full; } Light;
 
-/* Collects what computing x again takes; false when that is not light, or reads two tensors of full size. */
+/* Collects what computing x again takes; false when that is not light, or reads two tensors of full size, tables of single
+   elements aside. */
 static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
     static const uint16_t light[] = { OP_add, OP_sub, OP_mul, OP_neg, OP_select, OP_cast, OP_not, OP_lt, OP_le, OP_gt, OP_ge, OP_eq, OP_ne, OP_max, OP_min, OP_sigmoid };
     const Graph *g = f->g;
@@ -656,11 +670,11 @@ static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
         l->large = x;
         return true;
     }
-    bool ok = false;
+    bool gather = snG_node(g, x)->op == OP_gather && snG_type(g, snG_in(g, x, 0))->rank == 1, ok = gather;
     for (size_t i = 0; i < sizeof light / sizeof *light; i++) ok |= snG_node(g, x)->op == light[i];
     if (!ok || depth > 4 || l->n == 16 || f->stored[x]) return false;
     if (!f->again[x]) l->node[l->n++] = x;
-    for (unsigned i = 0; i < snG_node(g, x)->nin; i++) if (!collect_light(f, snG_in(g, x, i), l, depth + 1)) return false;
+    for (unsigned i = gather; i < snG_node(g, x)->nin; i++) if (!collect_light(f, snG_in(g, x, i), l, depth + 1)) return false;
     return true;
 }
 
@@ -682,6 +696,19 @@ static bool readers_can(Fuse *f, NodeId o, NodeId id, int depth) {
 }
 
 /* A stored value that is one light step from another stored value is computed again by its readers: they read the other one. */
+static void read_again(Fuse *f, NodeId id) {
+    Light l = { .full = snG_count(snG_type(f->g, id)) };
+    if (f->set[id] < 0 || f->place[id] != (64 | FULL) || !collect_light(f, id, &l, 0)) return;
+    for (int i = 0; i < l.n; i++) f->again[l.node[i]] = 1;
+    bool can = readers_can(f, id, id, 0);
+    for (int i = 0; i < l.n; i++) {
+        NodeId x = l.node[i];
+        if (!can) { f->again[x] = 0; continue; }
+        f->sets.v[root(f, f->set[x])].n--;
+        f->set[x] = -1;
+    }
+}
+
 static void compute_again(Fuse *f) {
     const Graph *g = f->g;
     for (NodeId id = 1; id < g->nodes.n; id++) {
@@ -691,18 +718,8 @@ static void compute_again(Fuse *f) {
     }
     for (uint32_t i = 0; i < g->outputs.n; i++) f->place[g->outputs.v[i].node] |= 192;
     for (uint32_t i = 0; i < g->updates.n; i++) f->place[update_base(g, g->updates.v[i].value)] |= 192;
-    for (NodeId id = 1; id < g->nodes.n; id++) {
-        Light l = { .full = snG_count(snG_type(g, id)) };
-        if (f->set[id] < 0 || f->place[id] != (64 | FULL) || !collect_light(f, id, &l, 0)) continue;
-        for (int i = 0; i < l.n; i++) f->again[l.node[i]] = 1;
-        bool can = readers_can(f, id, id, 0);
-        for (int i = 0; i < l.n; i++) {
-            NodeId x = l.node[i];
-            if (!can) { f->again[x] = 0; continue; }
-            f->sets.v[root(f, f->set[x])].n--;
-            f->set[x] = -1;
-        }
-    }
+    for (NodeId id = 1; id < g->nodes.n; id++) if (snG_node(g, id)->op != OP_gather) read_again(f, id);
+    for (NodeId id = 1; id < g->nodes.n; id++) if (snG_node(g, id)->op == OP_gather) read_again(f, id);   /* no product reads it any more */
 }
 
 /* -- Order and result ---------------------------------------------------------------------------------------- */
