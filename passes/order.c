@@ -73,13 +73,19 @@ static void find_values(Order *o) {
     for (uint32_t i = 0; i < g->outputs.n; i++) o->value[g->outputs.v[i].node].left++;       /* read after all groups */
 }
 
-/* When the latest large input was made. */
+/* When the latest large input was made. One that is far smaller than what the group makes is none: the rows of the next chunk do
+   not call for its logits. */
 static int latest(const Order *o, int group) {
     const Group *grp = &o->all->group.v[group];
+    int64_t least = LARGE;
     int when = 0;
+    for (uint32_t i = 0; i < grp->outputs.n; i++) {
+        int64_t share = o->value[grp->outputs.v[i]].bytes / 8;
+        if (share > least) least = share;
+    }
     for (uint32_t i = 0; i < grp->inputs.n; i++) {
         const Value *v = &o->value[grp->inputs.v[i]];
-        if (v->bytes >= LARGE && v->made > when) when = v->made;
+        if (v->bytes >= least && v->made > when) when = v->made;
     }
     return when;
 }
