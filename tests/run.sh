@@ -217,6 +217,12 @@ EOF
     done
 }
 
+# The dumps in a page are what its commands print.
+pages() {
+    awk -v sinter="$SINTER" -f tests/page.awk docs/fusion.md >"$WORK/page.md" 2>"$WORK/out"
+    check "docs/fusion.md is up to date (tests/page.awk renews it)" diff "$WORK/page.md" docs/fusion.md
+}
+
 # The chain of the demo, tiny: two arms on the same shards, an anneal, the report; and what a wrong run says.
 study() {
     small="$SMALL --unique 8K --val-bytes 2K --test-bytes 2K --draws 1 --score-test --eval-every 16 -q"
@@ -309,6 +315,7 @@ resume
 kill_and_resume
 command_line
 benchmarks
+pages
 study
 opencl
 oclgrind_checks

@@ -1,4 +1,6 @@
-/* cmd_print.c: `sinter print`: a graph file -> the flat form, after elaboration or passes; as a DOT picture; or counts. */
+/* cmd_print.c: `sinter print`: a graph file -> the flat form, after elaboration or passes; as a DOT picture; counts; or its
+   kernels, as tile programs or as kernel IR. */
+#include "codegen/family.h"
 #include "passes/fuse.h"
 #include "passes/pass.h"
 #include "tools/cmd.h"
@@ -43,6 +45,30 @@ static bool is_planned(const Graph *g) {
     return false;
 }
 
+static bool is_grouped(const Graph *g) {
+    for (NodeId id = 1; id < g->nodes.n; id++)
+        if (snG_node(g, id)->group) return true;
+    return false;
+}
+
+/* Every kernel of a graph after `fuse`, in the order of the groups. */
+static void print_kernels(const Graph *g, const Target *target, bool lowered) {
+    Arena a = {0};
+    StrBuf b = {0};
+    Groups groups = snP_groups(g, &a);
+    for (uint32_t i = 0; i < groups.group.n; i++) {
+        if (groups.group.v[i].kind == G_PLACE) continue;
+        GroupTiles tiles = snK_group_tiles(g, &groups.group.v[i], target, &a);
+        for (uint32_t k = 0; k < tiles.v.n; k++) {
+            if (lowered) snK_print(&b, snK_lower_cpu(g->ctx, &a, tiles.v.v[k].tile, target));
+            else snT_print(&b, tiles.v.v[k].tile);
+        }
+    }
+    fwrite(b.s, 1, b.n, stdout);
+    snU_free_buf(&b);
+    snU_free_arena(&a);
+}
+
 static int list_passes(void) {
     StrBuf b = {0};
     snP_list(&b);
@@ -53,7 +79,7 @@ static int list_passes(void) {
 
 int cmd_print(const Command *self, int argc, char **argv) {
     StrList defs = {0}, pos = {0};
-    const char *passes = NULL, *name = NULL, *path = NULL;
+    const char *passes = NULL, *name = NULL, *path = NULL, *kernels = NULL, *target = "host", *sched = NULL;
     bool dot = false, list = false;
     PassOptions po = {0};
     const Opt opts[] = {
@@ -64,6 +90,10 @@ int cmd_print(const Command *self, int argc, char **argv) {
         { "dot", 0, OPT_FLAG, &dot, "", "GraphViz input instead" },
         { "stats", 0, OPT_FLAG, &po.stats, "", "node counts by op instead" },
         PASS_OPTIONS(&po),
+        { "kernels", 0, OPT_TEXT, &kernels, "tiles|ir", "the kernels instead, as tile programs or kernel IR; runs the passes up to fuse" },
+        { "target", 't', OPT_TEXT, &target, "T", "for --kernels: host, host:CPU such as host:x86-64-v3" },
+        { "sched", 0, OPT_TEXT, &sched, "LIST", "for --kernels: gemm:bm=128,bn=256" },
+        { "fuse", 0, OPT_TEXT, &po.fuse, "LIST", cmd_fuse_doc() },
         { "list-passes", 0, OPT_FLAG, &list, "", "the passes, a line each" },
         { 0 }
     };
@@ -72,17 +102,26 @@ int cmd_print(const Command *self, int argc, char **argv) {
     if (rc >= 0) return rc;
     if (list) return list_passes();
     if (pos.n != 1) return cmd_usage(self, "wants one file");
+    if (kernels && strcmp(kernels, "tiles") && strcmp(kernels, "ir")) return cmd_usage(self, "--kernels is tiles or ir, not '%s'", kernels);
+    if ((rc = cmd_fuse(self, po.fuse)) >= 0) return rc;
+    if (kernels && !passes) passes = SNP_ORDER_INFER ",fuse";
     if (!passes && (po.autocast || po.recompute)) return cmd_usage(self, "--autocast and --recompute act through -p with those passes");
     Model m;
     if ((rc = model_load(&m, pos.v[0], NULL, &defs))) return rc;
     if (name && !model_graph(&m, name, NULL)) { model_free(&m); return EXIT_FAILED; }
     SN_ENTER(m.c, { rc = model_error(m.c); model_free(&m); return rc; });
+    Target to;
+    snK_target(m.c, target, &to);
+    if (sched) snK_sched_override(m.c, &to, sched);
+    po.keep = snP_kept(snP_without(m.c, po.fuse));
     for (uint32_t i = 0; i < m.m->graphs.n; i++) {
         const Graph *g = m.m->graphs.v[i];
         if (name && g != snG_get(m.m, name)) continue;
         Graph *after = passes ? snP_run(m.c, g, &po, passes) : NULL;
-        print_graph(after ? after : g, path, dot, po.stats);
-        if (after && !dot && is_planned(after)) print_arena(after);
+        if (kernels && !is_grouped(after)) snU_fail(m.c, SN_USAGE, 0, "--kernels wants the pass fuse in -p");
+        if (kernels) print_kernels(after, &to, !strcmp(kernels, "ir"));
+        else print_graph(after ? after : g, path, dot, po.stats);
+        if (after && !dot && !kernels && is_planned(after)) print_arena(after);
         if (after) snG_free(after);
     }
     SN_LEAVE(m.c);
