@@ -76,6 +76,7 @@ typedef struct KernelRow {           /* kernels of equal layers and one name */
     const char *family, *dir;        /* dir: fwd, bwd, optim */
     int kernels, launches;
     double seconds, flops, bytes;    /* of all of them */
+    bool bound;                      /* flops and bytes of all rows, though a count on the device leaves some out */
     double unfused, parts;           /* fused side: seconds and kernels of the unfused side that they replace */
 } KernelRow;
 typedef struct KernelRows { KernelRow *v; int n; } KernelRows;

@@ -88,6 +88,7 @@ static void report_rows_json(const BenchOptions *o, const Pair *p, int side) {
                                 "ms", k->seconds * 1e3, "share", k->seconds / p->side[side].step, "gflop", k->flops * 1e-9, "mbytes",
                                 k->bytes * 1e-6, "gflops", k->flops / s * 1e-9, "gbs", k->bytes / s * 1e-9, "peak_gflops", p->peak, "peak_gbs",
                                 p->bandwidth, "ratio", share(p, k));
+        if (k->bound) json_object_set_new(row, "all_rows_counted", json_true());
         if (!side && p->sides == 2) {
             json_object_set_new(row, "unfused_ms", json_real(k->unfused * 1e3));
             json_object_set_new(row, "unfused_launches", json_real(k->parts));
@@ -99,8 +100,8 @@ static void report_rows_json(const BenchOptions *o, const Pair *p, int side) {
 }
 
 static void print_row(const Pair *p, const KernelRow *k, bool regions, double step) {
-    printf("%-40s %-8s %-5s %4d %9.3f %5.1f%% %8.3f %8.1f %8.2f", k->name, k->family, k->dir, k->launches, k->seconds * 1e3, 100 * k->seconds / step,
-           k->flops * 1e-9, k->bytes * 1e-6, share(p, k));
+    printf("%-40s %-8.8s %-5s %4d %9.3f %5.1f%% %8.3f %8.1f %s%7.2f", k->name, k->family, k->dir, k->launches, k->seconds * 1e3, 100 * k->seconds / step,
+           k->flops * 1e-9, k->bytes * 1e-6, k->bound ? "<" : " ", share(p, k));
     if (regions) printf(" %6.1f %9.3f %8.2f", k->parts, k->unfused * 1e3, k->seconds > 0 ? k->unfused / k->seconds : 0);
     printf("\n");
 }

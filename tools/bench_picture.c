@@ -141,7 +141,7 @@ static double roof_x(const Axes *a, double v) { return ROOF_X + (log10(v) - a->x
 static double roof_y(const Axes *a, double v) { return PANEL_Y + PANEL_H - (log10(v) - a->y0) / (a->y1 - a->y0) * PANEL_H; }
 
 static bool on_roof(const Picture *pic, int side, const KernelRow *k) {
-    return k->flops > 0 && k->bytes > 0 && k->seconds > 2e-4 * pic->p->side[side].step;
+    return !k->bound && k->flops > 0 && k->bytes > 0 && k->seconds > 2e-4 * pic->p->side[side].step;
 }
 
 static Axes find_axes(const Picture *pic) {
@@ -186,6 +186,7 @@ static void roof_ceilings(Picture *pic, const Axes *a) {
              roof_y(a, mid * pic->p->bandwidth) - 8, -slope, pic->p->bandwidth);
 }
 
+/* Products whose rows end at a count on the device have no known place here. */
 static void roof_points(Picture *pic, const Axes *a, int side) {
     double most = 0;
     for (int s = 0; s < pic->p->sides; s++) for (int i = 0; i < pic->rows[s].n; i++) most = fmax(most, pic->rows[s].v[i].seconds);
@@ -207,7 +208,7 @@ static void roof_points(Picture *pic, const Axes *a, int side) {
 static void roofline(Picture *pic) {
     Axes a = find_axes(pic);
     text(pic, ROOF_X - 56, PANEL_Y - 34, "head", "Roofline");
-    text(pic, ROOF_X + 24, PANEL_Y - 34, "small", pic->p->sides > 1 ? "filled: fused, rings: unfused; area: time; equal layers together" : "area: time; equal layers together");
+    text(pic, ROOF_X + 24, PANEL_Y - 34, "small", pic->p->sides > 1 ? "filled: fused, rings: unfused; area: time; products over some rows only left out" : "area: time; equal layers together");
     roof_ceilings(pic, &a);
     roof_grid(pic, &a);
     if (pic->p->sides > 1) roof_points(pic, &a, 1);

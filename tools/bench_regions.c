@@ -6,8 +6,9 @@
    the fused side: same op, type, instance path and source line, the k-th of these. The time of the unfused kernel goes to the kernel
    that computes the twin; of a twin that is stored nowhere, in equal parts to the kernels that compute it for themselves. Where a
    fusion rewrote the graph (attention, the loss, the optimizer) there is no twin. What was rewritten is a connected piece of either
-   graph, so nodes without twins that read each other, in one direction, form a piece; its time goes to the kernels of that direction,
-   without twins themselves, that come from the nearest place (instance path, then source line), in proportion to their own time. */
+   graph, so nodes without twins that read each other, in one direction, form a piece. Its time goes to the piece of the fused side,
+   of the same direction, that reads the same values and else comes from the nearest place (instance path, then source line), to all its
+   kernels in proportion to their own time. */
 #include "tools/bench.h"
 #include "codegen/flops.h"
 
@@ -71,6 +72,8 @@ static uint64_t signature(const Graph *g, NodeId id) {
     uint64_t h = snU_hash(op, strlen(op), t->dtype);
     h = snU_hash(path, strlen(path), h);
     h = snU_hash(t->dim, sizeof t->dim[0] * t->rank, h);
+    const char *file = snU_str(g->ctx, l->file);
+    h = snU_hash(file, strlen(file), h);
     return snU_hash(&l->line, sizeof l->line, h);
 }
 
@@ -96,13 +99,14 @@ static void find_twins(Twins *t) {
 
 /* -- Shares ----------------------------------------------------------------------------------------------------------------- */
 
-typedef struct Home { VEC(int) groups; int nearness; } Home;   /* of a piece: fused groups */
+typedef struct Home { VEC(int) groups; } Home;   /* of a piece: fused groups */
 
 typedef struct Regions {
     const Side *f, *u;
     Twins t;
     GroupCost *cost, *own;           /* of the unfused and of the fused side */
     int *piece;                      /* per unfused node without a twin: another of its piece; the root's is itself */
+    int *family;                     /* per fused group without twin: its piece */
     Home *home;                      /* per root of a piece */
     double *seconds, *parts;         /* per fused group: what it replaces; at the end what copies do */
     VEC(int) readers;                /* groups that compute a node */
@@ -147,6 +151,12 @@ static bool alone(const Regions *r, NodeId id) {
     return !r->t.of[id] && snG_op(g->ctx, snG_node(g, id)->op)->cls != C_LEAF;
 }
 
+/* A fused group whose anchor has no twin. */
+static bool lonely(const Regions *r, int k) {
+    const Group *grp = &r->f->built->groups.group.v[k];
+    return grp->kind != G_PLACE && !r->t.has[grp->anchor];
+}
+
 static void find_pieces(Regions *r) {
     const Graph *g = r->u->built->g;
     r->piece = NEWN(&r->t.a, int, g->nodes.n);
@@ -160,42 +170,66 @@ static void find_pieces(Regions *r) {
     }
 }
 
-/* How near a node of the unfused side is to one of the fused side: by instance path, then by source line. */
-static int nearness(const Regions *r, NodeId u, NodeId f) {
+static bool same_line(const Graph *a, NodeId x, const Graph *b, NodeId y) {
+    const LocInfo *l = snU_locinfo(a->ctx, snG_node(a, x)->loc), *m = snU_locinfo(b->ctx, snG_node(b, y)->loc);
+    return l->line == m->line && !strcmp(snU_str(a->ctx, l->file), snU_str(b->ctx, m->file));
+}
+
+/* How many operands of node u of the unfused side, behind views, have a twin that the fused group reads. */
+static int shared_inputs(const Regions *r, NodeId u, const Group *grp) {
+    const Graph *g = r->u->built->g;
+    int n = 0;
+    for (unsigned i = 0; i < snG_node(g, u)->nin; i++) {
+        NodeId x = snG_in(g, u, i);
+        while (snP_is_view(g, x)) x = snG_in(g, x, 0);
+        for (uint32_t k = 0; r->t.of[x] && k < grp->inputs.n; k++) n += grp->inputs.v[k] == r->t.of[x];
+    }
+    return n;
+}
+
+/* How near a node of the unfused side is to a fused group without twin, of its direction; -1: not of these. */
+static int group_nearness(const Regions *r, NodeId u, int k) {
+    enum { LINE = 1, LETTER = 2, INPUT = 1000 };
     const Graph *gu = r->u->built->g, *gf = r->f->built->g;
-    const char *a = path_of(gu, u), *b = path_of(gf, f);
+    const Group *grp = &r->f->built->groups.group.v[k];
+    if (!lonely(r, k) || strcmp(node_direction(gf, grp->anchor), node_direction(gu, u))) return -1;
+    const char *a = path_of(gu, u), *b = path_of(gf, grp->anchor);
     int n = 0;
     while (a[n] && a[n] == b[n]) n++;
-    return 2 * n + (snU_locinfo(gu->ctx, snG_node(gu, u)->loc)->line == snU_locinfo(gf->ctx, snG_node(gf, f)->loc)->line);
+    return LETTER * n + LINE * same_line(gu, u, gf, grp->anchor) + INPUT * shared_inputs(r, u, grp);
 }
 
-/* The nearest that a fused group without twins, of the node's direction, comes to it; -1: not of these. */
-static int group_nearness(const Regions *r, NodeId u, int k) {
-    const Group *grp = &r->f->built->groups.group.v[k];
-    int best = -1;
-    if (strcmp(node_direction(r->f->built->g, grp->anchor), node_direction(r->u->built->g, u))) return -1;
-    for (uint32_t i = 0; i < grp->nodes.n; i++) {
-        int n = r->t.has[grp->nodes.v[i]] ? -1 : nearness(r, u, grp->nodes.v[i]);
-        if (n > best) best = n;
-    }
-    return best;
-}
-
-/* For every piece the fused groups nearest to any of its nodes. */
-static void find_homes(Regions *r) {
-    const Graph *g = r->u->built->g;
-    for (NodeId id = 1; id < g->nodes.n; id++) {
-        if (!alone(r, id) || !snG_node(g, id)->group) continue;
-        Home *h = &r->home[piece_of(r, (int)id)];
-        for (int k = 0; k < group_count(r->f); k++) {
-            int n = group_nearness(r, id, k);
-            if (n < 0 || n < h->nearness) continue;
-            if (n > h->nearness) h->groups.n = 0, h->nearness = n;
-            bool known = false;
-            for (uint32_t i = 0; i < h->groups.n; i++) known |= h->groups.v[i] == k;
-            if (!known) PUSH(&r->t.a, h->groups, k);
+/* Fused groups without twin that read each other, in one direction: one piece, named by its first group. */
+static void find_fused_pieces(Regions *r) {
+    const Graph *g = r->f->built->g;
+    const Groups *all = &r->f->built->groups;
+    r->family = NEWN(&r->t.a, int, all->group.n + 1);
+    for (uint32_t k = 0; k < all->group.n; k++) r->family[k] = (int)k;
+    for (uint32_t k = 0; k < all->group.n; k++) {
+        const Group *grp = &all->group.v[k];
+        for (uint32_t i = 0; lonely(r, (int)k) && i < grp->inputs.n; i++) {
+            int from = (int)snG_node(g, grp->inputs.v[i])->group - 1;
+            if (from < 0 || !lonely(r, from) || strcmp(node_direction(g, grp->anchor), node_direction(g, all->group.v[from].anchor))) continue;
+            int a = r->family[k], b = r->family[from];
+            for (uint32_t m = 0; a != b && m < all->group.n; m++) if (r->family[m] == b) r->family[m] = a;
         }
     }
+}
+
+/* For every piece the fused piece with the group nearest to any of its nodes. */
+static void find_homes(Regions *r) {
+    const Graph *g = r->u->built->g;
+    int *best = NEWN(&r->t.a, int, g->nodes.n), *most = NEWN(&r->t.a, int, g->nodes.n);
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        int p = piece_of(r, (int)id);
+        for (int k = 0; alone(r, id) && snG_node(g, id)->group && k < group_count(r->f); k++) {
+            int n = group_nearness(r, id, k) + 1;
+            if (n > most[p]) most[p] = n, best[p] = k + 1;
+        }
+    }
+    for (NodeId id = 1; id < g->nodes.n; id++)
+        for (int k = 0; best[id] && k < group_count(r->f); k++)
+            if (lonely(r, k) && r->family[k] == r->family[best[id] - 1]) PUSH(&r->t.a, r->home[id].groups, k);
 }
 
 static void give(Regions *r, int to, double seconds, double parts) {
@@ -237,6 +271,7 @@ static Regions find_regions(const Pair *p) {
     find_twins(&r.t);
     find_users(&r);
     find_pieces(&r);
+    find_fused_pieces(&r);
     find_homes(&r);
     for (int k = 0; k < group_count(r.u); k++) attribute(&r, k);
     give(&r, -1, r.cost[group_count(r.u)].seconds, r.cost[group_count(r.u)].launches);
@@ -291,6 +326,7 @@ KernelRows side_rows(const Pair *p, int side) {
         KernelRow *row = anchor ? row_for(&rows, snG_node_name(g, anchor), cost[k].family ? cost[k].family : "", node_direction(g, anchor))
                                 : row_for(&rows, "copies and what is left", "copy", "optim");
         row->kernels++;
+        row->bound |= anchor && snG_node(g, anchor)->op == OP_matmul_some;
         row->launches += cost[k].launches;
         row->seconds += cost[k].seconds, row->flops += cost[k].flops, row->bytes += cost[k].bytes;
         if (r.seconds) row->unfused += r.seconds[k], row->parts += r.parts[k];
