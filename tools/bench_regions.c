@@ -165,7 +165,9 @@ static void find_pieces(Regions *r) {
         r->piece[id] = (int)id;
         for (unsigned i = 0; alone(r, id) && i < snG_node(g, id)->nin; i++) {
             NodeId x = snG_in(g, id, i);
-            if (alone(r, x) && !strcmp(node_direction(g, x), node_direction(g, id))) r->piece[piece_of(r, (int)x)] = piece_of(r, (int)id);
+            while (snP_is_view(g, x)) x = snG_in(g, x, 0);     /* what is stored, not constants that all share */
+            if (!snG_node(g, x)->group || !alone(r, x)) continue;
+            if (!strcmp(node_direction(g, x), node_direction(g, id))) r->piece[piece_of(r, (int)x)] = piece_of(r, (int)id);
         }
     }
 }
@@ -199,19 +201,28 @@ static int group_nearness(const Regions *r, NodeId u, int k) {
     return LETTER * n + LINE * same_line(gu, u, gf, grp->anchor) + INPUT * shared_inputs(r, u, grp);
 }
 
-/* Fused groups without twin that read each other, in one direction: one piece, named by its first group. */
+static void join_groups(Regions *r, int k, int with) {
+    int a = r->family[k], b = r->family[with];
+    for (int m = 0; a != b && m < group_count(r->f); m++) if (r->family[m] == b) r->family[m] = a;
+}
+
+/* Fused groups without twin that read each other, or one value without twin, in one direction: one piece, named by one of them. */
 static void find_fused_pieces(Regions *r) {
     const Graph *g = r->f->built->g;
     const Groups *all = &r->f->built->groups;
+    int *reader[2] = { NEWN(&r->t.a, int, g->nodes.n), NEWN(&r->t.a, int, g->nodes.n) };      /* forward, backward: 1 + the last seen */
     r->family = NEWN(&r->t.a, int, all->group.n + 1);
     for (uint32_t k = 0; k < all->group.n; k++) r->family[k] = (int)k;
     for (uint32_t k = 0; k < all->group.n; k++) {
         const Group *grp = &all->group.v[k];
+        const char *dir = node_direction(g, grp->anchor);
         for (uint32_t i = 0; lonely(r, (int)k) && i < grp->inputs.n; i++) {
-            int from = (int)snG_node(g, grp->inputs.v[i])->group - 1;
-            if (from < 0 || !lonely(r, from) || strcmp(node_direction(g, grp->anchor), node_direction(g, all->group.v[from].anchor))) continue;
-            int a = r->family[k], b = r->family[from];
-            for (uint32_t m = 0; a != b && m < all->group.n; m++) if (r->family[m] == b) r->family[m] = a;
+            NodeId x = grp->inputs.v[i];
+            int from = (int)snG_node(g, x)->group - 1, *last = &reader[!strcmp(dir, "bwd")][x];
+            if (from < 0 || !lonely(r, from)) continue;
+            if (!strcmp(dir, node_direction(g, all->group.v[from].anchor))) join_groups(r, (int)k, from);
+            if (*last && !strcmp(dir, node_direction(g, all->group.v[*last - 1].anchor))) join_groups(r, (int)k, *last - 1);
+            *last = (int)k + 1;
         }
     }
 }
