@@ -1,25 +1,29 @@
 /* order.c: the order in which groups run.
 
-   In:  groups in some order in which each comes after those it reads from. Out: when each runs, so that little memory is live.
+   In:  groups in some order in which each comes after those it reads from. Out: when each runs, so that little is live.
 
-   One at a time, of the groups whose inputs are all there: first those that make little or free at least as much as they make;
-   else, depth first, the one that reads the most recently made large value, and of several the one that frees most, then the
-   earliest. So a chunk of the loss goes backward right after its forward and leaves its buffer to the next one, and the
-   gradient of a weight does not wait until what it reads has piled up. Equal graphs get equal orders.
+   One at a time, of the groups whose inputs are all there: first those that make little or free at least as much as they
+   make; else, depth first, the one that reads the most recently made large value, and of several the one that frees most,
+   then the earliest. So a chunk of the loss goes backward right after its forward and leaves its buffer to the next one,
+   and the gradient of a weight does not wait until what it reads has piled up. Equal graphs get equal orders.
 
      chunk 0: logits, d logits, dx, dw; chunk 1: logits (in the place of chunk 0's) ... */
 #include "passes/fuse.h"
 
 enum { LARGE = 1 << 16 };                /* bytes; what is smaller is no reason to wait or to hurry */
 
-typedef struct Value { int64_t bytes; int made, left; uint32_t reader; } Value;   /* left: readers that have not run; reader: where they begin */
+typedef struct Value {
+    int64_t bytes;                       /* 0: in storage, or in a placed concat, whose memory its first part brings */
+    int made, left;                      /* when; readers that have not run */
+    uint32_t reader;                     /* where its readers begin */
+} Value;
 typedef struct Ready { int group, recent; int64_t freed; bool now; } Ready;
 
 typedef struct Order {
     const Graph *g;
     const Groups *all;
     Arena *a;
-    Value *value;                        /* per node; bytes 0: in storage, or in a placed concat, whose memory is there from its first part on */
+    Value *value;                        /* per node */
     int *reader;                         /* groups that read a value */
     int *waits;                          /* per group: inputs that are not made yet, groups behind fences that have not run */
     VEC(int) *held;                      /* per group: those that wait for it behind a fence */
