@@ -154,7 +154,7 @@ static bool alone(const Regions *r, NodeId id) {
 /* A fused group whose anchor has no twin. */
 static bool lonely(const Regions *r, int k) {
     const Group *grp = &r->f->built->groups.group.v[k];
-    return grp->kind != G_PLACE && !r->t.has[grp->anchor];
+    return !r->t.has[grp->anchor];
 }
 
 static void find_pieces(Regions *r) {
@@ -227,20 +227,26 @@ static void find_fused_pieces(Regions *r) {
     }
 }
 
-/* For every piece the fused piece with the group nearest to any of its nodes. */
+/* All groups of the fused piece that group k belongs to, once. */
+static void add_home(Regions *r, Home *h, int k) {
+    for (uint32_t i = 0; i < h->groups.n; i++) if (h->groups.v[i] == k) return;
+    for (int m = 0; m < group_count(r->f); m++)
+        if (lonely(r, m) && r->family[m] == r->family[k]) PUSH(&r->t.a, h->groups, m);
+}
+
+/* For every piece the fused pieces with a group that no other is nearer than to any of its nodes: the chunks of a loss are several. */
 static void find_homes(Regions *r) {
     const Graph *g = r->u->built->g;
-    int *best = NEWN(&r->t.a, int, g->nodes.n), *most = NEWN(&r->t.a, int, g->nodes.n);
-    for (NodeId id = 1; id < g->nodes.n; id++) {
-        int p = piece_of(r, (int)id);
-        for (int k = 0; alone(r, id) && snG_node(g, id)->group && k < group_count(r->f); k++) {
-            int n = group_nearness(r, id, k) + 1;
-            if (n > most[p]) most[p] = n, best[p] = k + 1;
+    int *most = NEWN(&r->t.a, int, g->nodes.n);
+    for (int pass = 0; pass < 2; pass++)
+        for (NodeId id = 1; id < g->nodes.n; id++) {
+            int p = piece_of(r, (int)id);
+            for (int k = 0; alone(r, id) && snG_node(g, id)->group && k < group_count(r->f); k++) {
+                int n = group_nearness(r, id, k) + 1;
+                if (!pass) most[p] = n > most[p] ? n : most[p];
+                else if (n && n == most[p]) add_home(r, &r->home[p], k);
+            }
         }
-    }
-    for (NodeId id = 1; id < g->nodes.n; id++)
-        for (int k = 0; best[id] && k < group_count(r->f); k++)
-            if (lonely(r, k) && r->family[k] == r->family[best[id] - 1]) PUSH(&r->t.a, r->home[id].groups, k);
 }
 
 static void give(Regions *r, int to, double seconds, double parts) {
