@@ -38,10 +38,10 @@ typedef struct Region {
 typedef struct Recompute {
     Rebuild r;
     const Graph *g;
-    NodeId loss;                     /* the last forward node */
+    NodeId loss;                     /* the last node that outputs other than gradients need */
     bool full;
     uint8_t *leaves;                 /* per forward node: 1 = read by another block's forward pass, 2 = by another run's */
-    bool *forward, *fixed;           /* per node: outputs other than gradients need it; elementwise of leaves alone */
+    bool *forward, *fixed;           /* per node: of the forward pass; elementwise of leaves alone */
     int *block;                      /* per node: region of its path, -1 = none */
     VEC(Region) regions;             /* blocks, then runs */
     HashMap by_path, by_name;        /* path -> 1 + block; name of a block -> the same */
@@ -79,6 +79,13 @@ static int block_of(Recompute *w, Sym path) {
 
 static bool is_gradient(const Graph *g, Sym output) { return !strncmp(snU_str(g->ctx, output), "grad.", 5); }
 
+/* Made by the pass grad, which builds everything under d. */
+static bool is_made_by_grad(const Graph *g, NodeId id) {
+    const char *path = snU_str(g->ctx, snG_node(g, id)->path);
+    return path[0] == 'd' && (path[1] == '.' || !path[1]);
+}
+
+/* What other outputs than gradients need, and what a fusion has put beside it for the backward pass (the lse of an attention). */
 static void find_forward(Recompute *w) {
     const Graph *g = w->g;
     for (uint32_t i = 0; i < g->outputs.n; i++)
@@ -89,6 +96,7 @@ static void find_forward(Recompute *w) {
         if (!w->loss) w->loss = id;
         for (unsigned i = 0; i < snG_node(g, id)->nin; i++) w->forward[snG_in(g, id, i)] = true;
     }
+    for (NodeId id = 1; id < g->nodes.n; id++) w->forward[id] |= !is_made_by_grad(g, id);
 }
 
 static void find_blocks(Recompute *w) {
@@ -148,7 +156,7 @@ static void find_begin(Recompute *w) {
         }
     }
     for (uint32_t b = 0; b < w->regions.n; b++)
-        if (w->regions.v[b].first) w->regions.v[b].after = w->loss;
+        if (w->loss < w->regions.v[b].first) w->regions.v[b].after = w->loss;
     for (NodeId id = 1; id < g->nodes.n; id++) {
         int b = w->block[id];
         if (w->forward[id] || b < 0) continue;
@@ -157,6 +165,8 @@ static void find_begin(Recompute *w) {
             if (!w->forward[x] && !w->fixed[x] && x < first && x > w->regions.v[b].after) w->regions.v[b].after = x;
         }
     }
+    for (uint32_t b = 0; b < w->regions.n; b++)
+        if (!w->regions.v[b].after) w->regions.v[b].first = 0;             /* nothing to wait for: kept */
 }
 
 /* Runs of about the square root of the number of blocks, in the order of the forward pass. */

@@ -50,14 +50,14 @@ static void test_case(const char *path, const char *half, const char *fuse) {
     Arena a = {0};
     Module *m = load(c, path);
     const Graph *g = snG_get(m, "train");
-    PassOptions po = { .autocast = half };
+    PassOptions po = { .autocast = half, .fuse = fuse };
     Graph *ref = snP_run(c, g, &po, "grad,expand,autocast");
     EvalEnv env = {0};
     char *first = NULL;
     snP_seed_inputs(ref, 7, SEED_STATES, &a, &env);
     env.seed = 7, env.step = 1;
     for (int k = 0; k < 3; k++) {
-        po.recompute = HOW[k];
+        po.recompute = HOW[k], po.keep = snP_kept(snP_without(c, fuse));
         Graph *now = snP_run(c, g, &po, SNP_ORDER_GRAD);
         SnProgram *p;
         sn_session *s = open_graph(m, now, fuse, &p);
@@ -100,7 +100,7 @@ static void test_peak(const char *half) {
     int64_t peak[3];
     static const char *const HOW[] = { "none", "block", "full" };
     for (int k = 0; k < 3; k++) {
-        Plan p = plan_of(c, g, &(PassOptions){ .autocast = half, .recompute = HOW[k] }, SNP_ORDER_ACCUM, &a);
+        Plan p = plan_of(c, g, &(PassOptions){ .autocast = half, .recompute = HOW[k], .keep = snP_kept(0) }, SNP_ORDER_ACCUM, &a);
         peak[k] = p.arena_bytes;
         ok((double)p.arena_bytes <= 1.05 * (double)p.live_peak, "recompute %s: arena %lld, live set %lld", HOW[k],
            (long long)p.arena_bytes, (long long)p.live_peak);

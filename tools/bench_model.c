@@ -10,7 +10,8 @@
 #include <math.h>
 
 static void print_head(const BenchOptions *o, const Pair *p) {
-    if (!o->json) printf("%s: FMA peak %.1f GFLOP/s, bandwidth %.1f GB/s, both measured in this run; best of all runs\n", o->file, p->peak, p->bandwidth);
+    bool pairs = o->passes.autocast && !strcmp(o->passes.autocast, "bf16");
+    if (!o->json) printf("%s: %s peak %.1f GFLOP/s, bandwidth %.1f GB/s, both measured in this run; best of all runs\n", o->file, pairs ? "bf16" : "FMA", p->peak, p->bandwidth);
 }
 
 /* -- Feeding ----------------------------------------------------------------------------------------------------------- */
@@ -50,6 +51,9 @@ static void report_compile(const BenchOptions *o, const Side *side) {
                s->passes_s * 1e3, s->plan_s * 1e3, s->lower_s * 1e3, s->compile_s * 1e3);
 }
 
+/* The arena over the largest set of values alive at once, its lower bound. */
+static double plan_ratio(const SnGraphPlan *g) { return g->live_peak ? (double)g->arena_bytes / (double)g->live_peak : 1; }
+
 static void report_step(const BenchOptions *o, const Pair *p, int i, double speedup) {
     const Side *s = &p->side[i];
     Batch b = {0};
@@ -57,12 +61,13 @@ static void report_step(const BenchOptions *o, const Pair *p, int i, double spee
     lab_batch(s->g, &b);
     double tokens = (double)(b.rows * b.window), gflops = lab_flops(&s->lab, s->g) / s->step * 1e-9;
     if (o->json) {
-        json_t *row = json_pack("{s:s s:s s:s s:s s:I s:I s:I s:I s:f s:f s:f s:f s:f s:f s:I s:I s:I s:I}", "kind", "step", "name", o->file,
+        json_t *row = json_pack("{s:s s:s s:s s:s s:I s:I s:I s:I s:f s:f s:f s:f s:f s:f s:I s:I s:I s:I s:I s:f}", "kind", "step", "name", o->file,
                                 "fuse", s->fuse, "dtype", bench_dtype(o), "weights", (json_int_t)s->lab.params, "batch", (json_int_t)b.rows, "window",
                                 (json_int_t)b.window, "launches", (json_int_t)s->g->nlaunches, "ms", s->step * 1e3, "tokens_per_s",
                                 tokens / s->step, "gflops", gflops, "peak_gflops", p->peak, "peak_gbs", p->bandwidth, "ratio", gflops / p->peak,
                                 "peak_bytes", (json_int_t)(m.arena + m.storage), "arena_bytes", (json_int_t)m.arena, "activation_bytes",
-                                (json_int_t)m.activations, "threads", (json_int_t)o->threads);
+                                (json_int_t)m.activations, "threads", (json_int_t)o->threads, "live_bytes", (json_int_t)s->g->live_peak,
+                                "plan_ratio", plan_ratio(s->g));
         if (speedup > 0) {
             json_object_set_new(row, "speedup", json_real(speedup));
             json_object_set_new(row, "compared", json_integer(p->compared));
@@ -72,8 +77,9 @@ static void report_step(const BenchOptions *o, const Pair *p, int i, double spee
         return;
     }
     printf("fuse %-12s %9.2f ms a step %9.0f tokens/s %8.1f GFLOP/s = %.2f of peak, %5d launches; MB: activations %.1f, with gradients %.1f, "
-           "with weights and moments %.1f\n", s->fuse, s->step * 1e3, tokens / s->step, gflops, gflops / p->peak, s->g->nlaunches,
-           (double)m.activations * 1e-6, (double)m.arena * 1e-6, (double)(m.arena + m.storage) * 1e-6);
+           "with weights and moments %.1f; arena %.1f, %.3f of the largest live set\n", s->fuse, s->step * 1e3, tokens / s->step, gflops, gflops / p->peak, s->g->nlaunches,
+           (double)m.activations * 1e-6, (double)m.arena * 1e-6, (double)(m.arena + m.storage) * 1e-6,
+           (double)s->g->arena_bytes * 1e-6, plan_ratio(s->g));
 }
 
 static double share(const Pair *p, const KernelRow *k) { return k->seconds > 0 ? pair_roofline(p, k->flops, k->bytes) / k->seconds : 0; }

@@ -268,8 +268,9 @@ static int time_run(Side *s, int step, bool count) {
 /* The largest of the whole run so far: a neighbour on the machine can only make a measurement smaller. */
 static void measure_device(Pair *p, bool again) {
     static double peak, bandwidth, last = -INFINITY;
+    bool pairs = p->o.passes.autocast && !strcmp(p->o.passes.autocast, "bf16");
     if (again || snU_now() - last > 20) {
-        peak = fmax(peak, sn_measure_fma_peak(p->o.threads));
+        peak = fmax(peak, pairs ? sn_measure_bf16_peak(p->o.threads) : sn_measure_fma_peak(p->o.threads));
         bandwidth = fmax(bandwidth, sn_measure_bandwidth(p->o.threads));
         last = snU_now();
     }

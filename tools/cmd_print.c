@@ -106,6 +106,7 @@ int cmd_print(const Command *self, int argc, char **argv) {
     if ((rc = cmd_fuse(self, po.fuse)) >= 0) return rc;
     if (kernels && !passes) passes = SNP_ORDER_INFER ",fuse";
     if (!passes && (po.autocast || po.recompute)) return cmd_usage(self, "--autocast and --recompute act through -p with those passes");
+    if (passes && (strstr(passes, "fuse") || strstr(passes, "plan"))) po.keep = snP_kept(0);      /* as a build does */
     Model m;
     if ((rc = model_load(&m, pos.v[0], NULL, &defs))) return rc;
     if (name && !model_graph(&m, name, NULL)) { model_free(&m); return EXIT_FAILED; }
