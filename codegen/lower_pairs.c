@@ -1,8 +1,10 @@
-/* lower_pairs.c: staged operands of a bf16 product as pairs along its depth, for CPUs with a dot product of bf16 pairs.
+/* lower_pairs.c: staged operands of a bf16 product as pairs along its depth, for CPUs with a dot product of
+   bf16 pairs.
 
-   In: a position in a staged bf16 tile. Out: a vector of u32 words, each two neighbours along the depth, the first in the low half;
-   beyond the depth they are 0. lower_dot.c packs words where it packs elements of f32 products, so a panel [k][NR] becomes
-   [k / 2][NR] words and the micro-kernel is the same with another instruction (dpbf16 of kir.def).
+   In: a position in a staged bf16 tile. Out: a vector of u32 words, each two neighbours along the depth, the
+   first in the low half; beyond the depth they are 0. lower_dot.c packs words where it packs elements of f32
+   products, so a panel [k][NR] becomes [k / 2][NR] words and the micro-kernel is the same with another
+   instruction (dpbf16 of kir.def).
 
    A staged bf16 value is in an f32 register and exact: its bits are the upper half of the word. */
 #include "codegen/lower_cpu.h"

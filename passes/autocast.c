@@ -1,7 +1,8 @@
 /* autocast.c: contractions in a half dtype (bf16, or f16), everything else as it was.
 
-   In:  a graph of primitives and attention ops, gradients included (after `grad` and `expand`). Out: the same, where every
-   contraction of f32 values reads their casts to PassOptions.autocast and sums in f32; without the option, the graph itself.
+   In:  a graph of primitives and attention ops, gradients included (after `grad` and `expand`). Out: the
+   same, where every contraction of f32 values reads their casts to PassOptions.autocast and sums in f32;
+   without the option, the graph itself.
 
      y: f32[512, 768] = matmul(x, w)
    becomes
@@ -9,14 +10,16 @@
      w.h: bf16[768, 768] = cast(w, to=bf16)
      y:   f32[512, 768]  = matmul(x.h, w.h, to=f32)
 
-   It runs on the differentiated graph, so the products of the backward pass are contractions like the others; their operands
-   include the incoming gradients. An attention op gets q, k, v and the gradient of its result as halves; its scores and sums are
-   f32 inside, its result is rounded once. Results of contractions stay f32: weights, their gradients and moments, the residual stream, softmax,
-   norms and the loss are what they were, and nothing is rounded on the way to work that is done in a contraction's own kernel.
+   It runs on the differentiated graph, so the products of the backward pass are contractions like the others;
+   their operands include the incoming gradients. An attention op gets q, k, v and the gradient of its result
+   as halves; its scores and sums are f32 inside, its result is rounded once. Results of contractions stay
+   f32: weights, their gradients and moments, the residual stream, softmax, norms and the loss are what they
+   were, and nothing is rounded on the way to work that is done in a contraction's own kernel.
 
-   A value has one cast, whoever reads it, because equal nodes are one: a weight is cast once per step for the forward pass and
-   both products of the backward pass. The rules autocast.* then move casts to the value behind a view, so that it is rounded by
-   the kernel that computes it; where contractions are its only readers, it is stored as half and the f32 value never is. */
+   A value has one cast, whoever reads it, because equal nodes are one: a weight is cast once per step for the
+   forward pass and both products of the backward pass. The rules autocast.* then move casts to the value
+   behind a view, so that it is rounded by the kernel that computes it; where contractions are its only
+   readers, it is stored as half and the f32 value never is. */
 #include "passes/attention.h"
 #include "passes/pass.h"
 
@@ -56,7 +59,8 @@ static NodeId attend_halves(Rebuild *r, NodeId id, Dtype half) {
     for (unsigned i = 0; i < n->nin; i++) {
         NodeId x = snG_in(r->old, id, i);
         bool cut = false;
-        for (unsigned k = 0; k < sizeof multiplied / sizeof *multiplied; k++) cut |= !strcmp(snU_str(r->old->ctx, op->in_name[i]), multiplied[k]);
+        for (unsigned k = 0; k < sizeof multiplied / sizeof *multiplied; k++)
+            cut |= !strcmp(snU_str(r->old->ctx, op->in_name[i]), multiplied[k]);
         in[i] = cut && is_f32(r->old, x) ? cast(r->g, at, r->map[x], half) : r->map[x];
     }
     NodeId y = snG_add(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr));

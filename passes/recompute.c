@@ -1,8 +1,8 @@
 /* recompute.c: forward values computed again in the backward pass instead of being kept for it.
 
-   In:  a loss graph with gradients (outputs grad.*) as primitives. Out: the same, where nodes of the backward pass read copies
-   of forward nodes. A copy starts from values that are kept, each behind a fence, so that it neither merges with the first
-   nor runs before the gradient arrives.
+   In:  a loss graph with gradients (outputs grad.*) as primitives. Out: the same, where nodes of the backward
+   pass read copies of forward nodes. A copy starts from values that are kept, each behind a fence, so that it
+   neither merges with the first nor runs before the gradient arrives.
 
      h.3.n1: f32[T, D] = rmsnorm of x                            # forward
      d.h.3.matmul = matmul(h.3.n1, dy, ta=1)                     # backward, reads it
@@ -11,26 +11,27 @@
      r.h.3.n1: f32[T, D] = rmsnorm of r.h.3.fence
      d.h.3.matmul = matmul(r.h.3.n1, dy, ta=1)
 
-   A BLOCK is an outermost instance: the path up to its first number (h.3 of h.3.attn), or up to the first dot where it has none.
-   Only blocks with a contraction count. Kept are what a block reads from outside (the residual stream, for a transformer),
-   values per row (last axis 1: norms, softmax), and what is elementwise of weights, inputs and generated
-   values alone: casts of weights, masks.
+   A BLOCK is an outermost instance: the path up to its first number (h.3 of h.3.attn), or up to the first dot
+   where it has none. Only blocks with a contraction count. Kept are what a block reads from outside (the
+   residual stream, for a transformer), values per row (last axis 1: norms, softmax), and what is elementwise
+   of weights, inputs and generated values alone: casts of weights, masks.
 
-     block   every block keeps what it reads and is computed again when its backward pass begins: one more forward pass, one
-             residual per block
-     full    blocks in runs of about the square root of their number: only what a run reads is kept. A run's backward pass
-             begins by computing the residuals inside it again, then each block as above: two more forward passes,
-             two roots of residuals
+     block   every block keeps what it reads and is computed again when its backward pass begins: one more forward
+             pass, one residual per block
+     full    blocks in runs of about the square root of their number: only what a run reads is kept. A run's
+             backward pass begins by computing the residuals inside it again, then each block as above: two more
+             forward passes, two roots of residuals
 
-   Random numbers are functions of element indices, so a copy has the same bits, and so have the gradients wherever both are
-   computed by kernels that sum in the same order (the tests compare them exactly in the evaluator). */
+   Random numbers are functions of element indices, so a copy has the bits of the first, and so have the
+   gradients as long as the kernels that a copy becomes sum in the order of the first's (tests/unit_mixed.c
+   compares both arms bit by bit, compiled). */
 #include <math.h>
 #include "passes/pass.h"
 
 /* A block, or a run of blocks; what lies inside is copied, what it reads from outside is fenced. */
 typedef struct Region {
     int outer;                       /* the run that a block is in, -1 = none */
-    NodeId first, after;             /* first backward node that wants a copy; the gradient that copies wait for. 0 = none */
+    NodeId first, after;             /* first backward node that wants a copy, 0 = none; what copies wait for */
     bool contracts;
     HashMap copies;                  /* forward node -> its copy */
 } Region;
@@ -40,7 +41,7 @@ typedef struct Recompute {
     const Graph *g;
     NodeId loss;                     /* the last node that outputs other than gradients need */
     bool full;
-    uint8_t *leaves;                 /* per forward node: 1 = read by another block's forward pass, 2 = by another run's */
+    uint8_t *leaves;                 /* per forward node: 1 = another block's forward pass reads it, 2 = another run's */
     bool *forward, *fixed;           /* per node: of the forward pass; elementwise of leaves alone */
     int *block;                      /* per node: region of its path, -1 = none */
     VEC(Region) regions;             /* blocks, then runs */
@@ -85,7 +86,8 @@ static bool is_made_by_grad(const Graph *g, NodeId id) {
     return path[0] == 'd' && (path[1] == '.' || !path[1]);
 }
 
-/* What other outputs than gradients need, and what a fusion has put beside it for the backward pass (the lse of an attention). */
+/* What other outputs than gradients need, and what a fusion has put beside it for the backward pass (the lse
+   of an attention). */
 static void find_forward(Recompute *w) {
     const Graph *g = w->g;
     for (uint32_t i = 0; i < g->outputs.n; i++)
@@ -143,8 +145,8 @@ static void find_leaving(Recompute *w) {
     for (uint32_t i = 0; i < g->outputs.n; i++) w->leaves[g->outputs.v[i].node] = 3;
 }
 
-/* Where the backward pass of a block begins, and the gradient that has arrived by then: the last one before it that the block's
-   backward pass reads. Nothing that waits for it can come before it. */
+/* Where the backward pass of a block begins, and the gradient that has arrived by then: the last one before
+   it that the block's backward pass reads. Nothing that waits for it can come before it. */
 static void find_begin(Recompute *w) {
     const Graph *g = w->g;
     for (NodeId id = 1; id < g->nodes.n; id++) {
@@ -185,7 +187,8 @@ static void find_runs(Recompute *w) {
     }
 }
 
-/* -- Copies ---------------------------------------------------------------------------------------------------- */
+/* -- Copies
+   ---------------------------------------------------------------------------------------------------- */
 
 static Here here_of(Recompute *w, NodeId id) {
     const Node *n = snG_node(w->g, id);
@@ -199,7 +202,8 @@ static NodeId fence(Recompute *w, int region, NodeId id, NodeId x) {
 
 static NodeId copy_of(Recompute *w, int region, NodeId id);
 
-/* A value from outside of a region: kept, or copied by the run around it; fenced behind its views, which cost nothing. */
+/* A value from outside of a region: kept, or copied by the run around it; fenced behind its views, which cost
+   nothing. */
 static NodeId from_outside(Recompute *w, int region, NodeId id) {
     const Node *n = snG_node(w->g, id);
     Graph *g = w->r.g;
@@ -219,7 +223,7 @@ static NodeId copy_of(Recompute *w, int region, NodeId id) {
     if (y) return y;
     const Node *n = snG_node(w->g, id);
     NodeId in[MAX_IN];
-    bool first = true;                                     /* of the chain: reads what is kept anyway, without a fence */
+    bool first = true;                   /* of the chain: reads what is kept anyway, without a fence */
     for (unsigned i = 0; i < n->nin; i++) {
         in[i] = copy_of(w, region, snG_in(w->g, id, i));
         first &= in[i] == w->r.map[snG_in(w->g, id, i)];
@@ -248,7 +252,8 @@ static NodeId copy_backward(Recompute *w, NodeId id) {
         same &= in[i] == w->r.map[snG_in(w->g, id, i)];
     }
     if (same) return snG_copy_node(&w->r, id);
-    NodeId y = snG_add(w->r.g, (Here){ n->loc, n->path }, n->op, in, n->nin, n->attr ? snG_attrs(w->g->ctx, n->attr) : NULL);
+    const Attrs *attrs = n->attr ? snG_attrs(w->g->ctx, n->attr) : NULL;
+    NodeId y = snG_add(w->r.g, (Here){ n->loc, n->path }, n->op, in, n->nin, attrs);
     if (n->name) snG_rename(w->r.g, y, n->name);
     return y;
 }

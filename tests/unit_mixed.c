@@ -1,9 +1,10 @@
-/* unit_mixed.c: both arms under autocast and recompute, compiled, against the reference evaluator. Out: `N passed, N failed`.
+/* unit_mixed.c: both arms under autocast and recompute, compiled, against the reference evaluator. Out: `N
+   passed, N failed`.
 
-   Loss and every gradient of a tiny model with dropout, under each dtype of autocast, each recompute and each fusion: against the
-   f64 evaluation of the graph as `autocast` leaves it, by the tolerance of design.md 8, in which the naive side is the evaluation
-   of that graph with every value rounded to its dtype. Recompute moves no value: its outputs are compared bit by bit with
-   those of the same graph without. */
+   Loss and every gradient of a tiny model with dropout, under each dtype of autocast, each recompute and each
+   fusion: against the f64 evaluation of the graph as `autocast` leaves it, by the tolerance of design.md 8,
+   in which the naive side is the evaluation of that graph with every value rounded to its dtype. Recompute
+   moves no value: its outputs are compared bit by bit with those of the same graph without. */
 #include "codegen/family.h"
 #include "passes/fuse.h"
 #include "passes/pass.h"
@@ -64,10 +65,11 @@ static void test_case(const char *path, const char *half, const char *fuse) {
         StrBuf report = {0};
         size_t n;
         int wrong = snV_verify(s, "train", ref, &env, false, &report);
-        ok(wrong == 0, "%s, autocast %s, fuse %s, recompute %s:\n%s", path, half ? half : "none", fuse, HOW[k], report.s);
+        const char *cast = half ? half : "none";
+        ok(wrong == 0, "%s, autocast %s, fuse %s, recompute %s:\n%s", path, cast, fuse, HOW[k], report.s);
         char *out = read_outputs(s, ref, &a, &n);
         if (!first) first = out;
-        ok(!memcmp(first, out, n), "%s, autocast %s, fuse %s: recompute %s has other bits", path, half ? half : "none", fuse, HOW[k]);
+        ok(!memcmp(first, out, n), "%s, autocast %s, fuse %s: recompute %s has other bits", path, cast, fuse, HOW[k]);
         snU_free_buf(&report);
         sn_session_free(s);
         snR_program_free(p);
@@ -92,7 +94,8 @@ static Plan plan_of(sn_ctx *c, const Graph *g, const PassOptions *po, const char
 
 /* Twelve layers, small vocabulary: what is kept for the backward pass is most of the arena. */
 static void test_peak(const char *half) {
-    static const Define DEEP[] = { { "layers", "12" }, { "width", "64" }, { "heads", "2" }, { "B", "4" }, { "T", "64" }, { "vocab", "67" } };
+    static const Define DEEP[] = { { "layers", "12" }, { "width", "64" }, { "heads", "2" },
+                                   { "B", "4" },       { "T", "64" },     { "vocab", "67" } };
     sn_ctx *c = sn_ctx_new();
     Arena a = {0};
     Module *m = snG_load(c, "models/ar.sn", DEEP, sizeof DEEP / sizeof *DEEP);
@@ -100,15 +103,16 @@ static void test_peak(const char *half) {
     int64_t peak[3];
     static const char *const HOW[] = { "none", "block", "full" };
     for (int k = 0; k < 3; k++) {
-        Plan p = plan_of(c, g, &(PassOptions){ .autocast = half, .recompute = HOW[k], .keep = snP_kept(0) }, SNP_ORDER_ACCUM, &a);
+        PassOptions po = { .autocast = half, .recompute = HOW[k], .keep = snP_kept(0) };
+        Plan p = plan_of(c, g, &po, SNP_ORDER_ACCUM, &a);
         peak[k] = p.arena_bytes;
         ok((double)p.arena_bytes <= 1.05 * (double)p.live_peak, "recompute %s: arena %lld, live set %lld", HOW[k],
            (long long)p.arena_bytes, (long long)p.live_peak);
     }
     printf("12 layers, autocast %s: arena none %lld, block %lld, full %lld\n", half ? half : "none", (long long)peak[0],
            (long long)peak[1], (long long)peak[2]);
-    ok(peak[1] * 3 < peak[0] && peak[2] < peak[1], "recompute does not shrink the arena: %lld, %lld, %lld", (long long)peak[0],
-       (long long)peak[1], (long long)peak[2]);
+    ok(peak[1] * 3 < peak[0] && peak[2] < peak[1], "recompute does not shrink the arena: %lld, %lld, %lld",
+       (long long)peak[0], (long long)peak[1], (long long)peak[2]);
     snG_free_module(m);
     snU_free_arena(&a);
     sn_ctx_free(c);
