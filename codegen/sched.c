@@ -208,16 +208,39 @@ RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads
 
 /* -- Attention ------------------------------------------------------------------------------------------- */
 
-/* n in blocks of about `want`, of equal size up to a multiple of `unit`; n itself when one block holds it. */
-static int even_blocks(int64_t n, int64_t want, int64_t unit)
+/* Time over ideal time of `tasks` equal tasks: the geometric mean over machines of 2, 8 and 32 cores. */
+static double imbalance(int64_t tasks)
 {
-    return (int)(n <= want ? n : round_up(ceil_div(n, ceil_div(n, want)), unit));
+    static const struct { int64_t cores; double weight; } machine[] = { { 2, .75 }, { 8, .2 }, { 32, .05 } };
+    double sum = 0;
+    for (unsigned i = 0; i < 3; i++) sum += machine[i].weight * log((double)round_up(tasks, machine[i].cores) / (double)tasks);
+    return exp(sum);
+}
+
+/* Rows of a block: 128 or less, so that masks are met closely; whole micro-kernels, the last block nearly full. */
+static int query_block(const Target *t, int64_t heads, int64_t queries, int64_t bk)
+{
+    double best = 1e30;
+    int size = 2;
+    for (int64_t b = 2; b <= 144 && b <= round_up(queries, 2); b += 2) {
+        int mr = 1, nr = 1;
+        int64_t blocks = ceil_div(queries, b);
+        snK_micro(t, b, bk, &mr, &nr);
+        double cost = (double)(blocks * round_up(b, mr)) * imbalance(heads * blocks) * (1 + 8 / (double)b);
+        if (cost < best) best = cost, size = (int)b;
+    }
+    return size;
 }
 
 AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward)
 {
-    int64_t nr = 2 * t->f32_lanes;
-    AttentionSched s = { even_blocks(queries, 128, 2), even_blocks(keys, 128, nr), heads > 1 };
+    int64_t nr = 2 * t->f32_lanes, blocks = keys <= 192 ? 1 : ceil_div(keys, 128);
+    AttentionSched s = { .bk = (int)(blocks == 1 ? keys : round_up(ceil_div(keys, blocks), nr)) };
+    s.bq = query_block(t, heads, queries, s.bk);
+    if (backward) {                                       /* 5 products in a task a head, or 7 in one a block */
+        s.bq = query_block(t, 1 << 20, queries, s.bk);
+        s.whole = 5 * imbalance(heads) <= 7 * imbalance(heads * ceil_div(queries, s.bq));
+    }
     Key q[] = { { "bq", &s.bq }, { "bk", &s.bk }, { "whole", &s.whole } };
     const char *family = backward ? "attention_grad" : "attention";
     table_rows(t, family, (int64_t[]){ queries, keys, d + dv }, 3, q, 3);
