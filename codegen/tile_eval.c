@@ -314,11 +314,11 @@ static void dot(Run *r, TVal x)
     const TIns *i = ins(r, x);
     bool ta = i->imm & 1, tb = i->imm & 2;
     TType ty = ins(r, i->a[0])->type;
-    int depth = ta ? ty.r : ty.c;
+    int64_t depth = limit(r, ins(r, i->a[1])->a[tb ? 2 : 1], ta ? ty.r : ty.c);
     for (int a = 0; a < i->type.r; a++)
         for (int b = 0; b < i->type.c; b++) {
             double sum = i->a[2] ? elem(r, i->a[2], a, b) : 0;
-            for (int k = 0; k < depth; k++)
+            for (int k = 0; k < (int)depth; k++)
                 sum += (ta ? elem(r, i->a[0], k, a) : elem(r, i->a[0], a, k)) * (tb ? elem(r, i->a[1], b, k) : elem(r, i->a[1], k, b));
             r->v[x][(int64_t)a * i->type.c + b] = (double)(float)sum;
         }
