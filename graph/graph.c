@@ -43,20 +43,38 @@ static AttrVal clean_attr(const AttrVal *v)
     return k;
 }
 
+/* The attribute in words: a short text to hash and to compare; returns their number. */
+static int attr_words(const AttrVal *v, int index, uint64_t *w)
+{
+    int n = v->kind == A_LIST ? v->n : 1;
+    w[0] = (uint64_t)index << 16 | (uint64_t)v->kind << 8 | (uint64_t)n;
+    if (v->kind == A_STR) w[1] = v->s;
+    else memcpy(w + 1, v->i, sizeof(uint64_t) * (size_t)n);
+    return n + 1;
+}
+
+static int all_words(const Attrs *a, uint64_t *w)
+{
+    int n = 0;
+    for (int i = 0; i < MAX_ATTRS; i++) if (a->v[i].kind) n += attr_words(&a->v[i], i, w + n);
+    return n;
+}
+
 AttrId snG_intern_attrs(sn_ctx *c, const Attrs *a)
 {
     if (!c->attrs) {
         c->attrs = NEW(&c->arena, struct AttrTable);
         PUSH(&c->arena, c->attrs->attrs, (Attrs){ 0 });
     }
-    Attrs k;
-    memset(&k, 0, sizeof k);
-    bool any = false;
-    for (int i = 0; a && i < MAX_ATTRS; i++) if (a->v[i].kind) k.v[i] = clean_attr(&a->v[i]), any = true;
-    if (!any) return 0;
-    uint64_t h = snU_hash(&k, sizeof k, 2);
+    uint64_t key[MAX_ATTRS * 9], old[MAX_ATTRS * 9];
+    int n = a ? all_words(a, key) : 0;
+    if (!n) return 0;
+    uint64_t h = snU_hash(key, sizeof *key * (size_t)n, 2);
     uint32_t i = snU_first(&c->attrs->map, h);
-    for (uint32_t v; (v = snU_at(&c->attrs->map, h, &i)) != 0;) if (!memcmp(&c->attrs->attrs.v[v], &k, sizeof k)) return v;
+    for (uint32_t v; (v = snU_at(&c->attrs->map, h, &i)) != 0;)
+        if (all_words(&c->attrs->attrs.v[v], old) == n && !memcmp(key, old, sizeof *key * (size_t)n)) return v;
+    Attrs k = { 0 };
+    for (int j = 0; j < MAX_ATTRS; j++) if (a->v[j].kind) k.v[j] = clean_attr(&a->v[j]);
     PUSH(&c->arena, c->attrs->attrs, k);
     snU_insert(&c->arena, &c->attrs->map, h, c->attrs->attrs.n - 1);
     return c->attrs->attrs.n - 1;
@@ -72,13 +90,14 @@ const Attrs *snG_attrs(const sn_ctx *c, AttrId id)
 
 Graph *snG_new(sn_ctx *c, Sym name)
 {
-    Arena first = { 0 };
+    Arena first = { .pool = &c->blocks };
     Arena *a = NEW(&first, Arena);
     *a = first;
     Graph *g = NEW(a, Graph);
     g->ctx = c, g->arena = a, g->name = name;
     PUSH(a, g->nodes, (Node){ 0 });
     PUSH(a, g->operands, 0);
+    g->consed = 1;
     return g;
 }
 
@@ -148,15 +167,38 @@ static uint64_t node_hash(unsigned op, const NodeId *in, unsigned nin, AttrId at
 
 static bool is_comm(const OpInfo *op, unsigned nin) { return op->flags & F_COMM && nin == 2; }
 
+static void reserve_cons(Graph *g, uint32_t nodes)
+{
+    uint32_t slots = 32;
+    while (slots * 3ull < (nodes + 16) * 4ull) slots *= 2;
+    if (slots > g->cons.cap) g->cons = (HashMap){ .slot = NEWN(g->arena, HashSlot, slots), .cap = slots };
+}
+
+static uint64_t leaf_hash(Sym name) { return snU_hash(&name, sizeof name, 4); }
+
+/* Nodes that were copied as they are enter the map when the first other one is added, if ever. */
+static void catch_up(Graph *g)
+{
+    if (g->cons.n == 0) reserve_cons(g, g->nodes.cap);
+    for (; g->consed < g->nodes.n; g->consed++) {
+        const Node *n = snG_node(g, g->consed);
+        const OpInfo *op = snG_op(g->ctx, n->op);
+        uint64_t h = op->cls == C_LEAF ? leaf_hash(n->name) : node_hash(n->op, &g->operands.v[n->in], n->nin, n->attr, is_comm(op, n->nin));
+        snU_insert(g->arena, &g->cons, h, g->consed);
+    }
+}
+
 /* An equal node, or a new one: op, attributes and type are final. */
 static NodeId cons(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, AttrId attr, TypeId type)
 {
     bool comm = is_comm(snG_op(g->ctx, op), nin);
     uint64_t h = node_hash(op, in, nin, attr, comm);
+    if (g->consed < g->nodes.n) catch_up(g);
     uint32_t i = snU_first(&g->cons, h);
     for (NodeId v; (v = snU_at(&g->cons, h, &i)) != 0;) if (same_node(g, v, op, in, nin, attr, comm)) return v;
     NodeId id = push_node(g, at, op, in, nin, attr, type);
     snU_insert(g->arena, &g->cons, h, id);
+    g->consed = g->nodes.n;
     return id;
 }
 
@@ -170,17 +212,19 @@ NodeId snG_add(Graph *g, Here at, unsigned op, const NodeId *operands, unsigned 
 {
     Attrs a;
     NodeId two[2];
-    if (attrs) a = *attrs;
-    else memset(&a, 0, sizeof a);
+    unsigned nattr = snG_op(g->ctx, op)->nattr;
+    if (nattr) a = attrs ? *attrs : (Attrs){ 0 };
+    else a.v[0].kind = A_NONE;
     if (wants_swap(g, op, operands, nin)) two[0] = operands[1], two[1] = operands[0], operands = two;
     Type t = snG_infer(g, at, op, operands, nin, &a);
     NodeId f = snG_fold(g, at, op, operands, nin, &a, &t);
-    return f ? f : cons(g, at, op, operands, nin, snG_intern_attrs(g->ctx, &a), snG_intern_type(g->ctx, &t));
+    return f ? f : cons(g, at, op, operands, nin, nattr ? snG_intern_attrs(g->ctx, &a) : 0, snG_intern_type(g->ctx, &t));
 }
 
 NodeId snG_add_leaf(Graph *g, Here at, unsigned op, Sym name, const Type *t, const Leaf *init)
 {
-    uint64_t h = snU_hash(&name, sizeof name, 4);
+    uint64_t h = leaf_hash(name);
+    if (g->consed < g->nodes.n) catch_up(g);
     uint32_t i = snU_first(&g->cons, h);
     for (NodeId v; (v = snU_at(&g->cons, h, &i)) != 0;) {
         const Node *n = snG_node(g, v);
@@ -201,6 +245,7 @@ NodeId snG_add_leaf(Graph *g, Here at, unsigned op, Sym name, const Type *t, con
     l.node = id, l.name = name;
     PUSH(g->arena, g->leaves, l);
     snU_insert(g->arena, &g->cons, h, id);
+    g->consed = g->nodes.n;
     return id;
 }
 
@@ -350,13 +395,10 @@ NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb, Dtype
 
 static void reserve(Graph *g, uint32_t nodes, uint32_t operands)
 {
-    uint32_t slots = 32;
     g->nodes.v = snU_grow(g->arena, g->nodes.v, sizeof(Node) * g->nodes.n, sizeof(Node) * (nodes + 16));
     g->nodes.cap = nodes + 16;
     g->operands.v = snU_grow(g->arena, g->operands.v, sizeof(NodeId) * g->operands.n, sizeof(NodeId) * (operands + 16));
     g->operands.cap = operands + 16;
-    while (slots * 3ull < (nodes + 16) * 4ull) slots *= 2;
-    g->cons = (HashMap){ .slot = NEWN(g->arena, HashSlot, slots), .cap = slots };
 }
 
 static void mark_live(const Graph *g, uint8_t *live)
@@ -389,20 +431,42 @@ Rebuild snG_rebuild(const Graph *old)
     return r;
 }
 
-/* The same op over operands of the same types: nothing to infer again, only to fold. */
-static NodeId copy_same(Rebuild *r, NodeId id, const NodeId *in)
+/* Node `id` of another graph over new operands. Of the same types: nothing to infer again, only to fold. */
+static NodeId add_like(Graph *g, Here at, const Graph *from, NodeId id, const NodeId *in)
 {
+    const Node *n = snG_node(from, id);
+    bool same = !wants_swap(g, n->op, in, n->nin);
+    for (unsigned i = 0; i < n->nin && same; i++) same = snG_node(g, in[i])->type == snG_node(from, snG_in(from, id, i))->type;
+    const Attrs *attrs = n->attr ? snG_attrs(g->ctx, n->attr) : NULL;
+    if (!same) return snG_add(g, at, n->op, in, n->nin, attrs);
+    NodeId f = snG_fold(g, at, n->op, in, n->nin, attrs, snG_type(from, id));
+    return f ? f : cons(g, at, n->op, in, n->nin, n->attr, n->type);
+}
+
+/* While the new graph is the old one node for node, nothing can fold or merge: the next one is copied as it is. */
+static bool copy_plain(Rebuild *r, NodeId id)
+{
+    Graph *g = r->g;
     const Node *n = snG_node(r->old, id);
-    for (unsigned i = 0; i < n->nin; i++) if (snG_node(r->g, in[i])->type != snG_node(r->old, snG_in(r->old, id, i))->type) return 0;
-    if (wants_swap(r->g, n->op, in, n->nin)) return 0;
-    Here at = { n->loc, n->path };
-    NodeId f = snG_fold(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr), snG_type(r->old, id));
-    return f ? f : cons(r->g, at, n->op, in, n->nin, n->attr, n->type);
+    if (r->plain + 1 != id || g->nodes.n != id) return false;
+    for (unsigned i = 0; i < n->nin; i++) if (r->map[snG_in(r->old, id, i)] != snG_in(r->old, id, i)) return false;
+    if (snG_op(g->ctx, n->op)->cls == C_LEAF) {
+        Leaf l = *snG_leaf(r->old, id);
+        PUSH(g->arena, g->leaves, l);
+    }
+    Node y = *n;
+    y.in = g->operands.n, y.flags = 0;
+    memcpy(&g->operands.v[y.in], &r->old->operands.v[n->in], sizeof(NodeId) * n->nin);
+    g->operands.n += n->nin;
+    g->nodes.v[g->nodes.n++] = y;
+    r->plain = r->map[id] = id;
+    return true;
 }
 
 NodeId snG_copy_node(Rebuild *r, NodeId id)
 {
     const Node *n = snG_node(r->old, id);
+    if (copy_plain(r, id)) return id;
     Here at = { n->loc, n->path };
     NodeId in[MAX_IN], y;
     if (snG_op(r->old->ctx, n->op)->cls == C_LEAF) {
@@ -410,8 +474,7 @@ NodeId snG_copy_node(Rebuild *r, NodeId id)
     } else {
         for (unsigned i = 0; i < n->nin; i++) in[i] = r->map[snG_in(r->old, id, i)];
         uint32_t before = r->g->nodes.n;
-        y = copy_same(r, id, in);
-        if (!y) y = snG_add(r->g, at, n->op, in, n->nin, n->attr ? snG_attrs(r->old->ctx, n->attr) : NULL);
+        y = add_like(r->g, at, r->old, id, in);
         if (y >= before) {
             if (r->g->nodes.v[y].type != n->type) name_dims(r->g, y, snG_type(r->old, id));
             r->g->nodes.v[y].group = n->group, r->g->nodes.v[y].offset = n->offset;
@@ -439,23 +502,19 @@ Graph *snG_dce(Graph *g)
 {
     Graph *n = snG_new(g->ctx, g->name);
     reserve(n, g->nodes.n, g->operands.n);
-    NodeId *map = NEWN(n->arena, NodeId, g->nodes.n), in[MAX_IN];
+    NodeId *map = NEWN(n->arena, NodeId, g->nodes.n);
     uint8_t *live = NEWN(n->arena, uint8_t, g->nodes.n);
     mark_live(g, live);
     for (uint32_t i = 0; i < g->dims.n; i++) PUSH(n->arena, n->dims, g->dims.v[i]);
     for (NodeId id = 1; id < g->nodes.n; id++) {
-        const Node *x = snG_node(g, id);
         if (!live[id]) continue;
-        const OpInfo *op = snG_op(g->ctx, x->op);
-        for (unsigned k = 0; k < x->nin; k++) in[k] = map[snG_in(g, id, k)];
-        Node y = *x;
+        Node y = *snG_node(g, id);
+        const NodeId *in = &g->operands.v[y.in];
         y.in = n->operands.n;
-        for (unsigned k = 0; k < x->nin; k++) PUSH(n->arena, n->operands, in[k]);
-        PUSH(n->arena, n->nodes, y);
-        map[id] = n->nodes.n - 1;
-        bool leaf = op->cls == C_LEAF;
-        uint64_t h = leaf ? snU_hash(&x->name, sizeof x->name, 4) : node_hash(x->op, in, x->nin, x->attr, is_comm(op, x->nin));
-        snU_insert(n->arena, &n->cons, h, map[id]);
+        for (unsigned k = 0; k < y.nin; k++) n->operands.v[y.in + k] = map[in[k]];
+        n->operands.n += y.nin;
+        map[id] = n->nodes.n;
+        n->nodes.v[n->nodes.n++] = y;
     }
     for (uint32_t i = 0; i < g->leaves.n; i++) {
         Leaf l = g->leaves.v[i];
@@ -504,16 +563,19 @@ void snG_verify(const Graph *g)
 
 NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args)
 {
-    Arena a = { 0 };
-    NodeId *map = NEWN(&a, NodeId, body->nodes.n), in[MAX_IN];
+    sn_ctx *c = g->ctx;
+    ArenaMark mark = snU_mark(&c->scratch);
+    NodeId *map = NEWN(&c->scratch, NodeId, body->nodes.n), in[MAX_IN];
+    Sym inner = 0, path = at.path;                             /* the body's own path, and where that is in g */
     for (uint32_t i = 0; i < body->leaves.n; i++) map[body->leaves.v[i].node] = args[i];
     for (NodeId id = 1; id < body->nodes.n; id++) {
         const Node *n = snG_node(body, id);
         if (map[id]) continue;
         for (unsigned k = 0; k < n->nin; k++) in[k] = map[snG_in(body, id, k)];
-        map[id] = snG_add(g, at, n->op, in, n->nin, n->attr ? snG_attrs(g->ctx, n->attr) : NULL);
+        if (n->path != inner) inner = n->path, path = snU_join(c, at.path, inner);
+        map[id] = add_like(g, (Here){ at.loc, path }, body, id, in);
     }
     NodeId y = map[body->outputs.v[0].node];
-    snU_free_arena(&a);
+    snU_reset(&c->scratch, mark);
     return y;
 }

@@ -138,7 +138,8 @@ typedef struct Graph {
     VEC(Output) outputs;
     VEC(Update) updates;
     VEC(DimName) dims;
-    HashMap cons;                    /* structural hash -> node */
+    HashMap cons;                    /* structural hash -> node, for nodes below `consed` */
+    uint32_t consed;
     Sym *shown; uint32_t nshown;     /* cache of snG_node_name (print.c) */
 } Graph;
 
@@ -183,7 +184,10 @@ NodeId snG_ewise(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin)
 NodeId snG_matmul(Graph *g, Here at, NodeId a, NodeId b, bool ta, bool tb, Dtype to);
 
 /* Rebuild: the skeleton of every pass. map[] takes old ids to new ones; copies names, paths, locations. */
-typedef struct Rebuild { const Graph *old; Graph *g; NodeId *map; } Rebuild;
+typedef struct Rebuild {
+    const Graph *old; Graph *g; NodeId *map;
+    NodeId plain;                    /* up to this node the new graph is the old one */
+} Rebuild;
 Rebuild snG_rebuild(const Graph *old);
 NodeId snG_copy_node(Rebuild *r, NodeId id);      /* same op over mapped operands, through snG_add */
 Graph *snG_finish(Rebuild *r);                    /* maps outputs and updates, then drops what nothing reads (leaves: inputs and states stay) */

@@ -542,7 +542,7 @@ Type snG_infer(Graph *g, Here at, unsigned op, const NodeId *in, unsigned nin, A
     case C_GATHER: infer_gather(&x); break;
     case C_GEN: infer_gen(&x); break;
     case C_COMPOSITE: {
-        const Graph *body = snG_body(g->ctx, op, x.in, nin, snG_intern_attrs(g->ctx, a), at.loc);
+        const Graph *body = snG_body(g->ctx, op, x.in, nin, x.op->nattr ? snG_intern_attrs(g->ctx, a) : 0, at.loc);
         x.out = *snG_type(body, body->outputs.v[0].node);
         break;
     }

@@ -14,10 +14,6 @@ enum { MAX_CALLS = 48, MAX_LOOP = 1 << 20, MAX_NODES = 4 << 20 };
 
 #define FAIL(e, code, ...) snU_fail((e)->c, SN_##code, snG_here(e).loc, __VA_ARGS__)
 
-static Sym join(sn_ctx *c, Sym path, Sym name) {
-    return path ? snU_symf(c, "%s.%s", snU_str(c, path), snU_str(c, name)) : name;
-}
-
 PathInfo *snG_path_info(Instances *in, Sym path) {
     uint32_t i = snU_find(&in->at, (uint64_t)path + 1);
     if (!i) {
@@ -56,7 +52,7 @@ static bool is_dim(const Elab *e, Sym name) {
 }
 
 static void add_leaf(Elab *e, unsigned op, Sym name, const Type *t, const Leaf *l) {
-    Sym full = op == OP_input ? name : join(e->c, e->path, name);
+    Sym full = op == OP_input ? name : snU_join(e->c, e->path, name);
     const char *text = snU_str(e->c, full);
     if (e->in_op) FAIL(e, PARSE, "an op is a pure function: %s belongs in a block", text);
     if (op != OP_input && e->autonum)
@@ -104,7 +100,7 @@ static void check_type(Elab *e, NodeId id, const Type *want) {
 
 static void name_value(Elab *e, Sym name, Val v) {
     if (v.kind == V_NODE && !snG_node(e->g, v.node)->name && snG_node(e->g, v.node)->op != OP_const)
-        snG_rename(e->g, v.node, join(e->c, e->path, name));
+        snG_rename(e->g, v.node, snU_join(e->c, e->path, name));
     snG_assign(e, name, v);
 }
 
@@ -296,7 +292,7 @@ void snG_statements(Elab *e) {
 
 static void enter_path(Elab *e, Sym name) {
     if (name == W__ || !e->g) return;
-    Sym path = join(e->c, e->path, name), numbered = path;
+    Sym path = snU_join(e->c, e->path, name), numbered = path;
     PathInfo *p = snG_path_info(e->instances, path);
     if (p->uses++) {
         for (uint32_t k = p->uses - 1; ; k++) {
@@ -475,24 +471,67 @@ static void begin_text(Elab *e, Graph *g, Here at, const char *text, size_t n) {
     c->front->depth = 0;
 }
 
-NodeId snG_expr(Graph *g, Here at, const char *text, const Sym *names, const NodeId *vals, int n, NodeId attrs_of) {
+/* Elaborates the text over `vals`; attributes of a node of op `op` are names in it, literals take dtype `follow`. */
+static NodeId elaborate_text(Graph *g, Here at, const char *text, const Sym *names, const NodeId *vals, int n, unsigned op, AttrId attr,
+                             Dtype follow) {
     sn_ctx *c = g->ctx;
-    ArenaMark mark = snU_mark(&c->scratch);
     Elab e;
     begin_text(&e, g, at, text, strlen(text));
     e.in_op = true;
-    Dtype follow = 0;
-    if (attrs_of) {
-        const OpInfo *op = snG_op(c, snG_node(g, attrs_of)->op);
-        for (unsigned i = 0; i < op->nattr; i++) snG_assign(&e, op->attr_name[i], attr_val(c, snG_attr(g, attrs_of, i)));
-        follow = (Dtype)snG_type(g, attrs_of)->dtype;
-    }
+    const OpInfo *info = op ? snG_op(c, op) : NULL;
+    for (unsigned i = 0; info && i < info->nattr; i++) snG_assign(&e, info->attr_name[i], attr_val(c, &snG_attrs(c, attr)->v[i]));
     for (int i = 0; i < n; i++)
         if (names[i]) snG_assign(&e, names[i], (Val){ .kind = V_NODE, .node = vals[i] });
     NodeId out = snG_to_node(&e, snG_expression(&e), snG_is_float(follow) ? follow : 0);
     if (e.t->kind != T_NL) snG_syntax(&e, "the end of the expression");
     snG_elab_end(&e);
-    snU_reset(&c->scratch, mark);
+    return out;
+}
+
+/* What part(x, i) may read is not known from x's type. */
+static bool has_parts(const Graph *g, const NodeId *vals, int n) {
+    for (int i = 0; i < n; i++)
+        if (snG_op(g->ctx, snG_node(g, vals[i])->op)->flags & F_MULTI) return true;
+    return false;
+}
+
+/* The text as a graph over inputs of these types: a gradient text is elaborated once for all nodes of one op, types and attributes. NULL:
+   what it draws depends on where it stands. */
+static const Graph *text_body(Graph *g, Here at, const char *text, const Sym *names, const NodeId *vals, int n, NodeId attrs_of) {
+    sn_ctx *c = g->ctx;
+    Front *f = c->front;
+    const Node *of = snG_node(g, attrs_of);
+    TextCache key = { .text = lex_cached(c, text, strlen(text)), .op = of->op, .attr = of->attr, .type = of->type, .n = n };
+    for (int i = 0; i < n; i++) key.in[i] = snG_node(g, vals[i])->type;
+    uint64_t h = snU_hash(key.in, sizeof key.in, snU_hash(&key.text, sizeof key.text, key.op * 0x10001ull + key.attr * 0x9e3779b97f4a7c15ull));
+    uint32_t i = snU_first(&f->text_map, h), k;
+    while ((k = snU_at(&f->text_map, h, &i)) != 0) {
+        const TextCache *t = &f->text_bodies.v[k - 1];
+        bool same = t->text == key.text && t->op == key.op && t->attr == key.attr && t->type == key.type && t->n == n;
+        if (same && !memcmp(t->in, key.in, sizeof key.in)) return t->draws ? NULL : t->g;
+    }
+    NodeId in[MAX_TEXT_ARGS];
+    key.g = snG_new(c, W_y);
+    PUSH(&c->arena, f->text_bodies, key);                /* before it is filled, so that it is freed after an error too */
+    k = f->text_bodies.n;
+    for (int j = 0; j < n; j++)
+        in[j] = snG_add_leaf(key.g, at, OP_input, snU_symf(c, "in %d", j), snG_type(g, vals[j]), &(Leaf){0});
+    snG_set_output(key.g, W_y, elaborate_text(key.g, (Here){ at.loc, 0 }, text, names, in, n, of->op, of->attr, (Dtype)snG_type(g, attrs_of)->dtype),
+                   at.loc);
+    Graph *body = f->text_bodies.v[k - 1].g = snG_drop_dead(key.g);
+    for (NodeId id = 1; id < body->nodes.n; id++) f->text_bodies.v[k - 1].draws |= snG_node(body, id)->op == OP_random;
+    snU_insert(&c->arena, &f->text_map, h, k);
+    return f->text_bodies.v[k - 1].draws ? NULL : body;
+}
+
+NodeId snG_expr(Graph *g, Here at, const char *text, const Sym *names, const NodeId *vals, int n, NodeId attrs_of) {
+    ArenaMark mark = snU_mark(&g->ctx->scratch);
+    const Graph *body = attrs_of && n <= MAX_TEXT_ARGS && !has_parts(g, vals, n) ? text_body(g, at, text, names, vals, n, attrs_of) : NULL;
+    unsigned op = attrs_of ? snG_node(g, attrs_of)->op : OP_none;
+    AttrId attr = attrs_of ? snG_node(g, attrs_of)->attr : 0;
+    Dtype follow = attrs_of ? (Dtype)snG_type(g, attrs_of)->dtype : 0;
+    NodeId out = body ? snG_inline(g, at, body, vals) : elaborate_text(g, at, text, names, vals, n, op, attr, follow);
+    snU_reset(&g->ctx->scratch, mark);
     return out;
 }
 

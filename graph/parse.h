@@ -97,6 +97,17 @@ typedef struct Binding { Sym name; uint32_t below, below_gen; Val val; } Binding
 typedef struct TopBinding { uint32_t gen, index; } TopBinding;      /* newest binding of a Sym, valid for its gen */
 typedef struct BodyCache { unsigned op; uint8_t nin; AttrId attr; TypeId in[MAX_NAMED]; Graph *g; } BodyCache;
 
+enum { MAX_TEXT_ARGS = 16 };
+typedef struct TextCache {                   /* an expression text over inputs of these types, for a node of op, attr and type */
+    const Source *text;
+    unsigned op;
+    AttrId attr;
+    TypeId type, in[MAX_TEXT_ARGS];
+    int n;
+    bool draws;                              /* has random numbers, whose stream depends on the path */
+    Graph *g;
+} TextCache;
+
 typedef struct Front {
     Names *std;
     VEC(Binding) binds;
@@ -108,6 +119,8 @@ typedef struct Front {
     VEC(Source *) exprs;
     HashMap body_map;
     VEC(BodyCache) bodies;
+    HashMap text_map;
+    VEC(TextCache) text_bodies;
     int depth;                               /* of the expression that asked for a body */
 } Front;
 

@@ -23,6 +23,7 @@ struct Dsl {
 sn_ctx *sn_ctx_new(void) {
     sn_ctx *c = calloc(1, sizeof *c);
     if (!c) return NULL;
+    c->scratch.pool = &c->blocks;
     c->dsl = NEW(&c->arena, struct Dsl);
     snG_init_words(c);
     snG_init_ops(c);
@@ -33,11 +34,13 @@ sn_ctx *sn_ctx_new(void) {
 void sn_ctx_free(sn_ctx *c) {
     if (!c) return;
     for (uint32_t i = 0; i < c->front->bodies.n; i++) snG_free(c->front->bodies.v[i].g);
+    for (uint32_t i = 0; i < c->front->text_bodies.n; i++) snG_free(c->front->text_bodies.v[i].g);
     for (uint32_t i = 0; i < c->dsl->drafts.n; i++)
         if (c->dsl->drafts.v[i]->owned) snG_free(c->dsl->drafts.v[i]->g);
     for (uint32_t i = 0; i < c->dsl->modules.n; i++) snG_free_module(c->dsl->modules.v[i]);
     snU_free_arena(&c->scratch);
     snU_free_arena(&c->arena);
+    snU_free_pool(&c->blocks);
     free(c);
 }
 

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 #include <errno.h>
 #include <math.h>
+#include <sys/mman.h>
 #include <time.h>
 #include "graph/util.h"
 
@@ -13,7 +14,8 @@
 
 struct ArenaBlock {
     ArenaBlock *prev;
-    size_t size, dirty;              /* bytes of data; bytes that a reset left unzeroed */
+    size_t size, dirty;              /* bytes of data; bytes that an earlier use left unzeroed */
+    bool slab;                       /* mapped, not malloc'ed */
     max_align_t data[];
 };
 
@@ -27,16 +29,73 @@ static void *must(void *p) {
     return p;
 }
 
+enum { FIRST = 1 << 12, LARGEST = 1 << 20, SLAB = 1 << 21 };
+
+/* Slabs: whole huge pages, one page fault each where the kernel grants them. */
+static ArenaBlock *new_slab(size_t bytes) {
+    char *p = mmap(NULL, bytes + SLAB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) out_of_memory();
+    size_t before = -(uintptr_t)p & (SLAB - 1);
+    if (before) munmap(p, before);
+    if (before < SLAB) munmap(p + before + bytes, SLAB - before);
+    madvise(p + before, bytes, MADV_HUGEPAGE);
+    ArenaBlock *b = (ArenaBlock *)(p + before);
+    b->size = bytes - sizeof *b;
+    b->slab = true;
+    return b;
+}
+
+/* A slab of at least `bytes` that another arena has given back, or a new one. */
+static ArenaBlock *take_slab(BlockPool *p, size_t bytes) {
+    bytes = (bytes + sizeof(ArenaBlock) + SLAB - 1) & ~(size_t)(SLAB - 1);
+    for (ArenaBlock **b = &p->free; *b; b = &(*b)->prev) {
+        if ((*b)->size + sizeof(ArenaBlock) != bytes) continue;
+        ArenaBlock *found = *b;
+        *b = found->prev;
+        return found;
+    }
+    return new_slab(bytes);
+}
+
+static void free_block(ArenaBlock *b) {
+    if (b->slab) munmap(b, b->size + sizeof *b);
+    else free(b);
+}
+
+static void give_back(Arena *a, ArenaBlock *b) {
+    if (!b->slab) {
+        free(b);
+        return;
+    }
+    b->prev = a->pool->free;
+    a->pool->free = b;
+}
+
+void snU_free_pool(BlockPool *p) {
+    while (p->free) {
+        ArenaBlock *b = p->free;
+        p->free = b->prev;
+        free_block(b);
+    }
+}
+
+/* Blocks grow; with a pool, what is past the first steps comes in slabs. */
 static void new_block(Arena *a, size_t bytes) {
-    size_t size = a->top ? a->top->size * 2 : 4096 - sizeof(ArenaBlock);
-    if (size > 1 << 20) size = 1 << 20;
+    size_t size = a->top ? a->top->size * (a->pool ? 4 : 2) : FIRST - sizeof(ArenaBlock);
+    if (size > LARGEST) size = LARGEST;
     if (size < bytes) size = bytes;
-    ArenaBlock *b = must(calloc(1, sizeof *b + size));
+    ArenaBlock *b;
+    if (a->pool && size > 16 * FIRST) {
+        b = take_slab(a->pool, size);
+    } else {
+        b = must(calloc(1, sizeof *b + size));
+        b->size = size;
+    }
+    if (a->top && a->top->dirty < a->used) a->top->dirty = a->used;
     b->prev = a->top;
-    b->size = size;
     a->top = b;
     a->used = 0;
-    a->total += size;
+    a->total += b->size;
 }
 
 void *snU_alloc(Arena *a, size_t bytes) {
@@ -91,28 +150,33 @@ void snU_reset(Arena *a, ArenaMark m) {
         ArenaBlock *prev = a->top->prev;
         if (!prev && !m.top) break;                     /* keep the first block for the next use */
         a->total -= a->top->size;
-        free(a->top);
+        give_back(a, a->top);
         a->top = prev;
-        if (prev) prev->dirty = prev->size;
     }
     a->used = m.top ? m.used : 0;
 }
 
 void snU_free_arena(Arena *a) {
+    if (a->top && a->top->dirty < a->used) a->top->dirty = a->used;
     while (a->top) {
         ArenaBlock *prev = a->top->prev;
-        free(a->top);
+        give_back(a, a->top);
         a->top = prev;
     }
-    *a = (Arena){0};
+    *a = (Arena){ .pool = a->pool };
 }
 
 /* -- Hash map --------------------------------------------------------------------------------------- */
 
 uint64_t snU_hash(const void *p, size_t n, uint64_t seed) { return XXH3_64bits_withSeed(p, n, seed); }
 
+/* Keys may be small numbers: spread, or their runs would grow together. */
+static uint32_t home(const HashMap *m, uint64_t key) {
+    return (uint32_t)(key * 0x9e3779b97f4a7c15u >> 32) & (m->cap - 1);
+}
+
 static void put_slot(HashMap *m, uint64_t key, uint32_t val) {
-    uint32_t i = (uint32_t)(key ^ key >> 32) & (m->cap - 1);
+    uint32_t i = home(m, key);
     while (m->slot[i].val) i = (i + 1) & (m->cap - 1);
     m->slot[i] = (HashSlot){ key, val };
 }
@@ -131,7 +195,7 @@ void snU_insert(Arena *a, HashMap *m, uint64_t key, uint32_t val) {
 }
 
 uint32_t snU_first(const HashMap *m, uint64_t key) {
-    return m->cap ? (uint32_t)(key ^ key >> 32) & (m->cap - 1) : 0;
+    return m->cap ? home(m, key) : 0;
 }
 
 uint32_t snU_at(const HashMap *m, uint64_t key, uint32_t *i) {
@@ -167,12 +231,32 @@ Sym snU_sym(sn_ctx *c, const char *s, size_t n) {
 
 Sym snU_symz(sn_ctx *c, const char *s) { return s ? snU_sym(c, s, strlen(s)) : 0; }
 
+/* A format of nothing but %s, which most names are, into buf; its length, or -1. */
+static int join_strings(char *buf, int room, const char *fmt, va_list ap) {
+    int n = 0;
+    for (; *fmt; fmt++) {
+        const char *s = fmt;
+        size_t len = 1;
+        if (*fmt == '%' && *++fmt != 's') return -1;
+        if (s != fmt) s = va_arg(ap, const char *), len = strlen(s);
+        if (len >= (size_t)(room - n)) return -1;
+        memcpy(buf + n, s, len);
+        n += (int)len;
+    }
+    return n;
+}
+
 Sym snU_symf(sn_ctx *c, const char *fmt, ...) {
     char buf[256], *s = buf;
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(buf, sizeof buf, fmt, ap);
+    int n = join_strings(buf, sizeof buf, fmt, ap);
     va_end(ap);
+    if (n < 0) {
+        va_start(ap, fmt);
+        n = vsnprintf(buf, sizeof buf, fmt, ap);
+        va_end(ap);
+    }
     if (n >= (int)sizeof buf) {
         s = must(malloc((size_t)n + 1));
         va_start(ap, fmt);
@@ -182,6 +266,10 @@ Sym snU_symf(sn_ctx *c, const char *fmt, ...) {
     Sym sym = snU_sym(c, s, (size_t)n);
     if (s != buf) free(s);
     return sym;
+}
+
+Sym snU_join(sn_ctx *c, Sym path, Sym name) {
+    return path && name ? snU_symf(c, "%s.%s", snU_str(c, path), snU_str(c, name)) : path ? path : name;
 }
 
 const char *snU_str(const sn_ctx *c, Sym s) { return s && s < c->syms.n ? c->syms.v[s] : ""; }

@@ -20,7 +20,8 @@ typedef struct sn_ctx sn_ctx;
 /* -- Arena: zeroed memory, freed at once ------------------------------------------------------ */
 
 typedef struct ArenaBlock ArenaBlock;
-typedef struct Arena { ArenaBlock *top; size_t used, total; } Arena;
+typedef struct BlockPool { ArenaBlock *free; } BlockPool;     /* of a context: slabs that arenas have given back */
+typedef struct Arena { ArenaBlock *top; size_t used, total; BlockPool *pool; } Arena;   /* pool NULL: blocks come from malloc */
 typedef struct ArenaMark { ArenaBlock *top; size_t used; } ArenaMark;
 
 void *snU_alloc(Arena *a, size_t bytes);              /* zeroed, 16-byte aligned; aborts when memory is out */
@@ -31,6 +32,7 @@ void *snU_grow(Arena *a, void *old, size_t old_bytes, size_t new_bytes);
 ArenaMark snU_mark(const Arena *a);
 void snU_reset(Arena *a, ArenaMark m);
 void snU_free_arena(Arena *a);
+void snU_free_pool(BlockPool *p);
 #define NEW(a, T) ((T *)snU_alloc((a), sizeof(T)))
 #define NEWN(a, T, n) ((T *)snU_alloc((a), sizeof(T) * (size_t)(n)))
 
@@ -53,6 +55,7 @@ typedef uint32_t Sym;
 Sym snU_sym(sn_ctx *c, const char *s, size_t n);
 Sym snU_symz(sn_ctx *c, const char *s);
 Sym snU_symf(sn_ctx *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+Sym snU_join(sn_ctx *c, Sym path, Sym name);          /* "path.name"; one of them where the other is empty */
 const char *snU_str(const sn_ctx *c, Sym s);          /* 0-terminated; lives as long as the context */
 
 /* -- String buffer (malloc'ed) ------------------------------------------------------------------ */
@@ -115,6 +118,7 @@ struct OpTable;  /* graph.h */
 struct sn_ctx {
     Arena arena;                /* strings, types, attributes, ops, rules: live as long as the context */
     Arena scratch;              /* mark/reset by passes */
+    BlockPool blocks;           /* of graphs and passes: each takes over the memory of the one before */
     HashMap symmap;
     VEC(const char *) syms;
     VEC(LocInfo) locs;

@@ -888,7 +888,7 @@ static void mark_stored(Fuse *f) {
 
 Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     Graph *g = normalise(old);
-    Fuse f = { .g = g, .without = o ? o->without : 0 };
+    Fuse f = { .g = g, .a.pool = &g->ctx->blocks, .without = o ? o->without : 0 };
     uint32_t n = g->nodes.n + 1;
     f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
     f.set = NEWN(&f.a, int, n), f.next = NEWN(&f.a, NodeId, n);
@@ -986,7 +986,7 @@ static bool is_plain(const Graph *g, const Group *grp) {
 }
 
 Groups snP_groups(const Graph *g, Arena *a) {
-    Fuse f = { .g = g };
+    Fuse f = { .g = g, .a.pool = &g->ctx->blocks };
     Groups all = { 0 };
     uint32_t n = g->nodes.n + 1, count = 0;
     f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
