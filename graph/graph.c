@@ -279,8 +279,8 @@ void snG_set_update(Graph *g, NodeId target, NodeId v, Loc at)
     const Type *t = snG_type(g, target), *x = snG_type(g, v);
     if (t->dtype != x->dtype || !snG_same_shape(t, x))
         snU_fail(g->ctx, SN_TYPE, at, "update %s: it is %s, the value is %s", snU_str(g->ctx, n->name), snG_shape_text(g->ctx, t), snG_shape_text(g->ctx, x));
-    for (uint32_t i = 0; i < g->updates.n; i++)
-        if (g->updates.v[i].target == target) snU_fail(g->ctx, SN_USAGE, at, "%s is updated twice", snU_str(g->ctx, n->name));
+    while (g->updated.n < g->updates.n) snU_insert(g->arena, &g->updated, g->updates.v[g->updated.n].target, 1);
+    if (snU_find(&g->updated, target)) snU_fail(g->ctx, SN_USAGE, at, "%s is updated twice", snU_str(g->ctx, n->name));
     PUSH(g->arena, g->updates, ((Update){ target, v }));
 }
 
@@ -561,7 +561,7 @@ void snG_verify(const Graph *g)
 
 /* -- Bodies ------------------------------------------------------------------------------------------------------------ */
 
-NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args)
+NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args, bool named)
 {
     sn_ctx *c = g->ctx;
     ArenaMark mark = snU_mark(&c->scratch);
@@ -573,7 +573,9 @@ NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args)
         if (map[id]) continue;
         for (unsigned k = 0; k < n->nin; k++) in[k] = map[snG_in(body, id, k)];
         if (n->path != inner) inner = n->path, path = snU_join(c, at.path, inner);
-        map[id] = add_like(g, (Here){ at.loc, path }, body, id, in);
+        NodeId y = map[id] = add_like(g, (Here){ at.loc, path }, body, id, in);
+        if (snG_node(g, y)->type != n->type) name_dims(g, y, snG_type(body, id));
+        if (named && n->name && snG_node(g, y)->op != OP_const) snG_rename(g, y, snU_join(c, at.path, n->name));
     }
     NodeId y = map[body->outputs.v[0].node];
     snU_reset(&c->scratch, mark);

@@ -140,6 +140,7 @@ typedef struct Graph {
     VEC(DimName) dims;
     HashMap cons;                    /* structural hash -> node, for nodes below `consed` */
     uint32_t consed;
+    HashMap updated;                 /* targets of updates, as far as somebody asked */
     Sym *shown; uint32_t nshown;     /* cache of snG_node_name (print.c) */
 } Graph;
 
@@ -198,7 +199,8 @@ void snG_verify(const Graph *g);                  /* aborts on a broken invarian
 /* Composite ops: the elaborated body for these operand types and attributes, cached in the context:
    a graph whose inputs are the formals in order and whose single output is "y". */
 const Graph *snG_body(sn_ctx *c, unsigned op, const Type *const *in, unsigned nin, AttrId attr, Loc at);
-NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args);   /* splice a body in; returns its output */
+/* Splices a body in; returns its output. named: what has a name in the body gets it here, in the path of `at`. */
+NodeId snG_inline(Graph *g, Here at, const Graph *body, const NodeId *args, bool named);
 
 /* -- Text ------------------------------------------------------------------------------------------------ */
 

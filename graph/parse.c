@@ -530,7 +530,7 @@ NodeId snG_expr(Graph *g, Here at, const char *text, const Sym *names, const Nod
     unsigned op = attrs_of ? snG_node(g, attrs_of)->op : OP_none;
     AttrId attr = attrs_of ? snG_node(g, attrs_of)->attr : 0;
     Dtype follow = attrs_of ? (Dtype)snG_type(g, attrs_of)->dtype : 0;
-    NodeId out = body ? snG_inline(g, at, body, vals) : elaborate_text(g, at, text, names, vals, n, op, attr, follow);
+    NodeId out = body ? snG_inline(g, at, body, vals, true) : elaborate_text(g, at, text, names, vals, n, op, attr, follow);
     snU_reset(&g->ctx->scratch, mark);
     return out;
 }

@@ -39,7 +39,8 @@ typedef struct Set {                 /* one group while it grows; set.up chains 
     VEC(NodeId) apart;               /* read at another element than the one computed: never in the same kernel */
 } Set;
 
-typedef struct Read { NodeId p; bool any, order; Lin e; } Read;   /* any: at elements that an index picks; order: not read, only waited for */
+/* e: 1 + its element number among f->forms; 0: elements that an index picks. order: not read, only waited for */
+typedef struct Read { NodeId p; bool order; uint32_t e; } Read;
 
 typedef struct Fuse {
     const Graph *g;
@@ -53,6 +54,7 @@ typedef struct Fuse {
     uint32_t *uses, *user;           /* users in CSR form: user[uses[id] .. uses[id + 1]) */
     Dom *dom;                        /* per node: what it is computed over */
     VEC(Read) reads;                 /* what nodes read, each node's in a row: reads.v[from[id] .. from[id + 1]) */
+    VEC(Lin) forms;                  /* neighbours mostly share theirs */
     uint32_t *from;
     Rows rows;                       /* concats that are placement, or may become so */
     uint8_t *memory;                 /* lives in memory: a leaf, or computed and stored */
@@ -287,15 +289,26 @@ static void read_all(Fuse *f, NodeId id) {
     }
 }
 
+/* Only a reshape of what is not in memory may be no affine view; and tables have to be in memory. */
 static void find_stored(Fuse *f) {
-    for (NodeId id = 1; id < f->g->nodes.n; id++)
-        if (!is_leaf(f->g, id) && !is_virtual(f, id)) read_all(f, id);
+    const Graph *g = f->g;
+    ArenaMark mark = snU_mark(&f->a);
+    bool *bent = NEWN(&f->a, bool, g->nodes.n);                /* such a reshape, or computed from one */
+    for (NodeId id = 1; id < g->nodes.n; id++) {
+        const Node *n = snG_node(g, id);
+        bool check = n->op == OP_gather || n->op == OP_scatter_add || n->op == OP_part || snP_is_view(g, id) || snP_attention_kind(g, id);
+        if (is_virtual(f, id)) check = n->op == OP_reshape && is_virtual(f, snG_in(g, id, 0));
+        for (unsigned i = 0; i < n->nin && !check; i++) check = bent[snG_in(g, id, i)] && is_virtual(f, snG_in(g, id, i));
+        if (is_virtual(f, id)) bent[id] = check;
+        else if (check) read_all(f, id);
+    }
+    snU_reset(&f->a, mark);
 }
 
 static void record(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user) {
     (void)dom, (void)user;
-    Read r = { .p = p, .any = !e };
-    if (e) r.e = *e;
+    if (e && !(f->forms.n && snP_same_lin(e, &f->forms.v[f->forms.n - 1]))) PUSH(&f->a, f->forms, *e);
+    Read r = { .p = p, .e = e ? f->forms.n : 0 };
     PUSH(&f->a, f->reads, r);
 }
 
@@ -311,8 +324,8 @@ static void record_reads(Fuse *f) {
 
 static void for_reads(Fuse *f, NodeId id, EdgeFn fn, void *user) {
     for (uint32_t i = f->from[id]; i < f->from[id + 1]; i++) {
-        const Read *r = &f->reads.v[i];
-        if (!r->order) fn(f, r->p, &f->dom[id], r->any ? NULL : &r->e, user);
+        Read r = f->reads.v[i];
+        if (!r.order) fn(f, r.p, &f->dom[id], r.e ? &f->forms.v[r.e - 1] : NULL, user);
     }
 }
 
@@ -600,11 +613,11 @@ static void merge_last_product(Fuse *f, Edge *e) {
     int products = 0;
     for (uint32_t i = f->from[e->n]; i < f->from[e->n + 1]; i++) {
         const Read *r = &f->reads.v[i];
-        if (r->any || r->order || f->set[r->p] < 0 || f->sets.v[root(f, f->set[r->p])].kind != G_GEMM) continue;
+        if (!r->e || r->order || f->set[r->p] < 0 || f->sets.v[root(f, f->set[r->p])].kind != G_GEMM) continue;
         products++;
         if (!last || r->p > last->p) last = r;
     }
-    if (products > 1) try_merge(f, last->p, &f->dom[e->n], &last->e, e);
+    if (products > 1) try_merge(f, last->p, &f->dom[e->n], &f->forms.v[last->e - 1], e);
 }
 
 /* Attention and its row statistics, or its three gradients: ops over the same operands are one kernel. */
@@ -927,11 +940,12 @@ static void add_once(Arena *a, Group *g, int list, NodeId id) {
 static void touch(Fuse *f, Gather *w, NodeId p, const Dom *dom, const Lin *e) {
     const Graph *g = f->g;
     int64_t all = snG_count(snG_type(g, p)), n = e ? 1 : snG_count(snG_type(g, w->node));
-    Read r = { .p = p, .any = !e };
-    if (e) r.e = *e;
-    for (uint32_t i = 0; i < w->reads.n; i++)
-        if (w->reads.v[i].p == p && w->reads.v[i].any == r.any && (r.any || snP_same_lin(&w->reads.v[i].e, e))) return;
-    PUSH(&f->a, w->reads, r);
+    for (uint32_t i = 0; i < w->reads.n; i++) {
+        Read r = w->reads.v[i];
+        if (r.p == p && !r.e == !e && (!e || snP_same_lin(&f->forms.v[r.e - 1], e))) return;
+    }
+    if (e) PUSH(&f->a, f->forms, *e);
+    PUSH(&f->a, w->reads, ((Read){ .p = p, .e = e ? f->forms.n : 0 }));
     for (int i = 0; e && i < dom->n; i++) if (e->k[i]) n *= dom->ext[i];
     uint32_t at = 0;
     while (w->group->inputs.v[at] != p) at++;

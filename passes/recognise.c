@@ -167,7 +167,7 @@ static NodeId prove(Graph *g, Bodies *b, Guess *s, unsigned op, NodeId id, Here 
     const Type *types[MAX_NAMED];
     for (unsigned i = 0; i < s->op->nin; i++) types[i] = snG_type(g, s->args[i]);
     const Graph *body = snG_body(c, op, types, s->op->nin, snG_node(g, out)->attr, at.loc);
-    NodeId spelled = snG_inline(g, at, canonical(c, b, body), s->args);
+    NodeId spelled = snG_inline(g, at, canonical(c, b, body), s->args, false);
     SN_LEAVE(c);
     return spelled == id ? out : 0;
 }
