@@ -277,15 +277,16 @@ void snK_free_trace(BuildTrace *t) {
 
 /* Passes `order`, fuse, plan, kernels, launches: one graph of the program under the name `name`. */
 static void build_graph(Build *b, const Graph *source, const char *name, const char *order) {
-    FuseOptions fo = { snP_without(b->c, b->opt->fuse), b->layout };
+    Groups groups;
+    Arena *arena = b->opt->trace ? &b->opt->trace->arena : &b->arena;
+    FuseOptions fo = { snP_without(b->c, b->opt->fuse), b->layout, &groups, arena };
     PassOptions po = { .fuse = b->opt->fuse, .keep = snP_kept(fo.without), .autocast = b->opt->autocast, .recompute = b->opt->recompute };
     double t0 = snU_now();
     b->live[0] = snP_run(b->c, source, &po, order);
     double t1 = snU_now();
     b->live[1] = snP_fuse(b->live[0], &fo);
     GraphBuild gb = { b, b->live[1], name };
-    gb.arena = b->opt->trace ? &b->opt->trace->arena : &b->arena;
-    Groups groups = snP_groups(gb.g, gb.arena);
+    gb.arena = arena;
     gb.plan = snP_plan(gb.g, &groups, &b->arena);
     gb.buffer_of = NEWN(gb.arena, int32_t, gb.g->nodes.n);
     double t2 = snU_now();

@@ -771,12 +771,20 @@ static void number(Fuse *f, Graph *out) {
 }
 
 /* Renumbers the groups in the order in which they are to run. */
-static void put_in_order(Graph *g, Arena *a) {
-    Groups groups = snP_groups(g, a);
-    uint32_t *when = NEWN(a, uint32_t, groups.group.n + 1);
-    snP_order(g, &groups, a, when);
+static Groups put_in_order(Graph *g, Arena *a) {
+    Groups was = snP_groups(g, a), now = { 0 };
+    uint32_t *when = NEWN(a, uint32_t, was.group.n + 1);
+    snP_order(g, &was, a, when);
+    now.group.v = NEWN(a, Group, was.group.n + 1);
+    now.group.n = now.group.cap = was.group.n;
+    for (uint32_t i = 0; i < was.group.n; i++) {
+        Group *grp = &now.group.v[when[i]];
+        *grp = was.group.v[i];
+        for (uint32_t k = 0; k < grp->after.n; k++) grp->after.v[k] = when[grp->after.v[k]];
+    }
     for (NodeId i = 1; i < g->nodes.n; i++)
         if (g->nodes.v[i].group) g->nodes.v[i].group = 1 + when[g->nodes.v[i].group - 1];
+    return now;
 }
 
 static void count_users(Fuse *f) {
@@ -920,7 +928,8 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     group_all(&f);
     if (!(f.without & FUSE_again)) compute_again(&f);
     number(&f, g);
-    put_in_order(g, &f.a);
+    Groups groups = put_in_order(g, o && o->groups ? o->arena : &f.a);
+    if (o && o->groups) *o->groups = groups;
     snU_free_arena(&f.a);
     return g;
 }

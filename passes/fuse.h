@@ -29,6 +29,7 @@ typedef struct Layout Layout;
 typedef struct FuseOptions {
     unsigned without;                /* bits FUSE_name of pass.h; all of them: one kernel per primitive, views and placed concats free */
     Layout *layout;                  /* of the file's storage so far, which fusion extends; NULL: of this graph alone */
+    Groups *groups; Arena *arena;    /* not NULL: what snP_groups would say of the result, in this arena */
 } FuseOptions;
 
 /* Graph -> Graph with groups. First normalises: sums over one axis each, an output or update that is a leaf or a constant gets

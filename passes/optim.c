@@ -55,12 +55,12 @@ enum {
 typedef struct Param { NodeId w, grad; Sym name; bool decay; } Param;
 typedef VEC(NodeId) NodeList;
 
-/* Weights of one dtype that decay, or do not; w, grad: all of their elements in a row. */
+/* Weights of one dtype that decay, or do not; w, grad: all of their elements in a row; none: zeros, once the gradients have been used. */
 typedef struct Family {
     Dtype dtype;
     bool decay;
     VEC(Param) params;
-    NodeId w, grad;
+    NodeId w, grad, none;
 } Family;
 
 typedef struct Optim {
@@ -71,6 +71,7 @@ typedef struct Optim {
     Sym names[NAMES];                /* what texts may say */
     NodeId vals[NAMES];
     int n;
+    bool clears;                     /* the gradients are states, to be zero after the step */
 } Optim;
 
 static void bind(Optim *o, const char *name, NodeId v) {
@@ -238,7 +239,7 @@ static NodeId states_of(Optim *o, const Family *f, const char *prefix) {
     return in_a_row(o, v);
 }
 
-static void update_family(Optim *o, const Family *f) {
+static void update_family(Optim *o, Family *f) {
     Graph *g = o->g;
     int n = o->n;
     int64_t start = 0;
@@ -255,6 +256,8 @@ static void update_family(Optim *o, const Family *f) {
                                  : "adamw_w(w, m2, v2, rate, root, 1.0, adam_eps) as _");
     Attrs to = { .v[0] = { .kind = A_DTYPE, .i = { f->dtype } } };
     if (f->dtype != SN_F32) w2 = snG_add(g, o->at, OP_cast, &w2, 1, &to);
+    NodeId cleared[2] = { snG_broadcast_to(g, o->at, snG_const(g, o->at, SN_F32, 0), snG_type(g, f->grad)), w2 };
+    if (o->clears) f->none = snG_add(g, o->at, OP_fence, cleared, 2, NULL);
     for (uint32_t i = 0; i < f->params.n; i++) {
         const Param *p = &f->params.v[i];
         snG_set_update(g, state(g, "adam.m.", p->name, p->w), out_of_row(o, m2, start, p->w), 0);
@@ -325,21 +328,18 @@ Graph *snP_accum(const Graph *train, const PassOptions *opt) {
     return finish(&o);
 }
 
-/* Last, when their old values have been read: all of a family at once. */
-static void zero_gradients(Optim *o, const Family *f, NodeId zero) {
-    Graph *g = o->g;
+static void clear_gradients(Optim *o, const Family *f) {
     int64_t start = 0;
-    NodeId none = snG_broadcast_to(g, o->at, zero, snG_type(g, f->grad));
     for (uint32_t i = 0; i < f->params.n; i++) {
         NodeId grad = f->params.v[i].grad;
-        snG_set_update(g, grad, out_of_row(o, none, start, grad), 0);
-        start += snG_count(snG_type(g, grad));
+        snG_set_update(o->g, grad, out_of_row(o, f->none, start, grad), 0);
+        start += snG_count(snG_type(o->g, grad));
     }
 }
 
 Graph *snP_apply(const Graph *train, const PassOptions *opt) {
     sn_ctx *c = train->ctx;
-    Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")) };
+    Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")), .clears = true };
     Graph *g = o.g;
     for (uint32_t i = 0; i < train->dims.n; i++) PUSH(g->arena, g->dims, train->dims.v[i]);
     for (uint32_t i = 0; i < from.params.n; i++) {
@@ -355,7 +355,7 @@ Graph *snP_apply(const Graph *train, const PassOptions *opt) {
     NodeId zero = snG_const(g, (Here){0}, SN_F32, 0);
     snG_set_output(g, snU_symz(c, "loss"), loss, 0);
     update_all(&o);
-    for (uint32_t k = 0; k < o.families.n; k++) zero_gradients(&o, &o.families.v[k], zero);
+    for (uint32_t k = 0; k < o.families.n; k++) clear_gradients(&o, &o.families.v[k]);
     snG_set_update(g, loss, zero, 0);
     snG_free(from.g);
     return finish(&o);

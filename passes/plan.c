@@ -455,9 +455,9 @@ Plan snP_plan(Graph *g, const Groups *groups, Arena *a) {
 
 /* As a pass: groups are a function of the graph, so they are made anew. */
 Graph *snP_plan_pass(const Graph *g, const PassOptions *opt) {
-    Graph *out = snP_fuse_pass(g, opt);
     Arena a = {0};
-    Groups groups = snP_groups(out, &a);
+    Groups groups;
+    Graph *out = snP_fuse(g, &(FuseOptions){ .without = snP_without(g->ctx, opt->fuse), .groups = &groups, .arena = &a });
     snP_plan(out, &groups, &a);
     snU_free_arena(&a);
     return out;
