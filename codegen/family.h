@@ -29,7 +29,12 @@ typedef struct BuildOptions {
     int threads;                     /* of the compiler; 0 = all cores */
     bool verbose;                    /* one line per kernel on stderr */
 } BuildOptions;
-typedef struct BuildStats { double passes_s, plan_s, lower_s, compile_s; int nodes, groups, kernels, unique_kernels; int64_t arena_bytes, live_peak; } BuildStats;
+/* Of all graphs together; train_s: passes and plan of the graph `train` alone. */
+typedef struct BuildStats {
+    double passes_s, plan_s, train_s, lower_s, compile_s;
+    int nodes, groups, kernels, unique_kernels;
+    int64_t arena_bytes, live_peak;
+} BuildStats;
 /* Runs the pipeline on every graph of the module ("train" becomes train or accum + apply) and compiles. NULL on failure (sn_ctx holds the message). */
 struct SnProgram *snK_build(Module *m, const BuildOptions *o, BuildStats *stats);
 

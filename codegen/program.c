@@ -295,6 +295,7 @@ static void build_graph(Build *b, const Graph *source, const char *name, const c
         if (groups.group.v[i].kind != G_PLACE) add_group(&gb, &groups.group.v[i]);
     add_copies(&gb);
     finish_graph(&gb);
+    if (!strcmp(name, "train")) b->stats.train_s = t2 - t0;
     b->stats.passes_s += t1 - t0;
     b->stats.plan_s += t2 - t1;
     b->stats.lower_s += snU_now() - t2;

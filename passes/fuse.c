@@ -62,6 +62,7 @@ typedef struct Fuse {
     NodeId *next;                    /* nodes of one set */
     uint32_t search;
     VEC(int) stack;
+    VEC(NodeId) attention;           /* its nodes so far */
 } Fuse;
 
 bool snP_is_view(const Graph *g, NodeId id) {
@@ -623,8 +624,9 @@ static void merge_last_product(Fuse *f, Edge *e) {
 /* Attention and its row statistics, or its three gradients: ops over the same operands are one kernel. */
 static void join_attention(Fuse *f, NodeId id) {
     Attention a = snP_attention(f->g, id);
-    for (NodeId x = 1; x < id; x++) {
-        if (f->set[x] < 0 || f->sets.v[root(f, f->set[x])].kind != G_ATTENTION || !snP_attention_kind(f->g, x)) continue;
+    PUSH(&f->a, f->attention, id);
+    for (uint32_t i = 0; i + 1 < f->attention.n; i++) {
+        NodeId x = f->attention.v[i];
         Attention b = snP_attention(f->g, x);
         int s = root(f, f->set[id]), q = root(f, f->set[x]);
         if (!snP_attention_alike(&a, &b) || !acyclic(f, s, q)) continue;
