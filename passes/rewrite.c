@@ -543,6 +543,7 @@ static NodeId rewrite_node(Rewriter *w, NodeId id, Here at);
 
 static void unbind(Match *m) {
     memset(m->wild, 0, sizeof m->wild);
+    m->shared = false;
     for (int i = 0; i < SLOTS; i++) m->bind[i].kind = A_NONE;
 }
 
