@@ -327,13 +327,10 @@ static bool match_op(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
         AttrVal v = plain_attr(g, id, k);
         if (p->attr[k].kind == 1 ? !equal_attr(&p->attr[k].v, &v) : !bind_slot(m, p->attr[k].slot, &v)) return false;
     }
-    bool swap = how & SWAPPED && op->flags & F_COMM;
-    if (!swap) return how & STRAIGHT && match_operands(w, p, id, m, shared, false);
-    if (!(how & STRAIGHT)) return match_operands(w, p, id, m, shared, true);
     Match saved = *m;
-    if (match_operands(w, p, id, m, shared, false)) return true;
+    if (how & STRAIGHT && match_operands(w, p, id, m, shared, false)) return true;
     *m = saved;
-    return match_operands(w, p, id, m, shared, true);
+    return how & SWAPPED && op->flags & F_COMM && match_operands(w, p, id, m, shared, true);
 }
 
 static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, int how) {
@@ -541,19 +538,12 @@ static bool same_type(const Graph *g, NodeId a, NodeId b) {
 static NodeId settle(Rewriter *w, NodeId first, NodeId out, Here at);
 static NodeId rewrite_node(Rewriter *w, NodeId id, Here at);
 
-static void unbind(Match *m) {
-    memset(m->wild, 0, sizeof m->wild);
-    m->shared = false;
-    for (int i = 0; i < SLOTS; i++) m->bind[i].kind = A_NONE;
-}
-
 /* One rule at one node: the replacement, or 0. */
 static NodeId apply_rule(Rewriter *w, Compiled *k, NodeId id, Here at) {
     if (!could_match(w, k->root, id)) return 0;
-    Match m;
-    unbind(&m);
+    Match m = {0};
     if (!match_op(w, k->root, id, &m, AT_ROOT | STRAIGHT) || !condition_holds(w, k, &m)) {
-        unbind(&m);
+        m = (Match){0};
         if (!match_op(w, k->root, id, &m, AT_ROOT | SWAPPED) || !condition_holds(w, k, &m)) return 0;
     }
     NodeId first = w->g->nodes.n;
