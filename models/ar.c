@@ -84,7 +84,7 @@ static sn_val backbone(Graph *g, const ArShape *m, sn_val embed, sn_val tokens, 
 static sn_val shifted(Graph *g, const ArShape *m, sn_val tokens) {
     sn_scope(g, "shifted");
     sn_val bos = sn_expand(g, sn_const(g, SN_I32, m->vocab - 1), SHAPE(sn_dimof(g, tokens, 0), 1));
-    sn_val y = sn_concat(g, bos, sn_slice(g, tokens, 1, 0, m->seq - 1), 1);
+    sn_val y = m->seq == 1 ? bos : sn_concat(g, bos, sn_slice(g, tokens, 1, 0, m->seq - 1), 1);
     sn_end_scope(g);
     return y;
 }
