@@ -40,9 +40,10 @@ typedef struct View {
     bool pairs;                      /* words of two bf16 along the depth instead of f32 elements */
     int width;                       /* MR or NR */
     int64_t off, slot_bytes;         /* scratch of slot 0; bytes of one slot */
-    int64_t panel;                   /* elements between panels; left untransposed: between rows */
+    int64_t panel;                   /* elements between panels; `rows`: between rows */
     int64_t keys;                    /* 1 + scratch offset of the slots' keys: kept between programs; 0 = packed each time */
     TVal loop; int64_t lo, step, slots;   /* slot = (loop index - lo) / step */
+    bool rows;                       /* A [m, k] as rows, not panels of MR */
     bool in_place;                   /* A [m, k] read where it is; only the last rows, if fewer than MR, are copied */
     KVal base;                       /* pointer to the current slot; in place: to the source */
     KVal edge, whole;                /* in place: pointer to the copied rows; rows before them */

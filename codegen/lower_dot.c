@@ -3,9 +3,10 @@
    registers over the staged depth.
 
    Layouts of a staged operand (K deep):
-     A [m, k]  rows as they are: the micro-kernel broadcasts single elements, so interleaving would buy nothing. Plain loads are
-               read in place unless their rows share cache sets; everything else is copied, rows padded apart
      A [k, m]  panels [m / MR][k][MR]
+     A [m, k]  the same panels, through transposes in registers: one stream for the micro-kernel instead of MR (measured: 4 %).
+               Loads that few columns of B would use are read in place unless their rows share cache sets; computed
+               values are stored as rows, padded apart, since a row at a time is the cheapest way to compute them
      B [k, n]  panels [n / NR][k][NR]
      B [n, k]  the same panels, through transposes in registers
    Edges are zero, so the micro-kernel has no branches. Packing evaluates the staged expression. Products of bf16 pack words
@@ -57,12 +58,12 @@ static void layout(Low *lo, View *w)
     if (w->in_place) {
         w->panel = INS(lo, INS(lo, w->stage)->a[0])->rs;
         panels = w->width;
-    } else if (!w->right && !w->trans) {
+    } else if (w->rows) {
         w->panel = up(ty.c, 16);
         if (w->panel / 16 % 2 == 0) w->panel += 16;
         panels = up(ty.r, w->width);
-    } else if (w->right && w->trans) {
-        w->panel = up(ty.c, lo->L) * w->width;
+    } else if (w->right == w->trans) {
+        w->panel = up(up(ty.c, lo->L) * w->width + (w->right ? 0 : lo->L), 16);
         panels = (ty.r + w->width - 1) / w->width;
     } else {
         w->panel = up((int64_t)ty.r * w->width + 2 * lo->L, 16);
@@ -118,6 +119,7 @@ void snL_views(Low *lo)
             if (INS(lo, s)->op != T_stage || find_view(lo, s, right, trans, right ? nr : mr, pairs)) continue;
             View w = { .stage = s, .right = right, .trans = trans, .width = right ? nr : mr, .pairs = pairs };
             w.in_place = reads_in_place(lo, s, right, trans);
+            w.rows = w.in_place || (!right && !trans && INS(lo, INS(lo, s)->a[0])->op != T_load);
             layout(lo, &w);
             plan_keep(lo, &w, &budget);
             w.off = snK_scratch(lo->k, w.slots * w.slot_bytes);
@@ -287,8 +289,9 @@ static void transpose(Low *lo, KVal *v)
     }
 }
 
-/* L rows from `first`, all columns, transposed to base + at + column * NR. At the edge rows are clamped and zeroed. */
-static void pack_block(Low *lo, const View *w, KVal first, KVal at, KVal rows, bool edge)
+/* `have` rows from `first`, at most L, all columns, transposed to base + at + column * width. At the edge rows are clamped and
+   zeroed. L values are stored for each column: what reaches over its end is written later, or is behind the panel. */
+static void pack_block(Low *lo, const View *w, KVal first, int have, KVal at, KVal rows, bool edge)
 {
     const TIns *i = INS(lo, w->stage);
     int one = lo->L * group(w);
@@ -297,7 +300,8 @@ static void pack_block(Low *lo, const View *w, KVal first, KVal at, KVal rows, b
     for (int masked = 0; masked < 2; masked++) {
         if (masked && !i->a[2] && i->type.c % one == 0) break;
         KVal c = snK_for(lo->k, masked ? whole : ki(lo, 0), masked ? limit : whole, ki(lo, one), 1);
-        for (int l = 0; l < lo->L; l++) {
+        for (int l = have; l < lo->L; l++) v[l] = no_words(lo, w);
+        for (int l = 0; l < have; l++) {
             KVal row = kadd(lo, first, ki(lo, l)), last = op2(lo, K_sub, rows, ki(lo, 1));
             snL_begin_row(lo, edge ? op2(lo, K_min, row, last) : row, w->stage);
             lo->col = c;
@@ -314,24 +318,25 @@ static void pack_block(Low *lo, const View *w, KVal first, KVal at, KVal rows, b
     }
 }
 
-/* B [n, k]. */
+/* B [n, k] and A [m, k]. */
 static void pack_transposed(Low *lo, const View *w)
 {
     const TIns *i = INS(lo, w->stage);
-    int nv = w->width / lo->L;
+    int nv = (w->width + lo->L - 1) / lo->L;
     KVal rows = count(lo, i->a[1], i->type.r);
     KVal all = op2(lo, K_div, op2(lo, K_add, rows, ki(lo, w->width - 1)), ki(lo, w->width));
     bool edges = i->a[1] || i->type.r % w->width;
     KVal p = snK_for(lo->k, ki(lo, 0), all, ki(lo, 1), 1);
     KVal row = kmul(lo, p, w->width), at = kmul(lo, p, w->panel);
-    for (int u = 0; u < nv; u++) {
+    for (int u = nv - 1; u >= 0; u--) {
+        int have = w->width - u * lo->L < lo->L ? w->width - u * lo->L : lo->L;
         KVal first = kadd(lo, row, ki(lo, (int64_t)u * lo->L)), to = kadd(lo, at, ki(lo, (int64_t)u * lo->L));
-        KVal past = kadd(lo, first, ki(lo, lo->L));
+        KVal past = kadd(lo, first, ki(lo, have));
         if (edges) snK_if(lo->k, snK_op(lo->k, K_le, kt(K_BOOL, 1), past, rows, 0));
-        pack_block(lo, w, first, to, rows, false);
+        pack_block(lo, w, first, have, to, rows, false);
         if (!edges) continue;
         snK_else(lo->k);
-        pack_block(lo, w, first, to, rows, true);
+        pack_block(lo, w, first, have, to, rows, true);
         snK_end(lo->k);
     }
     snK_end(lo->k);
@@ -357,8 +362,8 @@ void snL_pack(Low *lo, TVal stage)
         }
         lo->level = 0, lo->phase = -1, lo->rows = INS(lo, stage)->type.r;
         if (w->in_place) pack_edge(lo, w);
-        else if (w->right && w->trans) pack_transposed(lo, w);
-        else if (!w->right && !w->trans) pack_rows(lo, w);
+        else if (w->rows) pack_rows(lo, w);
+        else if (w->right == w->trans) pack_transposed(lo, w);
         else pack_panels(lo, w);
         if (w->keys) snK_end(lo->k);
         lo->row_limit = 0;
@@ -541,7 +546,7 @@ static void left_operand(Low *lo, TVal d, Micro *m)
         m->a = w->base;
         ld = w->panel;
         if (w->in_place && (INS(lo, a)->a[1] || INS(lo, a)->type.r % m->mr)) m->edge = w->edge, m->whole = w->whole;
-        if (trans) { m->a_row = 1, m->a_k = m->mr, m->a_panel = ld; return; }
+        if (!w->rows) { m->a_row = 1, m->a_k = m->mr, m->a_panel = ld; return; }
     } else {
         if (!lo->v[a].at) {
             snL_place(lo, a);
