@@ -42,6 +42,10 @@ static bool is_int(int kind) {
     return kind == K_I32 || kind == K_U32 || kind == K_I64 || kind == K_U8;
 }
 static bool is_leaf(int op) { return op >= K_const && op <= K_lane; }
+static bool is_gpu(int op) {
+    return op == K_shared || op == K_block || op == K_thread || (op >= K_barrier && op <= K_ex2);
+}
+bool snK_has_value(int op) { return ops[op].kind == 'V' || op == K_for; }
 
 static bool legal(KType t) {
     int n = t.lanes;
@@ -60,7 +64,8 @@ static bool no(const Check *c, const char *what) {
 
 static bool is_optional(int op, int n) {
     return ((op == K_load || op == K_gather) && n == 2) ||
-           ((op == K_store || op == K_scatter) && n == 3) || (op == K_shuffle && n == 1);
+           ((op == K_store || op == K_scatter) && n == 3) || (op == K_shuffle && n == 1) ||
+           (op == K_cp_async && n == 2);
 }
 
 static bool check_operands(const Check *c, KVal at) {
@@ -98,8 +103,15 @@ static bool check_leaf(const Check *c) {
             return no(c, "offset outside the kernel's scratch");
         return i->imm % snK_kind_bytes(i->mem) == 0 ||
                no(c, "offset is not aligned to its elements");
+    case K_shared:
+        if (c->t.kind != K_PTR || !snK_kind_bytes(i->mem) || i->mem == K_PTR)
+            return no(c, "not a pointer to elements");
+        if (i->space != K_SHARED || i->imm < 0 || i->imm > c->k->shared)
+            return no(c, "offset outside the block's shared memory");
+        return i->imm % snK_kind_bytes(i->mem) == 0 ||
+               no(c, "offset is not aligned to its elements");
     case K_task: case K_block: case K_thread:
-        return (same(c->t, kt(K_I64, 1)) && i->imm >= 0 && i->imm < (i->op == K_task ? 2 : 3)) ||
+        return (same(c->t, kt(K_I64, 1)) && i->imm >= 0 && i->imm < (i->op == K_task ? 2 : 1)) ||
                no(c, "an i64, index out of range");
     case K_sysarg:
         return (same(c->t, kt(K_U32, 1)) && i->imm >= 0 && i->imm < 5) ||
@@ -127,6 +139,10 @@ static bool check_arith(const Check *c) {
     }
 }
 
+static bool points_as(const KIns *a, const KIns *b) {
+    return a->mem == b->mem && a->space == b->space;
+}
+
 static bool check_moves(const Check *c) {
     const KIns *i = c->i;
     KType t = c->t;
@@ -136,7 +152,7 @@ static bool check_moves(const Check *c) {
         if (c->a.kind != K_BOOL || (c->a.lanes != 1 && c->a.lanes != t.lanes))
             return no(c, "condition is not bool or has other lanes");
         if (!same(c->b, t) || !same(c->c, t)) return no(c, "choices are of different types");
-        return t.kind != K_PTR || (y->mem == i->mem && c->k->ins.v[i->a[2]].mem == i->mem) ||
+        return t.kind != K_PTR || (points_as(y, i) && points_as(&c->k->ins.v[i->a[2]], i)) ||
                no(c, "pointers to different kinds");
     case K_cast:
         return (c->a.lanes == t.lanes && c->a.kind != K_PTR && t.kind != K_PTR) ||
@@ -171,10 +187,10 @@ static bool check_moves(const Check *c) {
                 (t.kind == K_F32 || t.kind == K_BOOL || is_int(t.kind))) ||
                no(c, "a scalar of the vector's kind");
     case K_var:
-        return (same(c->a, t) && x->mem == i->mem) || no(c, "first value is of another type");
-    case K_get: return (same(c->a, t) && x->mem == i->mem) || no(c, "the var is of another type");
+        return (same(c->a, t) && points_as(x, i)) || no(c, "first value is of another type");
+    case K_get: return (same(c->a, t) && points_as(x, i)) || no(c, "the var is of another type");
     default:
-        return (same(c->a, c->b) && (c->a.kind != K_PTR || x->mem == y->mem)) ||
+        return (same(c->a, c->b) && (c->a.kind != K_PTR || points_as(x, y))) ||
                no(c, "the var is of another type"); /* set */
     }
 }
@@ -187,7 +203,8 @@ static bool check_memory(const Check *c) {
     bool lanes = op == K_gather || op == K_scatter;
     if (c->a.kind != K_PTR) return no(c, "not a pointer");
     if (op == K_offset)
-        return (same(c->b, kt(K_I64, 1)) && c->t.kind == K_PTR && i->mem == mem) ||
+        return (same(c->b, kt(K_I64, 1)) && c->t.kind == K_PTR &&
+                points_as(i, &c->k->ins.v[i->a[0]])) ||
                no(c, "an i64 count; the pointer's kind");
     if (v.kind != mem || v.kind == K_PTR) return no(c, "element kind differs from the pointer's");
     if (!lanes && !same(c->b, kt(K_I64, 1))) return no(c, "index is not a scalar i64");
@@ -199,12 +216,43 @@ static bool check_memory(const Check *c) {
            no(c, "alignment is not a power of two");
 }
 
+static bool is_word(KType t) {
+    return t.lanes == 1 && (t.kind == K_F32 || t.kind == K_I32 || t.kind == K_U32);
+}
+
+static bool check_gpu(const Check *c) {
+    const KIns *i = c->i, *x = &c->k->ins.v[i->a[0]], *y = &c->k->ins.v[i->a[1]];
+    switch (i->op) {
+    case K_shfl:
+        return (same(c->a, c->t) && is_word(c->t) && i->imm > 0 && i->imm < 32) ||
+               no(c, "a 32-bit scalar; xor with 1..31");
+    case K_mma:
+        return (same(c->t, kt(K_F32, 4)) && same(c->c, c->t) && same(c->a, kt(K_U32, 4)) &&
+                same(c->b, kt(K_U32, 2)) && i->imm >= 0 && i->imm <= 2) ||
+               no(c, "u32x4, u32x2 and f32x4 make an f32x4; imm 0..2");
+    case K_ldmatrix:
+        return (c->t.kind == K_U32 && c->t.lanes <= 4 && c->a.kind == K_PTR &&
+                x->space == K_SHARED && kinds[x->mem].bytes == 2 && same(c->b, kt(K_I64, 1)) &&
+                (i->imm & ~INT64_C(1)) == 0) ||
+               no(c, "u32x1, x2 or x4 from a shared pointer to 16-bit elements at an i64");
+    case K_cp_async:
+        return (c->a.kind == K_PTR && x->space == K_SHARED && c->b.kind == K_PTR &&
+                y->space == K_GLOBAL && x->mem == y->mem && (!i->a[2] || same(c->c, kt(K_I32, 1))) &&
+                (i->imm == 4 || i->imm == 8 || i->imm == 16)) ||
+               no(c, "4, 8 or 16 bytes to shared from global memory of one kind; an i32 count");
+    case K_cp_wait: return (i->imm >= 0 && i->imm < 16) || no(c, "imm 0..15");
+    case K_ex2:
+        return (same(c->a, c->t) && c->t.kind == K_F32) || no(c, "not f32");
+    default: return true;            /* barrier, cp_commit */
+    }
+}
+
 bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     if (i->op < 1 || i->op >= K_NOPS) return snprintf(err, 256, "no such op"), false;
     Check c = { k, i, .t = i->type, .err = err };
     if (!check_operands(&c, at)) return false;
-    bool value = ops[i->op].kind == 'V' || i->op == K_for;
-    if (value && !legal(c.t)) return no(&c, "no such type");
+    if (snK_has_value(i->op) && !legal(c.t)) return no(&c, "no such type");
+    if (!k->threads && is_gpu(i->op)) return no(&c, "a GPU's op in a kernel without threads");
     c.a = snK_type(k, i->a[0]), c.b = snK_type(k, i->a[1]), c.c = snK_type(k, i->a[2]),
     c.d = snK_type(k, i->a[3]);
     if (is_leaf(i->op)) return check_leaf(&c);
@@ -215,6 +263,7 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     }
     if (i->op >= K_add && i->op <= K_mulhi) return check_arith(&c);
     if (i->op >= K_load && i->op <= K_offset) return check_memory(&c);
+    if (i->op >= K_barrier && i->op <= K_ex2) return check_gpu(&c);
     switch (i->op) {
     case K_for: {
         int64_t step;
@@ -225,7 +274,7 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
         return !snK_const_int(k, i->a[2], &step) || step > 0 || no(&c, "step is not positive");
     }
     case K_if: return same(c.a, kt(K_BOOL, 1)) || no(&c, "condition is not a scalar bool");
-    case K_else: case K_end: case K_barrier: return true;
+    case K_else: case K_end: return true;
     case K_dpbf16:
         return (same(c.t, kt(K_F32, 16)) && same(c.c, c.t) && same(c.a, kt(K_U32, 16)) && same(c.b, c.a)) ||
                no(&c, "two u32x16 and an f32x16 make an f32x16");
@@ -258,6 +307,12 @@ int64_t snK_scratch(Kernel *k, int64_t bytes) {
     return at;
 }
 
+int64_t snK_shared(Kernel *k, int64_t bytes) {
+    int64_t at = k->shared;
+    k->shared = at + ((bytes + 127) & ~(int64_t)127);
+    return at;
+}
+
 KVal snK_push(Kernel *k, KIns i) {
     PUSH(k->arena, k->ins, i);
     return k->ins.n - 1;
@@ -273,7 +328,7 @@ static KVal add_checked(Kernel *k, KIns i) {
 /* Leaves are found by content; f is compared by its bits. */
 static KVal leaf(Kernel *k, KIns i) {
     uint64_t w[3] = { (uint64_t)i.op | (uint64_t)i.mem << 8 | (uint64_t)i.type.kind << 16 |
-                          (uint64_t)i.type.lanes << 24,
+                          (uint64_t)i.type.lanes << 24,        /* the op says the space */
                       (uint64_t)i.imm, 0 };
     memcpy(&w[2], &i.f, 8);
     uint64_t h = snU_hash(w, sizeof w, 1);
@@ -318,6 +373,11 @@ KVal snK_scratch_ptr(Kernel *k, KKind mem, int64_t byte_offset) {
     return leaf(
         k,
         (KIns){ .op = K_scratch, .mem = (uint8_t)mem, .type = kt(K_PTR, 1), .imm = byte_offset });
+}
+
+KVal snK_shared_ptr(Kernel *k, KKind mem, int64_t byte_offset) {
+    return leaf(k, (KIns){ .op = K_shared, .mem = (uint8_t)mem, .space = K_SHARED,
+                           .type = kt(K_PTR, 1), .imm = byte_offset });
 }
 
 KVal snK_leaf(Kernel *k, int op, KType t, int64_t imm) {
@@ -437,7 +497,8 @@ static KVal fold_other(Kernel *k, int op, KType t, KVal a, KVal b, KVal c) {
 
 KVal snK_op(Kernel *k, int op, KType t, KVal a, KVal b, KVal c) {
     KIns i = { .op = (uint8_t)op, .type = t, .a = { a, b, c } };
-    if (t.kind == K_PTR) i.mem = k->ins.v[op == K_select ? b : a].mem;
+    const KIns *like = &k->ins.v[op == K_select ? b : a];
+    if (t.kind == K_PTR) i.mem = like->mem, i.space = like->space;
     char err[256];
     SN_ASSERT(snK_check_ins(k, k->ins.n, &i, err), "kernel %s, %%%u: %s", snU_str(k->ctx, k->name),
               k->ins.n, err);
@@ -504,6 +565,7 @@ void snK_prefetch(Kernel *k, KVal ptr, KVal index, bool write) {
     add_checked(k, (KIns){ .op = K_prefetch, .a = { ptr, index }, .imm = write });
 }
 
+KVal snK_emit(Kernel *k, KIns i) { return add_checked(k, i); }
 void snK_if(Kernel *k, KVal cond) { add_checked(k, (KIns){ .op = K_if, .a = { cond } }); }
 void snK_else(Kernel *k) { add_checked(k, (KIns){ .op = K_else }); }
 void snK_end(Kernel *k) { add_checked(k, (KIns){ .op = K_end }); }
@@ -511,13 +573,15 @@ void snK_end(Kernel *k) { add_checked(k, (KIns){ .op = K_end }); }
 KVal snK_var(Kernel *k, KVal first) {
     return add_checked(k, (KIns){ .op = K_var,
                                   .mem = k->ins.v[first].mem,
+                                  .space = k->ins.v[first].space,
                                   .type = snK_type(k, first),
                                   .a = { first } });
 }
 
 KVal snK_get(Kernel *k, KVal var) {
-    return add_checked(
-        k, (KIns){ .op = K_get, .mem = k->ins.v[var].mem, .type = snK_type(k, var), .a = { var } });
+    const KIns *v = &k->ins.v[var];
+    return add_checked(k, (KIns){ .op = K_get, .mem = v->mem, .space = v->space, .type = v->type,
+                                  .a = { var } });
 }
 
 void snK_set(Kernel *k, KVal var, KVal v) {

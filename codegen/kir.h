@@ -16,12 +16,16 @@
          store %2, %8, %9
        end
      }
+
+   A kernel for a GPU says `threads 128 shared 4096` behind its scratch: it is what ONE thread of a block does, and a block is one
+   program. A pointer into shared memory is an `f32 shared*`.
 */
 #ifndef SN_KIR_H
 #define SN_KIR_H
 #include "graph/util.h"
 
 typedef enum { K_F32 = 1, K_BF16, K_F16, K_I32, K_U32, K_BOOL, K_I64, K_PTR, K_U8 } KKind; /* the first six equal Dtype's values */
+typedef enum { K_GLOBAL, K_SHARED } KSpace;             /* of a pointer; scratch is global */
 typedef struct KType { uint8_t kind, lanes; } KType;   /* lanes 1, 2, 4, 8, 16 (32 and 64 are legal and split by LLVM); bool vectors are masks */
 typedef uint32_t KVal;                                  /* index of the defining instruction; 0 = none */
 
@@ -32,7 +36,7 @@ enum { K_none,
     K_NOPS };
 
 typedef struct KIns {
-    uint8_t op, mem;                 /* mem: element KKind of a pointer (param, scratch, offset); bool elements are bytes in memory */
+    uint8_t op, mem, space;          /* of a pointer: element KKind (bool elements are bytes in memory), KSpace */
     KType type;                      /* of the result; K_PTR for pointers */
     KVal a[4];
     int64_t imm;
@@ -49,7 +53,9 @@ typedef struct Kernel {
     VEC(KIns) ins;                   /* ins.v[0] unused */
     VEC(KParam) params;
     VEC(KShuffle) shuffles;
-    int64_t scratch;                 /* bytes per worker */
+    int64_t scratch;                 /* bytes per worker; on a GPU per block */
+    int threads;                     /* of a block; 0 = a kernel of one core, without the GPU's ops */
+    int64_t shared;                  /* bytes of shared memory of a block */
     HashMap cons;                    /* constants and pure leaves, for sharing */
 } Kernel;
 
@@ -65,6 +71,8 @@ KVal snK_int(Kernel *k, KType t, int64_t v);
 KVal snK_float(Kernel *k, KType t, double v);
 KVal snK_ptr(Kernel *k, int param);
 KVal snK_scratch_ptr(Kernel *k, KKind mem, int64_t byte_offset);
+int64_t snK_shared(Kernel *k, int64_t bytes);                            /* reserves, 128-byte aligned; returns the offset */
+KVal snK_shared_ptr(Kernel *k, KKind mem, int64_t byte_offset);
 KVal snK_leaf(Kernel *k, int op, KType t, int64_t imm);                   /* task, sysarg, lane, ... */
 KVal snK_load(Kernel *k, KType t, KVal ptr, KVal index, KVal mask);
 void snK_store(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask);
@@ -73,6 +81,7 @@ void snK_scatter(Kernel *k, KVal ptr, KVal index, KVal v, KVal mask);
 void snK_prefetch(Kernel *k, KVal ptr, KVal index, bool write);
 KVal snK_shuffle(Kernel *k, KVal a, KVal b, const uint8_t *lanes, int n); /* n result lanes */
 KVal snK_for(Kernel *k, KVal begin, KVal end, KVal step, int unroll);
+KVal snK_emit(Kernel *k, KIns i);                                        /* any other op as it is, checked: mma, ldmatrix, cp_async, ... */
 void snK_if(Kernel *k, KVal cond);
 void snK_else(Kernel *k);
 void snK_end(Kernel *k);
@@ -101,6 +110,7 @@ KVal snK_scalar(Kernel *k, int scalar_op, KType result, const KVal *args, int na
 void snK_print(StrBuf *b, const Kernel *k);
 Kernel *snK_parse(sn_ctx *c, Arena *a, const char *file, const char *text, size_t n);   /* fails through the context */
 const char *snK_op_name(int op);
+bool snK_has_value(int op);
 const char *snK_kind_name(int kind);
 int snK_nargs(int op);
 int snK_kind_bytes(int kind);                        /* of one element in memory */
@@ -111,15 +121,19 @@ void snK_verify(const Kernel *k);                    /* types, nesting, dominanc
 /* -- Emitters ------------------------------------------------------------------------------------------- */
 
 typedef struct Target {              /* what a lowering may know */
-    const char *name;                /* "host", "host:x86-64-v3", "opencl:x8" */
+    const char *name;                /* "host", "host:x86-64-v3", "opencl:x8", "opencl:gpu", "ptx:sm_80" */
     char cpu[64], features[2048];    /* LLVM's names; empty = this machine's */
     int f32_lanes;                   /* vector lanes: 4, 8, 16 */
     int vregs;                       /* architectural vector registers: 16 or 32 */
     bool fma, bf16_dot;
+    bool gpu;                        /* a program becomes a thread block (lower_gpu), not a core's work */
+    int sm;                          /* PTX: 80, 86, 89, 90: warps, shuffles, mma, cp.async. 0: a GPU of which only OpenCL's core is known */
+    int64_t shared_bytes;            /* a block's shared memory, at most */
     int64_t l1_bytes, l2_bytes, l3_bytes;
     char sched[256];                 /* overrides of schedules: snK_sched_override */
 } Target;
 bool snK_is_opencl(const Target *t);
+bool snK_is_ptx(const Target *t);
 int snK_target(sn_ctx *c, const char *name, Target *out);     /* host: asks the machine (cpuid, sysfs); 0 or fails */
 
 /* libsinter_llvm.so's one entry, opened with dlopen by compile_host.c: kernel IR -> object file bytes (malloc'ed). No error: NULL err. */

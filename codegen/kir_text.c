@@ -20,8 +20,9 @@
 
 /* -- Print ------------------------------------------------------------------------------------- */
 
-static void put_type(StrBuf *b, KType t, int mem) {
-    if (t.kind == K_PTR) snU_putf(b, " %s*", snK_kind_name(mem));
+static void put_type(StrBuf *b, const KIns *i) {
+    KType t = i->type;
+    if (t.kind == K_PTR) snU_putf(b, " %s%s*", snK_kind_name(i->mem), i->space ? " shared" : "");
     else if (t.lanes > 1) snU_putf(b, " %sx%d", snK_kind_name(t.kind), t.lanes);
     else snU_putf(b, " %s", snK_kind_name(t.kind));
 }
@@ -36,20 +37,26 @@ static void put_name(StrBuf *b, const char *s) {
 
 static bool is_float(int kind) { return kind == K_F32 || kind == K_BF16 || kind == K_F16; }
 
+/* Ops of a GPU that always say their imm; of these, the ones whose operands come before it. */
+static bool is_wait(int op) { return op == K_cp_wait; }
+static bool has_number(int op) {
+    return op == K_shfl || op == K_mma || op == K_ldmatrix || op == K_cp_async;
+}
+
 static void put_ins(StrBuf *b, const Kernel *k, KVal v) {
     const KIns *i = &k->ins.v[v];
     bool value = i->type.kind != 0;
     if (value) snU_putf(b, "%%%u = ", v);
     snU_puts(b, snK_op_name(i->op));
-    if (value) put_type(b, i->type, i->mem);
+    if (value) put_type(b, i);
     const char *sep = " ";
     for (int n = 0; n < 4 && i->a[n]; n++, sep = ", ") snU_putf(b, "%s%%%u", sep, i->a[n]);
     if (i->op == K_const && is_float(i->type.kind)) {
         char num[40];
         snU_putf(b, " %s", snU_num(num, i->f, i->type.kind == K_F32));
-    } else if (i->op >= K_const && i->op <= K_sysarg) {
+    } else if ((i->op >= K_const && i->op <= K_sysarg) || is_wait(i->op)) {
         snU_putf(b, " %lld", (long long)i->imm);
-    } else if (i->op == K_extract) {
+    } else if (i->op == K_extract || has_number(i->op)) {
         snU_putf(b, ", %lld", (long long)i->imm);
     } else if (i->op == K_shuffle) {
         for (int n = 0; n < i->type.lanes; n++)
@@ -72,7 +79,9 @@ void snK_print(StrBuf *b, const Kernel *k) {
         put_name(b, snU_str(k->ctx, k->params.v[p].name));
         snU_putf(b, ": %s", snK_kind_name(k->params.v[p].mem));
     }
-    snU_putf(b, "%s) scratch %lld {\n", k->params.n ? "" : "(", (long long)k->scratch);
+    snU_putf(b, "%s) scratch %lld", k->params.n ? "" : "(", (long long)k->scratch);
+    if (k->threads) snU_putf(b, " threads %d shared %lld", k->threads, (long long)k->shared);
+    snU_puts(b, " {\n");
     int depth = 1;
     for (KVal v = 1; v < k->ins.n; v++) {
         int op = k->ins.v[v].op;
@@ -113,19 +122,20 @@ static const char *enter(Regions *r, int op) {
     return NULL;
 }
 
-/* A load or store at a constant place of scratch must lie inside it. */
+/* A load or store at a constant place of scratch or shared memory must lie inside it. */
 static const char *check_bounds(const Kernel *k, const KIns *i) {
     int64_t at;
     bool store = i->op == K_store;
     if ((i->op != K_load && !store) || !snK_const_int(k, i->a[1], &at) || i->a[store ? 3 : 2])
         return NULL;
     const KIns *p = &k->ins.v[i->a[0]];
-    if (p->op != K_scratch) return NULL;
+    if (p->op != K_scratch && p->op != K_shared) return NULL;
     KType t = store ? snK_type(k, i->a[2]) : i->type;
-    int64_t size = snK_kind_bytes(t.kind);
-    bool inside =
-        at >= -(p->imm / size) && at <= k->scratch && p->imm + (at + t.lanes) * size <= k->scratch;
-    return inside ? NULL : "load or store outside the kernel's scratch";
+    int64_t size = snK_kind_bytes(t.kind), room = p->op == K_shared ? k->shared : k->scratch;
+    bool inside = at >= -(p->imm / size) && at <= room && p->imm + (at + t.lanes) * size <= room;
+    if (inside) return NULL;
+    return p->op == K_shared ? "load or store outside the block's shared memory"
+                             : "load or store outside the kernel's scratch";
 }
 
 static const char *check_one(const Kernel *k, Regions *r, KVal v, char err[256]) {
@@ -314,10 +324,13 @@ static int kind(Reader *r, int *lanes) {
 static void type(Reader *r, KIns *i) {
     int lanes, kd = kind(r, &lanes);
     i->type = kt((KKind)kd, lanes);
-    if (lanes == 1 && accept(r, '*')) {
-        i->type = kt(K_PTR, 1);
-        i->mem = (uint8_t)kd;
-    }
+    if (lanes != 1) return;
+    bool shared = accept_word(r, "shared");
+    if (shared) expect(r, '*');
+    else if (!accept(r, '*')) return;
+    i->type = kt(K_PTR, 1);
+    i->mem = (uint8_t)kd;
+    i->space = shared ? K_SHARED : K_GLOBAL;
 }
 
 static int op_code(Reader *r) {
@@ -361,8 +374,8 @@ static void immediates(Reader *r, KIns *i) {
         i->f = real(r);
         if (i->type.kind == K_F32) i->f = (double)(float)i->f;
     } else if (i->op == K_const) i->imm = constant(r, i->type.kind);
-    else if (i->op >= K_param && i->op <= K_sysarg) i->imm = integer(r);
-    else if (i->op == K_extract) i->imm = integer(r);
+    else if ((i->op >= K_param && i->op <= K_sysarg) || is_wait(i->op)) i->imm = integer(r);
+    else if (i->op == K_extract || has_number(i->op)) i->imm = integer(r);
     else if (i->op == K_shuffle) i->imm = lane_table(r, i->type.lanes);
     else if (i->op == K_for && accept_word(r, "unroll")) i->imm = integer(r);
     else if (i->op >= K_load && i->op <= K_scatter && accept_word(r, "align")) i->imm = integer(r);
@@ -380,13 +393,11 @@ static void instruction(Reader *r) {
     }
     const uint32_t line = r->line;
     i.op = (uint8_t)op_code(r);
-    bool value =
-        i.op < K_store || (i.op > K_store && i.op < K_set && i.op != K_scatter) || i.op == K_for;
+    bool value = snK_has_value(i.op);
     if (value != (number != 0))
         fail_at(r, value ? "this op gives a value: write %N = ..." : "this op gives no value");
     if (value) type(r, &i);
-    bool tail =
-        i.op == K_extract || i.op == K_shuffle; /* what follows the last comma is no operand */
+    bool tail = i.op == K_extract || i.op == K_shuffle || has_number(i.op);   /* what follows the last comma is no operand */
     int most = snK_nargs(i.op), n = 0;
     skip(r);
     if (most && r->p < r->end && *r->p == '%') {
@@ -405,6 +416,15 @@ static void instruction(Reader *r) {
     KVal v = snK_push(r->k, i);
     PUSH(r->k->arena, r->lines, line);
     if (number) snU_insert(r->k->arena, &r->ids, number, v);
+}
+
+static void gpu_header(Reader *r) {
+    int64_t threads = integer(r);
+    if (threads < 1 || threads > 1024) fail_at(r, "a block has 1 to 1024 threads");
+    if (!accept_word(r, "shared")) expected(r, "shared");
+    r->k->threads = (int)threads;
+    r->k->shared = integer(r);
+    if (r->k->shared < 0 || r->k->shared > 1 << 20) fail_at(r, "shared size out of range");
 }
 
 static void header(Reader *r) {
@@ -426,6 +446,7 @@ static void header(Reader *r) {
     r->k->scratch = integer(r);
     if (r->k->scratch < 0 || r->k->scratch > INT64_C(1) << 40)
         fail_at(r, "scratch size out of range");
+    if (accept_word(r, "threads")) gpu_header(r);
     expect(r, '{');
 }
 

@@ -19,7 +19,8 @@ typedef struct KernelEntry {             /* one tile program, whatever its names
     uint64_t hash[2];
     int code;                            /* index into Build.code */
     int uses;
-    int64_t grid, scratch;
+    int64_t grid, scratch, shared;
+    int threads;
     double flops, bytes;
     int nargs;
     const char *family, *label;
@@ -96,8 +97,8 @@ static int intern_tile(Build *b, Tile *t, const char *label) {
         b->kernels.v[v - 1].uses++;
         return (int)v - 1;
     }
-    Kernel *k = snK_lower_cpu(b->c, &b->arena, t, &b->target);
-    e.scratch = k->scratch;
+    Kernel *k = snK_lower(b->c, &b->arena, t, &b->target);
+    e.scratch = k->scratch, e.shared = k->shared, e.threads = k->threads;
     e.code = intern_code(b, k);
     PUSH(&b->arena, b->kernels, e);
     snU_insert(&b->arena, &b->by_tile, e.hash[0], b->kernels.n);
@@ -338,7 +339,8 @@ static void compile_code(Build *b, SnProgram *p) {
     p->kernels = NEWN(&b->arena, SnKernelDesc, p->nkernels + 1);
     for (int i = 0; i < p->nkernels; i++) {
         const KernelEntry *e = &b->kernels.v[i];
-        p->kernels[i] = (SnKernelDesc){ symbols[e->code], e->family, e->label, e->grid, e->scratch, e->flops, e->bytes, e->nargs };
+        p->kernels[i] = (SnKernelDesc){ symbols[e->code], e->family, e->label, e->grid, e->scratch, e->flops, e->bytes, e->nargs,
+                                          e->threads, e->shared };
     }
     b->stats.unique_kernels = n;
     b->stats.compile_s = snU_now() - t0;
@@ -453,8 +455,8 @@ static uint64_t hash_program(const SnProgram *p) {
     snU_putf(&s, "target %s\n", p->target);
     for (int i = 0; i < p->nkernels; i++) {
         const SnKernelDesc *k = &p->kernels[i];
-        snU_putf(&s, "kernel %s %s %s %lld %lld %a %a %d\n", k->symbol, k->family, k->label, (long long)k->grid,
-                 (long long)k->scratch_bytes, k->flops, k->bytes, k->nargs);
+        snU_putf(&s, "kernel %s %s %s %lld %lld %a %a %d %d %lld\n", k->symbol, k->family, k->label, (long long)k->grid,
+                 (long long)k->scratch_bytes, k->flops, k->bytes, k->nargs, k->threads, (long long)k->shared_bytes);
     }
     for (int i = 0; i < p->nstorage; i++) {
         snU_putf(&s, "storage %d %d %a %a %d %lld", p->storage[i].is_state, p->storage[i].init, p->storage[i].a, p->storage[i].b,

@@ -4,8 +4,10 @@
                        exact CPU itself
      host:x86-64-v3    any CPU with AVX2 and FMA: for bundles that travel; typical cache sizes
      host:x86-64-v4    any CPU with AVX-512
-     opencl            OpenCL C for any device, vectors of 8 floats; opencl:x4, :x8, :x16: of as many */
-#include "codegen/kir.h"
+     opencl            OpenCL C for any CPU device, vectors of 8 floats; opencl:x4, :x8, :x16: of as many
+     opencl:gpu        OpenCL C for GPUs: blocks of threads, local memory, barriers, nothing but the core
+     ptx:sm_80         PTX for NVIDIA cards from that compute capability on: sm_80, sm_86, sm_89, sm_90 */
+#include "codegen/tile.h"
 #include <unistd.h>
 
 static void set_vectors(Target *t, int lanes, int vregs) {
@@ -56,13 +58,35 @@ static bool named_cpu(Target *t, const char *cpu) {
     return true;
 }
 
-/* opencl[:xN] */
-static const char *opencl_lanes(Target *t, const char *name) {
+/* opencl[:xN | :gpu] */
+static const char *opencl_form(Target *t, const char *name) {
+    if (!strcmp(name, ":gpu")) {
+        set_vectors(t, 4, 32);
+        t->gpu = true;
+        t->shared_bytes = 32 << 10;      /* what OpenCL 1.2 asks of every device */
+        return NULL;
+    }
     int lanes = !*name || !strcmp(name, ":x8") ? 8 : !strcmp(name, ":x4") ? 4 : !strcmp(name, ":x16") ? 16 : 0;
     set_vectors(t, lanes, lanes == 16 ? 32 : 16);
-    return lanes ? NULL : "the lengths are opencl:x4, opencl:x8 and opencl:x16";
+    return lanes ? NULL : "the forms are opencl:x4, opencl:x8, opencl:x16 and opencl:gpu";
 }
 
+/* ptx[:sm_NN]; a block's shared memory: CUDA C++ Programming Guide, compute capabilities. */
+static const char *ptx_card(Target *t, const char *name) {
+    static const struct { int sm, shared_kb; } cards[] = { { 80, 163 }, { 86, 99 }, { 89, 99 }, { 90, 227 } };
+    int sm = !*name ? 80 : !strncmp(name, ":sm_", 4) ? atoi(name + 4) : 0;
+    for (unsigned i = 0; i < sizeof cards / sizeof *cards; i++) {
+        if (cards[i].sm != sm) continue;
+        set_vectors(t, 4, 255);
+        t->gpu = true;
+        t->sm = sm;
+        t->shared_bytes = (int64_t)cards[i].shared_kb << 10;
+        return NULL;
+    }
+    return "the cards are ptx:sm_80, ptx:sm_86, ptx:sm_89 and ptx:sm_90";
+}
+
+bool snK_is_ptx(const Target *t) { return t->gpu && t->sm; }
 bool snK_is_opencl(const Target *t) { return !strncmp(t->name, "opencl", 6); }
 
 int snK_target(sn_ctx *c, const char *name, Target *out) {
@@ -76,12 +100,18 @@ int snK_target(sn_ctx *c, const char *name, Target *out) {
         out->l2_bytes = cache_size(_SC_LEVEL2_CACHE_SIZE, out->l2_bytes);
         out->l3_bytes = cache_size(_SC_LEVEL3_CACHE_SIZE, out->l3_bytes);
     } else if (!strncmp(name, "opencl", 6)) {
-        why = opencl_lanes(out, name + 6);
+        why = opencl_form(out, name + 6);
+    } else if (!strncmp(name, "ptx", 3)) {
+        why = ptx_card(out, name + 3);
     } else if (strncmp(name, "host:", 5) || !named_cpu(out, name + 5)) {
-        why = "the targets are host, host:x86-64-v3, host:x86-64-v4 and opencl[:x4|x8|x16]";
+        why = "the targets are host, host:x86-64-v3, host:x86-64-v4, opencl[:x4|x8|x16|gpu] and ptx:sm_80|86|89|90";
     }
     if (why) snU_fail(c, SN_UNSUPPORTED, 0, "target %s: %s", name, why);
     return 0;
+}
+
+Kernel *snK_lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target) {
+    return snK_lower_cpu(c, a, t, target);
 }
 
 int snK_compile(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads,

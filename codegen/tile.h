@@ -85,6 +85,8 @@ void snT_print(StrBuf *b, const Tile *t);
 Tile *snT_parse(sn_ctx *c, Arena *a, const char *file, const char *text, size_t n);
 void snT_verify(const Tile *t);
 
+/* By the target: lower_cpu, or lower_gpu. */
+Kernel *snK_lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
 /* One program on one core. The kernel runs programs [task 0, task 1) of the flattened grid. */
 Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
 

@@ -239,7 +239,8 @@ int snR_program_check(const SnProgram *p, char err[ERR_TEXT])
         return snR_fail(err, ERR_PROGRAM, "bad program: a negative count");
     for (int i = 0; i < p->nkernels && !rc; i++) {
         const SnKernelDesc *k = &p->kernels[i];
-        if (!k->symbol || k->grid < 0 || k->nargs < 0 || k->scratch_bytes < 0)
+        if (!k->symbol || k->grid < 0 || k->nargs < 0 || k->scratch_bytes < 0 || k->threads < 0 ||
+            k->threads > 1024 || k->shared_bytes < 0)
             rc = snR_fail(err, ERR_PROGRAM, "bad program: kernel %d", i);
     }
     for (int i = 0; i < p->nstorage && !rc; i++) {

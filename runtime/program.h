@@ -48,9 +48,11 @@ typedef struct SnKernelDesc {
     const char *symbol;              /* in the code object */
     const char *family, *label;      /* "gemm", "rows", ...; label: a readable name for profiles */
     int64_t grid;                    /* number of programs */
-    int64_t scratch_bytes;           /* per worker */
+    int64_t scratch_bytes;           /* per worker; on a GPU per block */
     double flops, bytes;             /* model's count for one launch: floating-point operations, bytes moved at least */
     int32_t nargs;
+    int32_t threads;                 /* of a block on a GPU: one program is one block; 0 = one core runs a program */
+    int64_t shared_bytes;            /* a block's shared memory */
 } SnKernelDesc;
 
 typedef struct SnLaunch { int32_t kernel; int32_t nargs; const int32_t *args; /* buffer ids */ } SnLaunch;

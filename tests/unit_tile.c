@@ -171,7 +171,7 @@ static void test(Tile *t, double tolerance, const char *what)
     *q = (Case){ .t = t, .tolerance = tolerance, .index_limit = 20 };
     snprintf(q->what, sizeof q->what, "%s", what);
     snT_verify(t);
-    q->k = snK_lower_cpu(&ctx, &arena, t, &target);
+    q->k = snK_lower(&ctx, &arena, t, &target);
     if (ncases == BATCH) flush();
 }
 

@@ -123,7 +123,7 @@ static int bench_shape(GemmRun *r, const Shape *s) {
     SN_ENTER(r->c, return model_error(r->c));
     GemmShape gs = { 1, s->m, s->n, s->k, s->ta, s->tb, r->dtype, SN_F32 };
     Tile *t = snT_gemm_plain(r->c, &r->arena, &gs, &r->target);
-    Kernel *k = snK_lower_cpu(r->c, &r->arena, t, &r->target);
+    Kernel *k = snK_lower(r->c, &r->arena, t, &r->target);
     const Kernel *all[1] = { k };
     const char *symbol[1];
     size_t bytes = 0;

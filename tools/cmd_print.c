@@ -60,7 +60,7 @@ static void print_kernels(const Graph *g, const Target *target, bool lowered) {
         if (groups.group.v[i].kind == G_PLACE) continue;
         GroupTiles tiles = snK_group_tiles(g, &groups.group.v[i], target, &a);
         for (uint32_t k = 0; k < tiles.v.n; k++) {
-            if (lowered) snK_print(&b, snK_lower_cpu(g->ctx, &a, tiles.v.v[k].tile, target));
+            if (lowered) snK_print(&b, snK_lower(g->ctx, &a, tiles.v.v[k].tile, target));
             else snT_print(&b, tiles.v.v[k].tile);
         }
     }

@@ -172,7 +172,7 @@ static void do_kernel(TextTest *t) {
         if (strcmp(t->command, "kt") != 0) snK_target(t->c, t->target ? t->target : "host:x86-64-v3", &target);
         if (!strcmp(t->command, "kt")) snT_print(&t->out, tile);
         else if (!strcmp(t->command, "emit") && !snK_is_opencl(&target)) t->why = "emit wants a target that is a text: opencl[:xN]";
-        else put_kernel(t, snK_lower_cpu(t->c, &a, tile, &target));
+        else put_kernel(t, snK_lower(t->c, &a, tile, &target));
     }
     snU_free_arena(&a);
 }
