@@ -1,7 +1,8 @@
 #!/bin/sh
 # run.sh: every test of the project. The last line is `N passed, N failed`; exit status 0 when nothing failed.
 #
-#   sh tests/run.sh          SN_LONG=1: long forms (more fuzzing, golden files made anew where PyTorch is installed)
+#   sh tests/run.sh                       SN_LONG=1: long forms (more fuzzing, golden files made anew where PyTorch is installed)
+#   SN_ONLY='resume fuzz' sh tests/run.sh     only these parts; PARTS at the end names all
 #
 # Installs what is missing by apt-get, builds a Release build (build/) and one of the readers under ASan and UBSan
 # (build/asan), then runs: unit tests, text tests, both arms against PyTorch's golden files, resume and kill -9 to the same bits,
@@ -197,7 +198,7 @@ benchmarks() {
         check "bench --picture .$picture: both timelines, both ceilings" grep -q 'unfused.*FMA peak' <<EOF
 $(tr '\n' ' ' <"$WORK/bench.$picture")
 EOF
-        command -v python3 >/dev/null && check "bench --picture .$picture: well-formed" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$WORK/bench.$picture"
+        well_formed "$WORK/bench.$picture"
     done
     for key in '"kind":"step"' '"speedup"' '"tokens_per_s"' '"activation_bytes"' '"unfused_ms"' '"ratio"' '"peak_gbs"'; do
         check "bench: the rows have $key" grep -q "$key" "$WORK/bench.json"
@@ -218,6 +219,11 @@ EOF
 }
 
 # The dumps in a page are what its commands print.
+well_formed() {
+    command -v python3 >/dev/null || { skip "$(basename "$1") is well-formed: no python3 here"; return; }
+    check "$(basename "$1") is well-formed" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$1"
+}
+
 pages() {
     awk -v sinter="$SINTER" -f tests/page.awk docs/fusion.md >"$WORK/page.md" 2>"$WORK/out"
     check "docs/fusion.md is up to date (tests/page.awk renews it)" diff "$WORK/page.md" docs/fusion.md
@@ -293,7 +299,11 @@ oclgrind_checks() {
 }
 quiet() { if [ -s "$WORK/oclgrind.log" ]; then fail "$1"; head -n 20 "$WORK/oclgrind.log"; else pass "$1"; fi }
 
+text_tests() { counted "text tests" "$SINTER" test tests; }
+golden_files() { golden tests/golden; }
+
 fuzz() {
+    build "$BUILD/asan" tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
     count=40
     [ "$LONG" = 1 ] && count=2000
     "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
@@ -303,21 +313,41 @@ fuzz() {
     check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
 }
 
+# Two arms, an anneal, two values of an axis, two seeds; stopped on the way, it goes on and ends with the bits of the study that was not.
+studies() {
+    cat >"$WORK/tiny.study" <<END
+common $SMALL --val-bytes 2K --test-bytes 2K --draws 1 --score-test --eval-every 16 --steps 48
+seeds 1 2
+vary unique 4K: --unique 4K
+vary unique 8K: --unique 8K
+arm ar $ROOT/models/ar.sn
+arm dlm $ROOT/models/dlm.sn
+anneal ar.anneal ar best --decay 8
+END
+    check "a study of 12 runs" "$SINTER" study "$WORK/tiny.study" --data graph passes --out "$WORK/studies" -q
+    "$SINTER" study "$WORK/tiny.study" --data graph passes --out "$WORK/stopped" -q >"$WORK/out" 2>&1 &
+    pid=$!
+    tries=0
+    until [ -e "$WORK/stopped/unique=4K/s1/dlm/log.jsonl" ] || [ $tries -gt 600 ]; do tries=$((tries + 1)); sleep 0.05; done
+    kill -INT $pid 2>/dev/null
+    wait $pid
+    check "a study goes on" "$SINTER" study "$WORK/tiny.study" --data graph passes --out "$WORK/stopped" -q
+    for run in unique=4K/s1/dlm unique=4K/s1/ar.anneal unique=8K/s2/ar; do
+        check "a study that was stopped: $run, the same bits" "$BUILD/tool_compare" "$WORK/studies/$run/last.safetensors" "$WORK/stopped/$run/last.safetensors" exact
+    done
+    check "a study's report" "$SINTER" report "$WORK/studies"
+    well_formed "$WORK/studies/report.html"
+    sed 's/eval-every 16/eval-every 8/' "$WORK/tiny.study" >"$WORK/other.study"
+    "$SINTER" study "$WORK/other.study" --data graph passes --out "$WORK/studies" -q >"$WORK/out" 2>&1
+    if [ $? = 1 ] && grep -q 'begun with other options' "$WORK/out"; then pass "a study that changed is told apart"; else fail "a study that changed is told apart"; cat "$WORK/out"; fi
+    for file in models/studies/*.study; do check "$file is read" "$SINTER" study "$file" --dry-run; done
+}
+
 install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-unit_tests
-counted "text tests" "$SINTER" test tests
-golden tests/golden
-golden_anew
-resume
-kill_and_resume
-command_line
-benchmarks
-pages
-study
-opencl
-oclgrind_checks
-if build "$BUILD/asan" tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON; then fuzz; else fail "build under ASan and UBSan"; fi
+PARTS="unit_tests text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies opencl
+    oclgrind_checks fuzz"
+for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

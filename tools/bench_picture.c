@@ -4,6 +4,7 @@
    log-log, with the ceilings of the same run; and the regions, each fused kernel against the unfused kernels it replaces. The .html
    holds the same picture above a table. Both are well-formed XML. */
 #include "tools/bench.h"
+#include "tools/chart.h"
 
 #include <math.h>
 
@@ -30,18 +31,9 @@ typedef struct Picture {
     double span;                     /* seconds across the timelines */
 } Picture;
 
-static void escape(StrBuf *b, const char *s) {
-    for (; *s; s++) {
-        if (*s == '&') snU_puts(b, "&amp;");
-        else if (*s == '<') snU_puts(b, "&lt;");
-        else if (*s == '>') snU_puts(b, "&gt;");
-        else snU_put(b, s, 1);
-    }
-}
-
 static void text(Picture *pic, double x, double y, const char *class, const char *s) {
     snU_putf(&pic->b, "<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">", x, y, class);
-    escape(&pic->b, s);
+    chart_escape(&pic->b, s);
     snU_puts(&pic->b, "</text>\n");
 }
 
@@ -56,19 +48,13 @@ static __attribute__((format(printf, 5, 6))) void textf(Picture *pic, double x, 
 
 static double least(const Pair *p, double seconds, double flops, double bytes) { return seconds > 0 ? pair_roofline(p, flops, bytes) / seconds : 0; }
 
-/* 1, 2 or 5 times a power of ten, about `count` of them in the span. */
-static double nice_step(double span, int count) {
-    double raw = span / count, p = pow(10, floor(log10(raw)));
-    return raw <= p ? p : raw <= 2 * p ? 2 * p : raw <= 5 * p ? 5 * p : 10 * p;
-}
-
 /* -- Timelines ------------------------------------------------------------------------------------------------------------ */
 
 static void bar(Picture *pic, const KernelBar *k, double at, double y) {
     double scale = LANE_W / pic->span, w = k->seconds * scale;
     snU_putf(&pic->b, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%d\" fill=\"%s\"%s><title>", LANE_X + at * scale, y, w, LANE_H,
              colour(k->family), w > 3 ? " class=\"cut\"" : "");
-    escape(&pic->b, k->name);
+    chart_escape(&pic->b, k->name);
     snU_putf(&pic->b, "\n%s, %s\n%.3f ms, %.2f of its roofline\n%.1f GFLOP/s, %.1f GB/s</title></rect>\n", k->family, k->dir, k->seconds * 1e3,
              least(pic->p, k->seconds, k->flops, k->bytes), k->flops / k->seconds * 1e-9, k->bytes / k->seconds * 1e-9);
 }
@@ -108,7 +94,7 @@ static void lane(Picture *pic, int side) {
 }
 
 static void time_axis(Picture *pic) {
-    double y = LANES_Y + (pic->p->sides - 1) * LANE_STEP + LANE_H + 10, scale = LANE_W / pic->span, step = nice_step(pic->span, 10);
+    double y = LANES_Y + (pic->p->sides - 1) * LANE_STEP + LANE_H + 10, scale = LANE_W / pic->span, step = chart_step(pic->span, 10);
     for (int i = 0; i * step <= pic->span * 1.0001; i++) {
         double x = LANE_X + i * step * scale;
         snU_putf(&pic->b, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%.1f\" class=\"grid\"/>\n", x, LANES_Y - 24, x, y);
@@ -198,7 +184,7 @@ static void roof_points(Picture *pic, const Axes *a, int side) {
         if (side) snU_putf(&pic->b, "fill=\"none\" stroke=\"%s\" stroke-width=\"1.4\" stroke-opacity=\"0.75\">", colour(k->family));
         else snU_putf(&pic->b, "fill=\"%s\" fill-opacity=\"0.8\" stroke=\"#fff\" stroke-width=\"0.8\">", colour(k->family));
         snU_putf(&pic->b, "<title>%s: ", side ? "unfused" : "fused");
-        escape(&pic->b, k->name);
+        chart_escape(&pic->b, k->name);
         snU_putf(&pic->b, "\n%d kernels, %.3f ms, %.2f of the roofline\n%.2f FLOP per byte, %.1f GFLOP/s, %.1f GB/s</title></circle>\n", k->launches,
                  k->seconds * 1e3, least(pic->p, k->seconds, k->flops, k->bytes), k->flops / k->bytes, k->flops / k->seconds * 1e-9,
                  k->bytes / k->seconds * 1e-9);
@@ -230,7 +216,7 @@ static void regions(Picture *pic) {
         double y = PANEL_Y + 6 + i * pitch, w = k->seconds / most * BARS_W, u = k->unfused / most * BARS_W;
         textf(pic, BARS_X - 8, y + pitch / 2 + 1, "small end", strlen(k->name) > 32 ? "%.31s\xe2\x80\xa6" : "%.32s", k->name);
         snU_puts(&pic->b, "<g><title>");
-        escape(&pic->b, k->name);
+        chart_escape(&pic->b, k->name);
         snU_putf(&pic->b, "\n%s, %s, %d kernels: %.3f ms, %.2f of the roofline\nunfused: %.1f kernels, %.3f ms</title>\n", k->family, k->dir, k->launches,
                  k->seconds * 1e3, least(pic->p, k->seconds, k->flops, k->bytes), k->parts, k->unfused * 1e3);
         snU_putf(&pic->b, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"2\" fill=\"%s\" fill-opacity=\"0.28\"/>\n", BARS_X, y, u, pitch - 7, colour(k->family));
@@ -281,7 +267,7 @@ static void table(Picture *pic) {
     for (int i = 0; i < pic->rows[0].n; i++) {
         const KernelRow *k = &pic->rows[0].v[i];
         snU_puts(&pic->b, "<tr><td>");
-        escape(&pic->b, k->name);
+        chart_escape(&pic->b, k->name);
         snU_putf(&pic->b, "</td><td style=\"color:%s\">%s</td><td>%s</td><td>%d</td><td>%.3f</td><td>%.3f</td><td>%.2f</td><td>%.2f</td><td>%.1f</td><td>%.3f</td>"
                  "<td>%.2f</td></tr>\n", colour(k->family), k->family, k->dir, k->launches, k->seconds * 1e3, k->flops * 1e-9, k->bytes * 1e-6,
                  least(pic->p, k->seconds, k->flops, k->bytes), k->parts, k->unfused * 1e3, k->seconds > 0 ? k->unfused / k->seconds : 0);
@@ -291,7 +277,7 @@ static void table(Picture *pic) {
 
 static void page(Picture *pic, const char *title) {
     snU_puts(&pic->b, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\"><head><meta charset=\"utf-8\"/><title>");
-    escape(&pic->b, title);
+    chart_escape(&pic->b, title);
     snU_puts(&pic->b, "</title><style>body{margin:0 auto;max-width:1280px;font:13px Inter,Helvetica,Arial,sans-serif;color:#24292f}svg{width:100%;height:auto}"
                       "table{border-collapse:collapse;width:100%;margin:0 0 40px}th,td{padding:4px 8px;text-align:right;border-bottom:1px solid #d8dee4;"
                       "font-variant-numeric:tabular-nums}th:first-child,td:first-child{text-align:left}tbody tr:hover{background:#f6f8fa}</style></head><body>\n");

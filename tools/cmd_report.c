@@ -1,5 +1,6 @@
 /* cmd_report.c: `sinter report DIR`: the runs below DIR as a table, summary.json, curves.
 
+   A folder that `sinter study` made goes to report_groups.c and report_page.c: arms over seeds, report.html.
    In:  what `sinter train` left (report_study.c reads it). Out: a table on standard output, DIR/summary.json, DIR/curves.dat,
    DIR/curves.gp and, where gnuplot is installed, DIR/curves.svg and a small picture in the terminal. */
 #include "tools/report.h"
@@ -194,6 +195,23 @@ static void run_gnuplot(const Study *st) {
     free(script);
 }
 
+/* Runs of `sinter study`: over seeds, with intervals. */
+static int report_groups(const char *folder, bool json) {
+    StudyGroups g;
+    int rc = groups_read(&g, folder);
+    if (rc) return rc;
+    if (json) {
+        json_t *o = groups_json(&g);
+        char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(7) | JSON_PRESERVE_ORDER);
+        puts(text);
+        free(text);
+        json_decref(o);
+    } else groups_print(&g, stdout);
+    rc = groups_write(&g);
+    if (!rc && !json) printf("page: %s/report.html; curves.csv, arms.csv, crossovers.csv and summary.json beside it\n", folder);
+    return rc;
+}
+
 int cmd_report(const Command *self, int argc, char **argv) {
     StrList pos = {0};
     bool json = false, no_plot = false;
@@ -206,6 +224,7 @@ int cmd_report(const Command *self, int argc, char **argv) {
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one folder");
+    if (groups_there(pos.v[0])) return report_groups(pos.v[0], json);
     if ((rc = study_read(&st, pos.v[0]))) return rc;
     Crossing paper = crossing_paper(&st), strict = crossing_strict(&st);
     if (!json) {

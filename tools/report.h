@@ -30,7 +30,8 @@ typedef struct Crossing {
     int ar, dlm;                     /* runs compared */
 } Crossing;
 
-int study_read(Study *st, const char *folder);
+bool study_scan(Study *st, const char *folder);                      /* the runs in a folder, by name; false: it cannot be read */
+int study_read(Study *st, const char *folder);                      /* the same; no runs are an error, too */
 void study_free(Study *st);
 double *study_windows(const Study *st, int run, int point, const char *which, int64_t *n);   /* malloc'ed; NULL: no file */
 const Point *study_arm_best(const Study *st, int arm, int *run);    /* anneals included; NULL: nothing was evaluated */
@@ -38,5 +39,51 @@ int study_main(const Study *st, bool bound);                        /* the plain
 
 Crossing crossing_paper(const Study *st);
 Crossing crossing_strict(const Study *st);
+
+/* -- A study of `sinter study`: cells of runs, over seeds (report_groups.c) ----------------------------------------------- */
+
+/* A mean over seeds and its 95 % interval, by the bootstrap: n seeds drawn again with replacement, 2000 times. One seed: no interval,
+   lo = hi = mid. inf: it does not happen. */
+typedef struct Interval { double mid, lo, hi; int n; } Interval;
+
+typedef struct Curve {               /* an arm of a group: evaluations that all of its seeds have */
+    const char *arm;
+    int parent;                      /* index of the arm it anneals, -1 = none */
+    bool bound;
+    char *picked;                    /* "lr=1e-3": the values of the picked axes that did best; "" = none */
+    int seeds, n;
+    double *epoch, *step, *tokens, *flops, *val, *lo, *hi;   /* [n]; val, lo, hi over the seeds */
+    Interval best, test;             /* lowest validation loss of each seed; the test loss there (NaN: not scored) */
+    double best_epoch, weights, total_flops;       /* mean epoch of the best; of one seed */
+} Curve;
+
+typedef struct Cross {               /* DLM minus AR, averaged over the seeds: the first evaluation after which it stays below 0 */
+    const char *ar, *dlm;
+    int seeds, found;                /* seeds compared; of these, in how many it crosses for good by itself */
+    Interval epoch, last;            /* inf = never; last: the difference at the last evaluation compared */
+    double last_epoch;
+} Cross;
+
+typedef struct StudyGroup {               /* one combination of the values of the axes that are not picked */
+    char *label;                     /* "unique=32K"; "" = the only one */
+    double *axis_value;              /* as numbers (32K = 32768), NaN where it is none */
+    Curve *curve;                    /* one per arm, in the study's order */
+    Cross paper, strict;
+} StudyGroup;
+
+typedef struct StudyGroups {
+    const char *folder;
+    json_t *manifest;
+    int naxes; const char **axis;    /* names of axes that are not picked */
+    int narms, nseeds, n;
+    StudyGroup *v;
+    int missing;                     /* runs without an evaluation */
+} StudyGroups;
+
+bool groups_there(const char *folder);                               /* it has a study.json */
+int groups_read(StudyGroups *g, const char *folder);                      /* 0 or an exit status after a line */
+void groups_print(const StudyGroups *g, FILE *f);
+json_t *groups_json(const StudyGroups *g);                          /* what summary.json holds */
+int groups_write(const StudyGroups *g);                                   /* report.html, curves.csv, arms.csv, crossovers.csv, summary.json */
 
 #endif

@@ -80,16 +80,21 @@ static void find_parents(Study *st) {
 
 static int by_name(const void *a, const void *b) { return strcmp(((const RunRecord *)a)->name, ((const RunRecord *)b)->name); }
 
-int study_read(Study *st, const char *folder) {
+bool study_scan(Study *st, const char *folder) {
     *st = (Study){ .folder = strdup(folder) };
     DIR *d = opendir(folder);
-    if (!d) return cmd_fail("cannot read the folder %s", folder);
+    if (!d) return false;
     for (struct dirent *e; (e = readdir(d)); )
         if (e->d_name[0] != '.') read_run(st, e->d_name);
     closedir(d);
-    if (!st->nruns) return cmd_fail("%s holds no runs: folders with a config.json that `sinter train --out` made", folder);
-    qsort(st->run, (size_t)st->nruns, sizeof *st->run, by_name);
+    if (st->nruns) qsort(st->run, (size_t)st->nruns, sizeof *st->run, by_name);
     find_parents(st);
+    return true;
+}
+
+int study_read(Study *st, const char *folder) {
+    if (!study_scan(st, folder)) return cmd_fail("cannot read the folder %s", folder);
+    if (!st->nruns) return cmd_fail("%s holds no runs: folders with a config.json that `sinter train --out` made", folder);
     return 0;
 }
 

@@ -34,6 +34,10 @@
       "gemm: matrix products against the FMA peak. rows: softmax, norms, swiglu, dropout, AdamW against the bandwidth.\n"         \
       "attention: any mask, forward and backward, FLOPs over visited blocks. xent: vocabulary projection and loss.",             \
       "sinter bench models/dlm.sn -D layers=2 --fuse=-epilogue")                                                          \
+    C(study,   "FILE.study [--data PATH...] [--out DIR] [--jobs N]",                                                     \
+      "Runs many arms under matched settings: every arm at every value of the axes with every seed, some at a time.\n"   \
+      "What has ended is not run again, what was cut off goes on. models/studies/ has studies; docs/study.md explains.", \
+      "sinter study models/studies/unique.study --data src/ --out runs/unique && sinter report runs/unique")            \
     C(report,  "DIR [--json] [--no-plot]",                                                                               \
       "Reads the runs below DIR; prints a table, finds the crossovers, writes summary.json and the curves.",            \
       "sinter report runs/demo")                                                                                        \
