@@ -11,15 +11,22 @@
    bf16 and f16 live in registers as ushort and are converted by integer operations. A bool is 0 or
    1, a vector of them an int vector of 0 or -1; in memory both are bytes.
 
-   A kernel runs one work-item per group, and a group is a worker: it has a slice of the scratch
-   buffer to itself, takes tasks from its own part of the grid, half of what is left at a time, then
-   from the parts of others. Who runs what changes no result, as on the host. Arguments:
+   A kernel of one core runs one work-item per group, and a group is a worker: it has a slice of the
+   scratch buffer to itself, takes tasks from its own part of the grid, half of what is left at a
+   time, then from the parts of others. Who runs what changes no result, as on the host. Arguments:
 
      b0, o0, b1, o1, ...   buffer and byte offset of every parameter
      sys                   seed low, high, step, micro-step
      scratch               one slice per group
      next, at              counters, one per group from `at` on, all 0
-     tasks                 size of the grid */
+     tasks                 size of the grid
+
+   A kernel of a GPU (threads > 0) is what one work-item of a group does, and a group is a program. Pointers into
+   shared memory are __local ones. Arguments:
+
+     b0, o0, ..., sys      the same
+     scratch               one slice per group of this launch
+     first                 program of its first group: a grid may come in several launches */
 #include "codegen/kir.h"
 #include <math.h>
 
@@ -62,9 +69,14 @@ static const char *mask_name(int kind) {
     return bits == 64 ? "long" : bits == 16 ? "short" : bits == 8 ? "char" : "int";
 }
 
-static void put_type(StrBuf *b, KType t, int mem) {
-    if (t.kind == K_PTR) snU_putf(b, "__global %s *", kinds[mem].mem);
-    else put_vector(b, kinds[t.kind].reg, width(t));
+static void put_pointer(StrBuf *b, int mem, int space) {
+    snU_putf(b, "%s %s *", space == K_SHARED ? "__local" : "__global", kinds[mem].mem);
+}
+
+/* Of what an instruction defines. */
+static void put_type(StrBuf *b, const KIns *i) {
+    if (i->type.kind == K_PTR) put_pointer(b, i->mem, i->space);
+    else put_vector(b, kinds[i->type.kind].reg, width(i->type));
 }
 
 /* -- Constants and names ----------------------------------------------------------------------- */
@@ -103,26 +115,30 @@ static void put_leaf(StrBuf *b, const KIns *i, int part) {
     KType t = i->type;
     switch (i->op) {
     case K_const:
-        if (t.lanes > 1) snU_puts(b, "(("), put_type(b, t, 0), snU_puts(b, ")(");
+        if (t.lanes > 1) snU_puts(b, "(("), put_type(b, i), snU_puts(b, ")(");
         put_number(b, i);
         if (t.lanes > 1) snU_puts(b, "))");
         break;
     case K_lane:
         if (t.lanes == 1) { snU_puts(b, "0"); break; }
-        snU_puts(b, "(("), put_type(b, t, 0), snU_puts(b, ")(");
+        snU_puts(b, "(("), put_type(b, i), snU_puts(b, ")(");
         for (int n = 0; n < width(t); n++) snU_putf(b, n ? ", %d" : "%d", part * WIDEST + n);
         snU_puts(b, "))");
         break;
     case K_param: snU_putf(b, "p%lld", (long long)i->imm); break;
-    case K_scratch:
-        snU_putf(b, "((__global %s *)(scratch + %lld))", kinds[i->mem].mem, (long long)i->imm);
+    case K_scratch: case K_shared:
+        snU_puts(b, "((");
+        put_pointer(b, i->mem, i->space);
+        snU_putf(b, ")(%s + %lld))", i->op == K_scratch ? "scratch" : "shared", (long long)i->imm);
         break;
+    case K_block: snU_puts(b, "block"); break;
+    case K_thread: snU_puts(b, "thread"); break;
     case K_task: snU_puts(b, i->imm ? "last" : "first"); break;
     case K_sysarg:
         if (i->imm == 4) snU_puts(b, "again");
         else snU_putf(b, "sys.s%lld", (long long)i->imm);
         break;
-    default: SN_ASSERT(0, "OpenCL C for one work-item has no %s", snK_op_name(i->op));
+    default: SN_ASSERT(0, "OpenCL C has no %s", snK_op_name(i->op));
     }
 }
 
@@ -150,7 +166,7 @@ static void put_pattern(const Emit *e, StrBuf *b, const KIns *i, int part, const
     for (; *p; p++) {
         if (*p != '$') { snU_put(b, p, 1); continue; }
         switch (*++p) {
-        case 't': put_type(b, t, i->mem); break;
+        case 't': put_type(b, i); break;
         case 'n': if (t.lanes > 1) snU_putf(b, "%d", width(t)); break;
         case 'u': put_vector(b, unsigned_name(from.kind), width(from)); break;
         case 's': put_vector(b, kinds[from.kind].reg, width(from)); break;
@@ -158,7 +174,7 @@ static void put_pattern(const Emit *e, StrBuf *b, const KIns *i, int part, const
         case 'p': if (part) snU_putf(b, " + %d", part * WIDEST); break;
         case 'r':
             snU_puts(b, t.lanes > 1 ? "as_" : "(");
-            put_type(b, t, 0);
+            put_type(b, i);
             if (t.lanes == 1) snU_puts(b, ")");
             break;
         default: {
@@ -287,22 +303,23 @@ static const char *use_helper(Emit *e, const char *what, int kind, int lanes, co
 }
 
 /* Loads and stores under a mask: whole where every lane is on, else lane by lane. */
-static const char *use_masked(Emit *e, bool store, int kind, int lanes) {
-    char name[48];
+static const char *use_masked(Emit *e, bool store, int space, int kind, int lanes) {
+    char name[48], what[32];
     StrBuf text = {0};
-    helper_name(name, store ? "store" : "load", kind, lanes);
+    const char *where = space == K_SHARED ? "local" : "global";
+    snprintf(what, sizeof what, "%s%s", store ? "store" : "load", space == K_SHARED ? "_local" : "");
+    helper_name(name, what, kind, lanes);
     if (is_new(e, name)) {
-        snU_puts(&text, store ? "void sn_store_@L(__global @E *p, @T x, @M on)\n{\n"
-                                "    if (all(on)) { vstore@N(x, 0, p); return; }\n"
-                              : "@T sn_load_@L(__global @E *p, @M on)\n{\n"
-                                "    if (all(on)) return vload@N(0, p);\n"
+        snU_putf(&text, store ? "void sn_%s_@L(__%s @E *p, @T x, @M on)\n{\n" : "@T sn_%s_@L(__%s @E *p, @M on)\n{\n", what, where);
+        snU_puts(&text, store ? "    if (all(on)) { vstore@N(x, 0, p); return; }\n"
+                              : "    if (all(on)) return vload@N(0, p);\n"
                                 "    @T x = (@T)(0);\n");
         for (int n = 0; n < lanes; n++)
             snU_putf(&text, store ? "    if (on.s%x) p[%d] = x.s%x;\n" : "    if (on.s%x) x.s%x = p[%d];\n",
                      n, n, n);
         snU_puts(&text, store ? "}\n\n" : "    return x;\n}\n\n");
     }
-    const char *kept = use_helper(e, store ? "store" : "load", kind, lanes, text.s ? text.s : "");
+    const char *kept = use_helper(e, what, kind, lanes, text.s ? text.s : "");
     snU_free_buf(&text);
     return kept;
 }
@@ -572,6 +589,8 @@ static void put_across(Emit *e, const KIns *i) {
 
 /* -- Memory ------------------------------------------------------------------------------------ */
 
+static int space_of(const Emit *e, KVal pointer) { return e->k->ins.v[pointer].space; }
+
 /* A bool in memory is a byte: `byte` helpers and vloads, compared with 0. */
 static void put_load(Emit *e, const KIns *i, int part) {
     KType t = i->type;
@@ -584,7 +603,7 @@ static void put_load(Emit *e, const KIns *i, int part) {
     }
     if (is_bool) put_pattern(e, b, i, part, "convert_$t(");
     if (i->a[2]) {
-        snU_puts(b, use_masked(e, false, is_bool ? K_U8 : t.kind, width(t)));
+        snU_puts(b, use_masked(e, false, space_of(e, i->a[0]), is_bool ? K_U8 : t.kind, width(t)));
         put_pattern(e, b, i, part, "($a + $b$p, $c)");
     } else put_pattern(e, b, i, part, "vload$n(0, $a + $b$p)");
     if (is_bool) put_pattern(e, b, i, part, " != (uchar$n)(0))");
@@ -600,7 +619,7 @@ static void put_store(Emit *e, const KIns *st) {
         if (t.lanes == 1) {
             put_pattern(e, b, i, p, i->a[3] ? "if ($d) $a[$b] = $c;\n" : "$a[$b] = $c;\n");
         } else if (i->a[3]) {
-            snU_puts(b, use_masked(e, true, t.kind == K_BOOL ? K_U8 : t.kind, width(t)));
+            snU_puts(b, use_masked(e, true, space_of(e, i->a[0]), t.kind == K_BOOL ? K_U8 : t.kind, width(t)));
             put_pattern(e, b, i, p, "($a + $b$p, ");
             put_pattern(e, b, i, p, value);
             put_pattern(e, b, i, p, ", $d);\n");
@@ -675,7 +694,7 @@ static void put_expression(Emit *e, const KIns *i, int part) {
     case K_gather: put_gather(e, i, part); break;
     case K_offset: put_pattern(e, b, i, part, "$a + $b"); break;
     case K_get: case K_var: put_pattern(e, b, i, part, "$a"); break;
-    default: SN_ASSERT(0, "OpenCL C for one work-item has no %s", snK_op_name(i->op));
+    default: SN_ASSERT(0, "OpenCL C has no %s", snK_op_name(i->op));
     }
 }
 
@@ -683,7 +702,7 @@ static void put_definition(Emit *e, KVal x) {
     const KIns *i = &e->k->ins.v[x];
     for (int p = 0; p < parts(i->type); p++) {
         indent(e);
-        put_type(&e->text, i->type, i->mem);
+        put_type(&e->text, i);
         snU_puts(&e->text, i->type.kind == K_PTR ? "" : " ");
         put_value(e, &e->text, x, p);
         snU_puts(&e->text, " = ");
@@ -723,6 +742,10 @@ static void put_instruction(Emit *e, KVal x) {
         indent(e);
         put_pattern(e, &e->text, i, 0, "prefetch($a + $b, 1);\n");
         break;
+    case K_barrier:
+        indent(e);
+        snU_puts(&e->text, "barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);\n");
+        break;
     case K_for: open_for(e, x); break;
     case K_if:
         indent(e);
@@ -746,8 +769,7 @@ static void put_instruction(Emit *e, KVal x) {
 
 /* -- Kernels ----------------------------------------------------------------------------------- */
 
-static const char PRELUDE[] =
-    "#pragma OPENCL FP_CONTRACT OFF\n\n"
+static const char CLAIM[] =
     "/* The next tasks of part `of` of the grid, half of what is left; 0 = none. A counter counts\n"
     "   units of tasks, so that 32 bits are enough for any grid. */\n"
     "int sn_claim(volatile __global int *next, long tasks, long groups, long of, long *first, long *last)\n"
@@ -766,6 +788,7 @@ static const char PRELUDE[] =
     "    return 0;\n"
     "}\n\n";
 
+/* On a core: a function that runs tasks, and the kernel that takes them. */
 static void put_head(StrBuf *b, const Kernel *k, const char *name) {
     snU_putf(b, "void %s_tasks(", name);
     for (uint32_t p = 0; p < k->params.n; p++)
@@ -773,14 +796,20 @@ static void put_head(StrBuf *b, const Kernel *k, const char *name) {
     snU_puts(b, "uint4 sys, uint again, long first, long last,\n    __global uchar *restrict scratch)\n{\n");
 }
 
-static void put_kernel(StrBuf *b, const Kernel *k, const char *name) {
-    snU_putf(b, "__kernel __attribute__((reqd_work_group_size(1, 1, 1)))\nvoid %s(", name);
+static void put_signature(StrBuf *b, const Kernel *k, const char *name) {
+    snU_putf(b, "__kernel __attribute__((reqd_work_group_size(%d, 1, 1)))\nvoid %s(", k->threads ? k->threads : 1, name);
     for (uint32_t p = 0; p < k->params.n; p++) snU_putf(b, "__global uchar *b%u, ulong o%u, ", p, p);
-    snU_puts(b, "uint4 sys, __global uchar *scratch,\n"
-                "    volatile __global int *next, int at, long tasks)\n{\n"
+    snU_puts(b, "uint4 sys, __global uchar *scratch,\n    ");
+}
+
+static long long slice(const Kernel *k) { return (long long)(k->scratch + 63) / 64 * 64; }
+
+static void put_kernel(StrBuf *b, const Kernel *k, const char *name) {
+    put_signature(b, k, name);
+    snU_puts(b, "volatile __global int *next, int at, long tasks)\n{\n"
                 "    uint again = 0;\n"
                 "    long first, last, groups = get_num_groups(0), me = get_group_id(0);\n");
-    snU_putf(b, "    scratch += me * %lldL;\n", (long long)(k->scratch + 63) / 64 * 64);
+    snU_putf(b, "    scratch += me * %lldL;\n", slice(k));
     snU_putf(b, "    for (long k = 0; k < groups; k++)\n"
                 "        while (sn_claim(next + at, tasks, groups, (me + k) %% groups, &first, &last)) {\n"
                 "            %s_tasks(", name);
@@ -789,16 +818,37 @@ static void put_kernel(StrBuf *b, const Kernel *k, const char *name) {
     snU_puts(b, "sys, again, first, last, scratch);\n            again = 1;\n        }\n}\n\n");
 }
 
+/* On a GPU: the kernel itself. */
+static void put_gpu_head(StrBuf *b, const Kernel *k, const char *name) {
+    put_signature(b, k, name);
+    snU_puts(b, "long first)\n{\n");
+    if (k->shared) snU_putf(b, "    __local uchar shared[%lld] __attribute__((aligned(128)));\n", (long long)k->shared);
+    for (uint32_t p = 0; p < k->params.n; p++) {
+        const char *mem = kinds[k->params.v[p].mem].mem;
+        snU_putf(b, "    __global %s *p%u = (__global %s *)(b%u + o%u);\n", mem, p, mem, p, p);
+    }
+    snU_puts(b, "    const uint again = 0;\n    const long block = first + (long)get_group_id(0), thread = get_local_id(0);\n");
+    if (k->scratch) snU_putf(b, "    scratch += get_group_id(0) * %lldL;\n", slice(k));
+}
+
+static void put_body(Emit *e) {
+    for (KVal x = 1; x < e->k->ins.n; x++)
+        if (e->k->ins.v[x].op > K_lane) put_instruction(e, x);
+    snU_puts(&e->text, "}\n\n");
+}
+
 void snK_emit_opencl(StrBuf *out, const Kernel *const *kernels, int n, const char *const *names) {
     StrBuf lib = {0}, all = {0};
-    snU_puts(&lib, PRELUDE);
+    bool cores = false;
+    for (int j = 0; j < n; j++) cores |= !kernels[j]->threads;
+    snU_puts(&lib, "#pragma OPENCL FP_CONTRACT OFF\n\n");
+    if (cores) snU_puts(&lib, CLAIM);
     for (int j = 0; j < n; j++) {
         Emit e = { .k = kernels[j], .lib = &lib, .depth = 1 };
-        put_head(&e.text, e.k, names[j]);
-        for (KVal x = 1; x < e.k->ins.n; x++)
-            if (e.k->ins.v[x].op > K_lane) put_instruction(&e, x);
-        snU_puts(&e.text, "}\n\n");
-        put_kernel(&e.text, e.k, names[j]);
+        if (e.k->threads) put_gpu_head(&e.text, e.k, names[j]);
+        else put_head(&e.text, e.k, names[j]);
+        put_body(&e);
+        if (!e.k->threads) put_kernel(&e.text, e.k, names[j]);
         snU_put(&all, e.text.s, e.text.n);
         snU_free_buf(&e.text);
     }

@@ -301,7 +301,7 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
 
 static size_t kind_length(const char *name) { return strcspn(name, ":"); }
 
-/* `host` or `opencl[:N]`, by default what the program was compiled for. */
+/* `host` or `opencl[:N][:FORM]`, by default what the program was compiled for. */
 Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int threads, char err[ERR_TEXT])
 {
     const char *target = p->target ? p->target : "";
@@ -313,7 +313,7 @@ Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int th
     size_t n = kind_length(name);
     bool host = !strcmp(name, "host"), opencl = n == 6 && !memcmp(name, "opencl", 6);
     if (!host && !opencl)
-        snR_fail(err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host, opencl[:N]", name);
+        snR_fail(err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host, opencl[:N][:gpu]", name);
     else if (kind_length(target) != n || memcmp(target, name, n))
         snR_fail(err, ERR_UNSUPPORTED, "the program was compiled for '%s', not for the device '%s'", target, name);
     else
@@ -327,7 +327,7 @@ int sn_device_target(const char *device, char target[64])
         return snR_opencl_target(device, target, snR_last_error());
     if (device && strcmp(device, "host"))
         return snR_fail(snR_last_error(), ERR_UNSUPPORTED,
-                        "unknown device '%s'; this runtime has: host, opencl[:N]", device);
+                        "unknown device '%s'; this runtime has: host, opencl[:N][:gpu]", device);
     snprintf(target, 64, "host");
     return 0;
 }

@@ -1,12 +1,14 @@
-/* opencl.c: OpenCL devices: `opencl` or `opencl:N`, N counted over all platforms.
+/* opencl.c: OpenCL devices: `opencl[:N][:FORM]`, N counted over all platforms. FORM is what kernels are
+   written for: cores with vectors (x4, x8, x16) or a GPU's blocks of threads (gpu); the device says which suits it.
 
    In: a program whose code is OpenCL C text (codegen/emit_opencl.c says what its kernels take). Out:
    a Device. libOpenCL.so.1, the loader of whatever drivers are installed, is opened at run time, and
    the few declarations that are needed stand here, so that nothing is needed to build.
 
-   One work-item per group, one group per compute unit (or per thread asked for): a group is a worker
+   Cores: one work-item per group, one group per compute unit (or per thread asked for): a group is a worker
    with its own slice of one scratch buffer, and takes tasks by counters in global memory, set to 0
-   before a graph runs. A kernel object is made per launch, with its buffers set once.
+   before a graph runs. GPU: a group of work-items per program of the grid, as many at once as there is scratch
+   for. A kernel object is made per launch, with its buffers set once.
 
    Built programs are kept in $SN_CACHE (or ~/.cache/sinter) as the driver's binary, under the hash of
    source, options, device and driver, each with a checksum; one that the driver no longer takes is
@@ -38,9 +40,10 @@ typedef struct ClEvent *cl_event;
 typedef intptr_t cl_property;
 
 enum {
-    CL_DEVICE_TYPE_ALL = -1, CL_DEVICE_TYPE_CPU = 2,
+    CL_DEVICE_TYPE_ALL = -1, CL_DEVICE_TYPE_CPU = 2, CL_DEVICE_TYPE_GPU = 4,
     CL_PLATFORM_NAME = 0x0902, CL_PLATFORM_VERSION = 0x0901,
     CL_DEVICE_TYPE = 0x1000, CL_DEVICE_MAX_COMPUTE_UNITS = 0x1002,
+    CL_DEVICE_MAX_WORK_GROUP_SIZE = 0x1004, CL_DEVICE_LOCAL_MEM_SIZE = 0x1023,
     CL_DEVICE_MAX_MEM_ALLOC_SIZE = 0x1010, CL_DEVICE_MAX_PARAMETER_SIZE = 0x1017,
     CL_DEVICE_SINGLE_FP_CONFIG = 0x101b, CL_DEVICE_GLOBAL_MEM_SIZE = 0x101f,
     CL_DEVICE_NAME = 0x102b, CL_DEVICE_VENDOR = 0x102c, CL_DRIVER_VERSION = 0x102d,
@@ -172,15 +175,30 @@ static int find_devices(Found *out, char err[ERR_TEXT])
     return count;
 }
 
-static int pick_device(const char *name, Found *out, char err[ERR_TEXT])
+/* opencl[:N][:FORM]; form[0] = 0: not said. */
+static int read_name(const char *name, long *which, char form[8])
+{
+    const char *at = name + 6;
+    bool ok = !strncmp(name, "opencl", 6);
+    *which = 0, form[0] = 0;
+    if (ok && *at == ':' && at[1] >= '0' && at[1] <= '9')
+        *which = strtol(at + 1, (char **)&at, 10);
+    if (ok && *at == ':') {
+        static const char *const forms[] = { "x4", "x8", "x16", "gpu" };
+        for (unsigned i = 0; i < 4; i++)
+            if (!strcmp(at + 1, forms[i]))
+                snprintf(form, 8, "%s", forms[i]);
+        at = form[0] ? "" : at;
+    }
+    return ok && !*at ? 0 : ERR_USAGE;
+}
+
+static int pick_device(const char *name, Found *out, char form[8], char err[ERR_TEXT])
 {
     Found all[MAX_DEVICES];
     long which = 0;
-    char *end = NULL;
-    if (name[6] == ':')
-        which = strtol(name + 7, &end, 10);
-    if (strncmp(name, "opencl", 6) || (name[6] && (name[6] != ':' || !name[7] || *end)))
-        return snR_fail(err, ERR_USAGE, "an OpenCL device is `opencl` or `opencl:N`, not '%s'", name);
+    if (read_name(name, &which, form))
+        return snR_fail(err, ERR_USAGE, "an OpenCL device is opencl[:N][:gpu|x4|x8|x16], not '%s'", name);
     int n = find_devices(all, err);
     if (n < 0)
         return n;
@@ -225,15 +243,28 @@ typedef struct Cl {
     cl_context context;
     cl_queue queue;
     cl_program program;
-    int groups;
+    int groups;              /* workers of kernels for cores */
+    int64_t most_blocks;     /* of one launch of a GPU's kernel; 0 = any number */
     bool shares;             /* the host's memory */
     cl_mem scratch;
-    size_t scratch_bytes;    /* of one group */
 } Cl;
 
 typedef struct Memory { cl_mem mem; void *ours; } Memory;
 
 static size_t scratch_stride(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
+
+/* Groups that a launch of the kernel starts at a time: its grid comes in so many pieces that their scratch is bounded. */
+static int64_t groups_at_once(const Cl *c, const SnKernelDesc *k)
+{
+    enum { BUDGET = 256 << 20 };
+    int64_t stride = (int64_t)scratch_stride(k->scratch_bytes), n = k->grid;
+    if (!k->threads)
+        return c->groups;
+    int64_t most = stride ? BUDGET / stride : n;
+    most = most > c->groups ? most : c->groups;
+    n = n < most ? n : most;
+    return c->most_blocks && n > c->most_blocks ? c->most_blocks : n;
+}
 
 static int make_buffer(Cl *c, size_t bytes, void *ours, cl_mem *out, char err[ERR_TEXT])
 {
@@ -457,10 +488,12 @@ static int build_program(Cl *c, char err[ERR_TEXT])
 
 /* -- Launches ---------------------------------------------------------------------------------- */
 
+typedef struct Timed { cl_event event; int launch; } Timed;
 typedef struct Launches {
     const SnGraphPlan *plan;
     cl_kernel *kernel;       /* one per launch, its buffers set */
-    cl_event *event;
+    Timed *event;            /* of what is under way */
+    int nevents, room;
     cl_mem counters;         /* one per launch and group */
     int32_t *zeros;          /* what they start from */
 } Launches;
@@ -504,9 +537,11 @@ static int set_arguments(Cl *c, Launches *l, int i, const Span *buf, char err[ER
     }
     a++;
     code |= clSetKernelArg(kernel, a++, sizeof(cl_mem), &c->scratch);
-    code |= clSetKernelArg(kernel, a++, sizeof(cl_mem), &l->counters);
-    code |= clSetKernelArg(kernel, a++, sizeof at, &at);
-    code |= clSetKernelArg(kernel, a++, sizeof grid, &grid);
+    if (!k->threads) {
+        code |= clSetKernelArg(kernel, a++, sizeof(cl_mem), &l->counters);
+        code |= clSetKernelArg(kernel, a++, sizeof at, &at);
+        code |= clSetKernelArg(kernel, a++, sizeof grid, &grid);
+    }
     return code ? failed(err, "clSetKernelArg", code) : 0;
 }
 
@@ -520,9 +555,8 @@ static void *cl_prepare(Device *d, const SnGraphPlan *plan, const Span *buf, cha
     size_t counters = (size_t)n * (size_t)c->groups + 1;
     l->plan = plan;
     l->kernel = calloc((size_t)n + 1, sizeof *l->kernel);
-    l->event = calloc((size_t)n + 1, sizeof *l->event);
     l->zeros = calloc(counters, sizeof *l->zeros);
-    if (!l->kernel || !l->event || !l->zeros)
+    if (!l->kernel || !l->zeros)
         rc = snR_fail(err, ERR_NOMEM, "out of memory");
     if (!rc)
         rc = make_buffer(c, counters * sizeof *l->zeros, NULL, &l->counters, err);
@@ -538,23 +572,58 @@ static void *cl_prepare(Device *d, const SnGraphPlan *plan, const Span *buf, cha
     return NULL;
 }
 
+static int keep_event(Launches *l, cl_event event, int launch)
+{
+    if (l->nevents == l->room) {
+        int room = 2 * l->room + l->plan->nlaunches;
+        Timed *more = realloc(l->event, (size_t)room * sizeof *more);
+        if (!more) {
+            clReleaseEvent(event);
+            return -6;                           /* CL_OUT_OF_HOST_MEMORY */
+        }
+        l->event = more, l->room = room;
+    }
+    l->event[l->nevents++] = (Timed){ event, launch };
+    return 0;
+}
+
 static int add_times(Launches *l, double *seconds, char err[ERR_TEXT])
 {
     int rc = 0;
-    for (int i = 0; i < l->plan->nlaunches; i++) {
+    for (int i = 0; i < l->nevents; i++) {
         uint64_t start = 0, end = 0;
-        if (!l->event[i])
-            continue;
-        int code = clGetEventProfilingInfo(l->event[i], CL_PROFILING_COMMAND_START, 8, &start, NULL);
+        int code = clGetEventProfilingInfo(l->event[i].event, CL_PROFILING_COMMAND_START, 8, &start, NULL);
         if (!code)
-            code = clGetEventProfilingInfo(l->event[i], CL_PROFILING_COMMAND_END, 8, &end, NULL);
+            code = clGetEventProfilingInfo(l->event[i].event, CL_PROFILING_COMMAND_END, 8, &end, NULL);
         if (code && !rc)
             rc = failed(err, "clGetEventProfilingInfo", code);
-        seconds[i] += 1e-9 * (double)(end - start);
-        clReleaseEvent(l->event[i]);
-        l->event[i] = NULL;
+        seconds[l->event[i].launch] += 1e-9 * (double)(end - start);
+        clReleaseEvent(l->event[i].event);
     }
+    l->nevents = 0;
     return rc;
+}
+
+/* One launch of the list, in as many pieces as groups_at_once makes of its grid. */
+static int enqueue(Cl *c, Launches *l, int i, const uint32_t sys[4], double *seconds)
+{
+    const SnLaunch *launch = &l->plan->launches[i];
+    const SnKernelDesc *k = &c->p->kernels[launch->kernel];
+    unsigned at = 2 * (unsigned)launch->nargs;
+    size_t local = k->threads ? (size_t)k->threads : 1;
+    int64_t most = groups_at_once(c, k), end = k->threads ? k->grid : most;
+    int code = clSetKernelArg(l->kernel[i], at, 4 * sizeof *sys, sys);
+    for (int64_t first = 0; first < end && !code; first += most) {
+        size_t global = (size_t)(end - first < most ? end - first : most) * local;
+        cl_event event = NULL;
+        if (k->threads)
+            code = clSetKernelArg(l->kernel[i], at + 2, sizeof first, &first);
+        if (!code)
+            code = clEnqueueNDRangeKernel(c->queue, l->kernel[i], 1, NULL, &global, &local, 0, NULL, seconds ? &event : NULL);
+        if (!code && seconds)
+            code = keep_event(l, event, i);
+    }
+    return code;
 }
 
 static int cl_run(Device *d, void *prepared, const SnLaunchArgs *la, double *seconds, char err[ERR_TEXT])
@@ -562,23 +631,16 @@ static int cl_run(Device *d, void *prepared, const SnLaunchArgs *la, double *sec
     Cl *c = (Cl *)d;
     Launches *l = prepared;
     const uint32_t sys[4] = { la->seed[0], la->seed[1], la->step, la->micro };
-    size_t one = 1, groups = (size_t)c->groups;
     int n = l->plan->nlaunches, rc = 0;
-    size_t counters = ((size_t)n * groups + 1) * sizeof *l->zeros;
+    size_t counters = ((size_t)n * (size_t)c->groups + 1) * sizeof *l->zeros;
     int code = clEnqueueWriteBuffer(c->queue, l->counters, 0, 0, counters, l->zeros, 0, NULL, NULL);
     if (code)
         return failed(err, "clEnqueueWriteBuffer", code);
-    for (int i = 0; i < n && !rc && !code; i++) {
-        const SnLaunch *launch = &l->plan->launches[i];
-        if (!c->p->kernels[launch->kernel].grid)
-            continue;
-        code = clSetKernelArg(l->kernel[i], 2 * (unsigned)launch->nargs, sizeof sys, sys);
-        if (!code)
-            code = clEnqueueNDRangeKernel(c->queue, l->kernel[i], 1, NULL, &groups, &one, 0, NULL,
-                                          seconds ? &l->event[i] : NULL);
+    for (int i = 0; i < n && !rc; i++) {
+        const SnKernelDesc *k = &c->p->kernels[l->plan->launches[i].kernel];
+        code = k->grid ? enqueue(c, l, i, sys, seconds) : 0;
         if (code)
-            rc = snR_fail(err, ERR_DEVICE, "OpenCL: launch %d, '%s': %s (%d)", i,
-                          c->p->kernels[launch->kernel].label, code_name(code), code);
+            rc = snR_fail(err, ERR_DEVICE, "OpenCL: launch %d, '%s': %s (%d)", i, k->label, code_name(code), code);
     }
     code = clFinish(c->queue);
     if (code && !rc)
@@ -625,20 +687,42 @@ static int open_queue(Cl *c, char err[ERR_TEXT])
 static int open_scratch(Cl *c, char err[ERR_TEXT])
 {
     char why[ERR_TEXT];
-    for (int i = 0; i < c->p->nkernels; i++)
-        if (scratch_stride(c->p->kernels[i].scratch_bytes) > c->scratch_bytes)
-            c->scratch_bytes = scratch_stride(c->p->kernels[i].scratch_bytes);
-    if (!make_buffer(c, c->scratch_bytes * (size_t)c->groups + 64, NULL, &c->scratch, why))
+    int64_t bytes = 0;
+    for (int i = 0; i < c->p->nkernels; i++) {
+        const SnKernelDesc *k = &c->p->kernels[i];
+        int64_t want = (int64_t)scratch_stride(k->scratch_bytes) * groups_at_once(c, k);
+        bytes = want > bytes ? want : bytes;
+    }
+    if (!make_buffer(c, (size_t)bytes + 64, NULL, &c->scratch, why))
         return 0;
-    return snR_fail(err, ERR_NOMEM, "scratch of %zu bytes for each of %d groups: %.150s",
-                    c->scratch_bytes, c->groups, why);
+    return snR_fail(err, ERR_NOMEM, "scratch for the groups that run at once: %.150s", why);
+}
+
+/* Can the device start the blocks of a GPU's kernels? */
+static int check_blocks(const Cl *c, char err[ERR_TEXT])
+{
+    int64_t threads = (int64_t)number(c->at.device, CL_DEVICE_MAX_WORK_GROUP_SIZE);
+    int64_t bytes = (int64_t)number(c->at.device, CL_DEVICE_LOCAL_MEM_SIZE);
+    for (int i = 0; i < c->p->nkernels; i++) {
+        const SnKernelDesc *k = &c->p->kernels[i];
+        if (k->threads > threads || (k->threads && k->shared_bytes > bytes))
+            return snR_fail(err, ERR_UNSUPPORTED, "kernel '%s' wants %d work-items and %lld bytes of local memory a group, the device has "
+                            "%lld and %lld; without :gpu it may run", k->label ? k->label : k->symbol, k->threads,
+                            (long long)k->shared_bytes, (long long)threads, (long long)bytes);
+    }
+    return 0;
 }
 
 Device *snR_opencl_open(const SnProgram *p, const char *name, int threads, char err[ERR_TEXT])
 {
     Found at;
-    if (pick_device(name, &at, err))
+    char form[8];
+    if (pick_device(name, &at, form, err))
         return NULL;
+    if (form[0] && p->target && strcmp(p->target + strcspn(p->target, ":") + (strchr(p->target, ':') != NULL), form)) {
+        snR_fail(err, ERR_UNSUPPORTED, "the program was compiled for '%s', not for the device '%s'", p->target, name);
+        return NULL;
+    }
     Cl *c = calloc(1, sizeof *c);
     if (!c) {
         snR_fail(err, ERR_NOMEM, "out of memory");
@@ -649,9 +733,10 @@ Device *snR_opencl_open(const SnProgram *p, const char *name, int threads, char 
     c->at = at;
     c->shares = number(at.device, CL_DEVICE_HOST_UNIFIED_MEMORY) & 0xff;
     c->groups = threads > 0 ? threads : (int)number(at.device, CL_DEVICE_MAX_COMPUTE_UNITS);
+    c->most_blocks = threads > 0 ? threads : 0;
     if (c->groups < 1)
         c->groups = 1;
-    if (!open_queue(c, err) && !open_scratch(c, err) && !build_program(c, err))
+    if (!check_blocks(c, err) && !open_queue(c, err) && !open_scratch(c, err) && !build_program(c, err))
         return &c->base;
     cl_close(&c->base);
     return NULL;
@@ -662,11 +747,16 @@ Device *snR_opencl_open(const SnProgram *p, const char *name, int threads, char 
 int snR_opencl_target(const char *name, char target[64], char err[ERR_TEXT])
 {
     Found at;
-    int rc = pick_device(name, &at, err);
+    char form[8];
+    int rc = pick_device(name, &at, form, err);
     if (rc)
         return rc;
     uint64_t lanes = number(at.device, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT);
-    snprintf(target, 64, "opencl:x%d", lanes >= 16 ? 16 : lanes == 8 ? 8 : 4);
+    if (!form[0] && number(at.device, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_GPU)
+        snprintf(form, sizeof form, "gpu");
+    else if (!form[0])
+        snprintf(form, sizeof form, "x%d", lanes >= 16 ? 16 : lanes == 8 ? 8 : 4);
+    snprintf(target, 64, "opencl:%s", form);
     return 0;
 }
 

@@ -12,7 +12,7 @@
      diff [opencl]             compiled against the reference evaluator, inputs seeded; no output when all is well
      kir, kt                   kernel IR and tile programs: parse, verify, print
      lower TARGET              a tile program lowered for a target (host:x86-64-v3): its kernel IR
-     emit TARGET               kernel IR (.kir), or a tile program (.kt) lowered, as OpenCL C (opencl:x8)
+     emit TARGET               kernel IR (.kir), or a tile program (.kt) lowered, as OpenCL C (opencl:x8, opencl:gpu)
      error                     the input must fail on the line that carries `# <- error: text`, with that text in the message
    All take -D k=v, --graph NAME, --autocast bf16|f16 and --recompute none|block|full. --bless rewrites the expected output; review is the diff. */
 #include "codegen/family.h"
@@ -171,7 +171,7 @@ static void do_kernel(TextTest *t) {
         snT_verify(tile);
         if (strcmp(t->command, "kt") != 0) snK_target(t->c, t->target ? t->target : "host:x86-64-v3", &target);
         if (!strcmp(t->command, "kt")) snT_print(&t->out, tile);
-        else if (!strcmp(t->command, "emit") && !snK_is_opencl(&target)) t->why = "emit wants a target that is a text: opencl[:xN]";
+        else if (!strcmp(t->command, "emit") && !snK_is_opencl(&target)) t->why = "emit wants a target that is a text: opencl[:xN|:gpu]";
         else put_kernel(t, snK_lower(t->c, &a, tile, &target));
     }
     snU_free_arena(&a);
@@ -317,7 +317,7 @@ int cmd_test(const Command *self, int argc, char **argv) {
     StrList pos = {0};
     Tally tally = {0};
     const Opt opts[] = { { "bless", 0, OPT_FLAG, &tally.bless, "", "write what came out as what is expected" },
-                         { "device", 'd', OPT_TEXT, &tally.device, "D", "run `diff` tests there: host, opencl[:N]" }, { 0 } };
+                         { "device", 'd', OPT_TEXT, &tally.device, "D", "run `diff` tests there: host, opencl[:N][:gpu]" }, { 0 } };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc >= 0) return rc;
     if (!pos.n) return cmd_usage(self, "wants files or folders");
