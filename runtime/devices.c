@@ -294,40 +294,51 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
         out->peak_gflops_f32 = sn_measure_fma_peak(out->cores);
         out->bandwidth_gbs = sn_measure_bandwidth(out->cores);
     }
-    return 1 + snR_opencl_devices(out + 1, cap - 1);
+    int n = 1 + snR_opencl_devices(out + 1, cap - 1);
+    if (n < cap) {
+        memset(&out[n], 0, sizeof *out);
+        out[n].cores = snR_cores();
+        snprintf(out[n].name, sizeof out->name, "emu");
+        snprintf(out[n++].what, sizeof out->what, "PTX for NVIDIA cards, executed on the CPU with every access checked");
+    }
+    return n;
 }
 
 /* -- Which one is meant ------------------------------------------------------------------------ */
 
-static size_t kind_length(const char *name) { return strcspn(name, ":"); }
+#define KINDS "host, opencl[:N][:gpu], emu[:sm_NN]"
 
-/* `host` or `opencl[:N][:FORM]`, by default what the program was compiled for. */
+static bool is_kind(const char *name, const char *kind)
+{
+    size_t n = strcspn(name, ":");
+    return n == strlen(kind) && !memcmp(name, kind, n);
+}
+
+/* `host`, `opencl[:N][:FORM]` or `emu[:sm_NN]`, by default what the program was compiled for. */
 Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int threads, char err[ERR_TEXT])
 {
     const char *target = p->target ? p->target : "";
-    char kind[32];
-    if (!name) {
-        snprintf(kind, sizeof kind, "%.*s", (int)kind_length(target), target);
-        name = kind;
-    }
-    size_t n = kind_length(name);
-    bool host = !strcmp(name, "host"), opencl = n == 6 && !memcmp(name, "opencl", 6);
-    if (!host && !opencl)
-        snR_fail(err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: host, opencl[:N][:gpu]", name);
-    else if (kind_length(target) != n || memcmp(target, name, n))
+    if (!name)
+        name = is_kind(target, "opencl") ? "opencl" : is_kind(target, "ptx") ? "emu" : "host";
+    if (is_kind(name, "emu"))
+        return snR_emu_open(p, name, pool, err);
+    if (strcmp(name, "host") && !is_kind(name, "opencl"))
+        snR_fail(err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: " KINDS, name);
+    else if (!is_kind(target, is_kind(name, "host") ? "host" : "opencl"))
         snR_fail(err, ERR_UNSUPPORTED, "the program was compiled for '%s', not for the device '%s'", target, name);
     else
-        return host ? snR_host_open(p, pool, err) : snR_opencl_open(p, name, threads, err);
+        return is_kind(name, "host") ? snR_host_open(p, pool, err) : snR_opencl_open(p, name, threads, err);
     return NULL;
 }
 
 int sn_device_target(const char *device, char target[64])
 {
+    if (device && is_kind(device, "emu"))
+        return snR_emu_target(device, target, snR_last_error());
     if (device && !strncmp(device, "opencl", 6))
         return snR_opencl_target(device, target, snR_last_error());
     if (device && strcmp(device, "host"))
-        return snR_fail(snR_last_error(), ERR_UNSUPPORTED,
-                        "unknown device '%s'; this runtime has: host, opencl[:N][:gpu]", device);
+        return snR_fail(snR_last_error(), ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: " KINDS, device);
     snprintf(target, 64, "host");
     return 0;
 }

@@ -58,7 +58,7 @@ uint64_t snE_address(int range, uint32_t skew);
 int snE_launch(EmuModule *m, const EmuLaunch *l, Pool *pool, EmuReport *out, char err[ERR_TEXT]);
 /* Instructions of whole warps executed so far, all launches of the module together: for rates. */
 uint64_t snE_executed(const EmuModule *m);
-
-Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[ERR_TEXT]);
+/* How many parameters a kernel has; -1: there is no such kernel. */
+int snE_parameters(const EmuModule *m, const char *kernel);
 
 #endif

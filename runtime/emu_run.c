@@ -614,6 +614,14 @@ int snE_launch(EmuModule *m, const EmuLaunch *l, Pool *pool, EmuReport *out, cha
     return rc;
 }
 
+int snE_parameters(const EmuModule *m, const char *kernel)
+{
+    for (int k = 0; k < m->nkernels; k++)
+        if (!strcmp(m->kernel[k].name, kernel))
+            return m->kernel[k].nparams;
+    return -1;
+}
+
 /* -- Modules ----------------------------------------------------------------------------------------------------------- */
 
 EmuModule *snE_load(const char *text, size_t n, char err[ERR_TEXT])

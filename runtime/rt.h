@@ -69,6 +69,8 @@ Device *snR_host_open(const SnProgram *p, Pool *pool, char err[ERR_TEXT]);
 Device *snR_opencl_open(const SnProgram *p, const char *name, int threads, char err[ERR_TEXT]);
 int snR_opencl_devices(sn_device_info *out, int cap);                /* the number */
 int snR_opencl_target(const char *name, char target[64], char err[ERR_TEXT]);
+Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[ERR_TEXT]);
+int snR_emu_target(const char *name, char target[64], char err[ERR_TEXT]);
 void *snR_alloc(size_t bytes); /* 64-byte aligned, in huge pages when large; release with free() */
 double snR_now(void);                            /* seconds, monotonic */
 
