@@ -3,7 +3,7 @@
    In: the text of a PTX module (what LLVM's NVPTX back end, nvcc and our inline assembly write, sm_80 and later) and launches. Out: what
    the kernels store, and reports: out of bounds, misaligned, uninitialised, races, barriers, deadlock. Semantics: NVIDIA, PTX ISA 8.5.
 
-     emu_parse.c                text -> statements, typed by the rows of the instruction table
+     emu_lex.c emu_parse.c emu_module.c   text -> statements, typed by the rows of the instruction table
      emu_decode.c               statements -> compact instructions: calls inlined, registers in slots
      emu.def emu_lanes.c        the elementwise rows: pattern, operand types, expression
      emu_table.c                all other rows; emu_mem.c, emu_warp.c execute them
