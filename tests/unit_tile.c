@@ -1,12 +1,14 @@
-/* unit_tile.c: tile programs: builder, text, and the CPU lowering. In: nothing, or a seed, or a seed and a
-   vector length (4, 8, 16). Out: `N passed, N failed`.
+/* unit_tile.c: tile programs: builder, text, and the lowerings. In: nothing, or a seed, or a seed and a
+   vector length (4, 8, 16) or a GPU target (opencl:gpu, ptx:sm_80). Out: `N passed, N failed`.
 
    Every case is a tile program. It must print, parse and print the same; it is lowered and compiled, run on random inputs in
    random chunks of its grid, with outputs poisoned, and compared with snT_eval, the plain interpreter: floats within
-   rounding, everything else, untouched poison included, bit for bit. Kernels compile a few hundred at a time. */
+   rounding, everything else, untouched poison included, bit for bit. Kernels compile a few hundred at a time. A GPU's kernels
+   are interpreted (kir_eval.h), which also finds races, undefined values and accesses out of bounds. */
 #define _GNU_SOURCE
 #include "codegen/tile.h"
 #include "runtime/program.h"
+#include "tests/kir_eval.h"
 #include <dlfcn.h>
 #include <glob.h>
 #include <math.h>
@@ -75,6 +77,39 @@ static bool compare(const Case *q, int p, const void *got, const void *want)
     return true;
 }
 
+/* In random chunks of the grid, over scratch that must not be left. */
+static bool run_host(const Case *q, SnHostKernel f, void **args, SnLaunchArgs la, int64_t tasks)
+{
+    size_t room = ((size_t)q->k->scratch + 63) / 64 * 64, guard = 4096;
+    unsigned char *scratch = aligned_alloc(64, room + guard);
+    memset(scratch, 0xff, room + guard);
+    for (int64_t a = 0, b; a < tasks; a = b) {
+        b = a + 1 + rnd((uint32_t)tasks + 2);
+        if (b > tasks) b = tasks;
+        la.again = a && rnd(2);                          /* what the last call packed may serve this one */
+        f(args, &la, a, b, scratch);
+    }
+    bool ok = true;
+    for (size_t n = 0; n < guard; n++) ok &= scratch[room + n] == 0xff;
+    if (!ok) printf("FAILED %s: wrote past its scratch\n", q->what);
+    free(scratch);
+    return ok;
+}
+
+static bool run_blocks(const Case *q, void **args, const uint32_t la[4], int64_t tasks)
+{
+    KirBuffer buf[MAX_PARAMS];
+    char fault[256];
+    int n = 0;
+    for (uint32_t p = 0; p < q->t->params.n; p++) {
+        const TParam *b = &q->t->params.v[p];
+        if (!b->local) buf[n] = (KirBuffer){ args[n], b->count * snG_dtype_size((Dtype)b->dtype) }, n++;
+    }
+    bool ok = q->k->threads > 0 && kir_eval(q->k, buf, la, 0, tasks, fault);
+    if (!ok) printf("FAILED %s: %s\n", q->what, q->k->threads ? fault : "the kernel has no threads");
+    return ok;
+}
+
 static bool run_case(const Case *q, SnHostKernel f)
 {
     const Tile *t = q->t;
@@ -92,24 +127,13 @@ static bool run_case(const Case *q, SnHostKernel f)
         memcpy(want[p], got[p], bytes);
         if (!b->local) args[0][nargs] = got[p], args[1][nargs++] = want[p];
     }
-    size_t room = ((size_t)q->k->scratch + 63) / 64 * 64, guard = 4096;
-    unsigned char *scratch = aligned_alloc(64, room + guard);
-    memset(scratch, 0xff, room + guard);
-    for (int64_t a = 0, b; a < tasks; a = b) {
-        b = a + 1 + rnd((uint32_t)tasks + 2);
-        if (b > tasks) b = tasks;
-        la.again = a && rnd(2);                          /* what the last call packed may serve this one */
-        f(args[0], &la, a, b, scratch);
-    }
-    snT_eval(t, args[1], (uint32_t[]){ la.seed[0], la.seed[1], la.step, la.micro }, 0, tasks);
-    bool ok = true;
-    for (size_t n = 0; n < guard; n++) ok &= scratch[room + n] == 0xff;
-    if (!ok) printf("FAILED %s: wrote past its scratch\n", q->what);
+    const uint32_t sys[4] = { la.seed[0], la.seed[1], la.step, la.micro };
+    bool ok = target.gpu ? run_blocks(q, args[0], sys, tasks) : run_host(q, f, args[0], la, tasks);
+    snT_eval(t, args[1], sys, 0, tasks);
     for (uint32_t p = 0; p < t->params.n; p++) {
         if (ok && t->params.v[p].written && !t->params.v[p].local) ok = compare(q, (int)p, got[p], want[p]);
         free(got[p]), free(want[p]);
     }
-    free(scratch);
     return ok;
 }
 
@@ -140,19 +164,21 @@ static void flush(void)
 {
     const Kernel *ks[BATCH];
     const char *symbols[BATCH];
-    void *so;
+    void *so = NULL, *h = NULL;
     size_t bytes;
     if (!ncases) return;
     for (int n = 0; n < ncases; n++) ks[n] = cases[n].k;
-    snK_compile_host(&ctx, ks, ncases, &target, 0, &so, &bytes, symbols, &arena);
-    void *h = load_object(so, bytes);
+    if (!target.gpu) {
+        snK_compile_host(&ctx, ks, ncases, &target, 0, &so, &bytes, symbols, &arena);
+        h = load_object(so, bytes);
+    }
     for (int n = 0; n < ncases; n++) {
         const Case *q = &cases[n];
         SnHostKernel f = h ? (SnHostKernel)dlsym(h, symbols[n]) : NULL;
-        bool ok = f && round_trip(q) && run_case(q, f);
+        bool ok = (f || target.gpu) && round_trip(q) && run_case(q, f);
         if (ok) passed++;
         else failed++;
-        if (!f) printf("FAILED %s: no kernel\n", q->what);
+        if (!f && !target.gpu) printf("FAILED %s: no kernel\n", q->what);
         if (!ok && getenv("SN_VERBOSE")) {
             StrBuf b = { 0 };
             snT_print(&b, q->t);
@@ -612,8 +638,9 @@ int main(int argc, char **argv)
 {
     if (argc > 1) rng_state ^= strtoull(argv[1], NULL, 10) * 0x9e3779b97f4a7c15u;
     SN_ENTER(&ctx, printf("FAILED %s\n", ctx.message); return 1);
-    snK_target(&ctx, "host", &target);
-    if (argc > 2) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16;   /* LLVM splits what the CPU lacks */
+    bool lanes = argc > 2 && argv[2][0] >= '0' && argv[2][0] <= '9';
+    snK_target(&ctx, argc > 2 && !lanes ? argv[2] : "host", &target);
+    if (lanes) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16;   /* LLVM splits what the CPU lacks */
     test_text();
     test_files();
     test_functions();
