@@ -4,7 +4,7 @@
    This file decides how each value lives (lower_cpu.h), which vars their dots accumulate into in place, and walks the
    structure: index arithmetic is emitted as met, loops and ifs map to the IR's, everything else goes segment by segment
    to lower_rows.c and lower_dot.c. */
-#include "codegen/lower_cpu.h"
+#include "codegen/lower_gpu.h"
 
 /* -- Small questions about the program ----------------------------------------------------------------- */
 
@@ -298,7 +298,7 @@ static void find_direct(Low *lo)
 }
 
 /* A get reads the var's own tile unless a later write would be seen by one of its uses. */
-static bool get_shares(const Low *lo, TVal g)
+bool snL_get_shares(const Low *lo, TVal g)
 {
     TVal x = INS(lo, g)->a[0];
     for (TVal w = g + 1; w < lo->t->ins.n; w++) {
@@ -327,7 +327,7 @@ static void place_vars(Low *lo)
         if (v->how != H_TILE || i->op == T_stage) continue;
         if (i->op == T_var) snL_place(lo, x);
         if (i->op == T_dot && lo->dest[x]) v->at = lo->v[lo->dest[x]].at, v->ld = lo->v[lo->dest[x]].ld;
-        if (i->op == T_get && get_shares(lo, x)) v->at = lo->v[i->a[0]].at, v->ld = lo->v[i->a[0]].ld;
+        if (i->op == T_get && snL_get_shares(lo, x)) v->at = lo->v[i->a[0]].at, v->ld = lo->v[i->a[0]].ld;
         snL_place(lo, x);
     }
 }
@@ -355,8 +355,6 @@ static bool runs_once(const Low *lo, const TIns *i)
            a < b && b - a <= s;
 }
 
-static void lower_region(Low *lo, TVal begin, TVal end);
-
 void snL_force_idx(Low *lo, TVal x)
 {
     if (!x || lo->v[x].k) return;
@@ -374,18 +372,20 @@ static void lower_structure(Low *lo, TVal x)
                 if (INS(lo, d)->op == T_dot && lo->region[d] == x && lo->direct[d] && k != 1) snL_force_idx(lo, INS(lo, lo->direct[d])->a[k]);
         bool once = runs_once(lo, i);
         KVal a = lo->v[i->a[0]].k;
+        if (!once) snG_edge(lo);
         lo->v[x].k = once ? a : snK_for(lo->k, a, lo->v[i->a[1]].k, lo->v[i->a[2]].k, 1);
-        lower_region(lo, x + 1, lo->close[x]);
-        if (!once) snK_end(lo->k);
+        snL_region(lo, x + 1, lo->close[x]);
+        if (!once) snK_end(lo->k), snG_edge(lo);
     } else if (i->op == T_if) {
         KVal cond = lo->v[i->a[0]].k;
         snK_if(lo->k, cond ? cond : snL_scal(lo, i->a[0]));
-        lower_region(lo, x + 1, lo->close[x]);
+        snL_region(lo, x + 1, lo->close[x]);
         snK_end(lo->k);
+        snG_edge(lo);
     }
 }
 
-static void lower_region(Low *lo, TVal begin, TVal end)
+void snL_region(Low *lo, TVal begin, TVal end)
 {
     for (TVal x = begin; x < end; ) {
         const TIns *i = INS(lo, x);
@@ -394,7 +394,7 @@ static void lower_region(Low *lo, TVal begin, TVal end)
             x = lo->close[x] + 1;
         } else if (is_break(i->op)) {
             snL_new_row(lo);
-            if (i->op == T_dot) snL_dot(lo, x);
+            if (i->op == T_dot) lo->gpu ? snG_dot(lo, x) : snL_dot(lo, x);
             else if (i->op == T_scan) snL_scan(lo, x);
             else if (i->op == T_topk) snL_topk(lo, x);
             x++;
@@ -410,7 +410,7 @@ static void lower_region(Low *lo, TVal begin, TVal end)
     }
 }
 
-static void lower_grid(Low *lo, KVal task)
+void snL_grid(Low *lo, KVal task)
 {
     const Tile *t = lo->t;
     KVal rest = task, pos[MAX_RANK];
@@ -442,6 +442,16 @@ static void clear_keys(Low *lo)
     snK_end(lo->k);
 }
 
+void snL_analyse(Low *lo)
+{
+    find_users(lo);
+    find_regions(lo);
+    find_segments(lo);
+    find_deps(lo);
+    find_hows(lo);
+    find_dests(lo);
+}
+
 Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
 {
     Low low = { .t = t, .target = target, .arena = a, .L = target->f32_lanes }, *lo = &low;
@@ -453,20 +463,15 @@ Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
         if (q->local) lo->params[p] = snK_scratch_ptr(lo->k, (KKind)q->dtype, snK_scratch(lo->k, q->count * snG_dtype_size((Dtype)q->dtype)));
         else lo->params[p] = snK_ptr(lo->k, snK_param(lo->k, snU_str(c, q->name), (KKind)q->dtype, q->written));
     }
-    find_users(lo);
-    find_regions(lo);
-    find_segments(lo);
-    find_deps(lo);
-    find_hows(lo);
-    find_dests(lo);
+    snL_analyse(lo);
     find_zero_loops(lo);
     find_direct(lo);
     place_vars(lo);
     snL_views(lo);
     clear_keys(lo);
     KVal first = snK_leaf(lo->k, K_task, i64(), 0), end = snK_leaf(lo->k, K_task, i64(), 1);
-    lower_grid(lo, snK_for(lo->k, first, end, ki(lo, 1), 1));
-    lower_region(lo, 1, t->ins.n);
+    snL_grid(lo, snK_for(lo->k, first, end, ki(lo, 1), 1));
+    snL_region(lo, 1, t->ins.n);
     snK_end(lo->k);
     snK_verify(lo->k);
     return lo->k;

@@ -30,6 +30,9 @@ typedef struct LVal {
     KVal memo; uint32_t stamp;       /* the KIR value in the current vector or row */
     uint32_t seen, kept_seen;        /* marks of the current walks */
     KVal quad[4]; uint32_t quad_stamp;   /* random numbers (or hits) of four neighbouring vectors, made together */
+    /* GPU (lower_gpu.h) */
+    uint32_t frag;                   /* 1 + index of its fragment; 0 = none */
+    bool shared;                     /* the tile at `at` is in shared memory, not in scratch */
 } LVal;
 enum { DEP_GRID0 = 1, DEP_STATE = 2, DEP_LOOP = 2 /* first loop's bit number */ };
 
@@ -49,7 +52,9 @@ typedef struct View {
     KVal edge, whole;                /* in place: pointer to the copied rows; rows before them */
 } View;
 
+struct Gpu;
 typedef struct Low {
+    struct Gpu *gpu;                 /* lower_gpu.h; NULL: one core */
     const Tile *t;
     const Target *target;
     Kernel *k;
@@ -87,6 +92,10 @@ static inline bool is_one(TType t) { return t.dtype && t.r == 1 && t.c == 1; }
 static inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 /* lower_cpu.c */
+void snL_analyse(Low *lo);                               /* users, regions, segments, how each value lives, dests of dots */
+void snL_region(Low *lo, TVal begin, TVal end);          /* emits instructions begin..end - 1 */
+void snL_grid(Low *lo, KVal program);                    /* positions from the number of the program */
+bool snL_get_shares(const Low *lo, TVal get);            /* a get that may read its var's tile: no later write is seen by its uses */
 int snL_tile_args(const Low *lo, TVal x, TVal out[5]);   /* operands that are tiles */
 KVal snL_idx(Low *lo, TVal x, int64_t otherwise);        /* an idx, or a constant when x is 0 */
 void snL_force_idx(Low *lo, TVal x);                     /* emits an index expression ahead of its turn */
@@ -104,6 +113,7 @@ void snL_new_row(Low *lo);
 KVal snL_mask(Low *lo, TVal vc);                         /* lanes below vc and the width; 0 = all */
 KVal snL_row_ok(Low *lo, TVal vr);                       /* bool: row is below vr; 0 = known */
 KVal snL_tile_ptr(Low *lo, TVal x);                      /* pointer to its scratch tile */
+KVal snL_keep_ptr(Low *lo, TVal x);                      /* pointer to its row buffer */
 typedef struct Limits { TVal v[8]; int n; } Limits;      /* distinct valid counts */
 void snL_limit(Limits *s, TVal valid);
 void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols);  /* of the loads that evaluating x touches */
@@ -113,6 +123,30 @@ KVal snL_unpack(Low *lo, KVal a, KVal b, int size, bool high);   /* interleaves 
 bool snL_is_here(const Low *lo, TVal x);                 /* computed by the nest and level that is being emitted */
 
 /* lower_rows.c: loop nests */
+typedef enum { R_ROW, R_COL, R_STORE, R_TILE, R_KEEP, R_SCATTER } RootKind;   /* reductions along rows, down columns, ... */
+enum { MAX_UNROLL = 4, MAX_ROOTS = 512 };
+
+typedef struct Root {
+    TVal x, value, tile;             /* instruction; what is evaluated; tile written (R_TILE) */
+    uint8_t kind, level;
+    int width;
+    KVal acc[MAX_UNROLL], arg[MAX_UNROLL];   /* accumulators: vars */
+    KVal ptr, arg_ptr;               /* R_COL: rows of scratch */
+    KVal now;                        /* value in this vector */
+} Root;
+
+typedef struct Nest { Root *root; int n, rows, levels; } Nest;
+Nest snL_open_nest(Low *lo, int phase, int rows);        /* roots and levels; in the context's scratch arena */
+void snL_close_nest(Low *lo, const Nest *n);             /* sums of a one-column tile are scalars now */
+TVal snL_common_rows(Low *lo, const Nest *n);            /* rows below which limit all of it stops; 0 = none */
+void snL_column_limits(Low *lo, Root *const *root, int n, Limits *cols);
+KVal snL_identity(Low *lo, int red, KType t);
+KVal snL_combine(Low *lo, int red, KVal acc, KVal x);
+KVal snL_beats_at(Low *lo, int red, KVal y, KVal j, KVal x, KVal i);
+void snL_start_row(Low *lo, Root *r, int unroll);
+void snL_step_row(Low *lo, Root *r, int u);
+KVal snL_finish_row(Low *lo, Root *r, int unroll, KVal *arg);    /* over the lanes; *arg: its place, of arg kinds */
+void snL_write_root(Low *lo, Root *r, int u, bool vector);
 void snL_segment(Low *lo, TVal begin, TVal end);         /* nests of a segment; stages follow through snL_pack */
 void snL_copy(Low *lo, TVal x, TVal to);                 /* value x evaluated into the scratch tile of `to` */
 

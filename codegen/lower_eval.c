@@ -1,13 +1,25 @@
 /* lower_eval.c: the value of a tile expression at one position. In: a tile value and where the nest stands (row, column, whether
    lanes may be outside). Out: one kernel-IR value, a vector along the columns (snL_vec) or, for tiles of one column, a
    scalar (snL_scal). Values are remembered per vector and per row through stamps, so a shared subexpression is emitted once. */
-#include "codegen/lower_cpu.h"
+#include "codegen/lower_gpu.h"
 
 KKind snL_kind(int dtype) { return snG_is_float((Dtype)dtype) ? K_F32 : (KKind)dtype; }
 KType snL_vt(const Low *lo, int dtype) { return kt(snL_kind(dtype), lo->L); }
 void snL_new_vec(Low *lo) { lo->vec_stamp = ++lo->stamp; }
 void snL_new_row(Low *lo) { lo->row_stamp = lo->vec_stamp = ++lo->stamp; }
-KVal snL_tile_ptr(Low *lo, TVal x) { return snK_scratch_ptr(lo->k, snL_kind(INS(lo, x)->type.dtype), lo->v[x].at - 1); }
+KVal snL_tile_ptr(Low *lo, TVal x)
+{
+    KKind kind = snL_kind(INS(lo, x)->type.dtype);
+    return lo->v[x].shared ? snK_shared_ptr(lo->k, kind, lo->v[x].at - 1) : snK_scratch_ptr(lo->k, kind, lo->v[x].at - 1);
+}
+
+/* The row buffer that carries x to later levels; on a GPU every row at work has one. */
+KVal snL_keep_ptr(Low *lo, TVal x)
+{
+    KKind kind = snL_kind(INS(lo, x)->type.dtype);
+    KVal p = snK_scratch_ptr(lo->k, kind, lo->v[x].keep - 1);
+    return lo->gpu ? snK_op(lo->k, K_offset, kt(K_PTR, 1), p, snG_keep_offset(lo, INS(lo, x)->type.c), 0) : p;
+}
 
 static KVal splat(Low *lo, KVal s)
 {
@@ -30,10 +42,12 @@ KVal snL_mask(Low *lo, TVal vc)
     return op2(lo, K_lt, kt(K_BOOL, lo->L), lanes_i32(lo), splat(lo, left));
 }
 
+/* On a GPU, threads beyond the last row stand at it again and touch nothing. */
 KVal snL_row_ok(Low *lo, TVal vr)
 {
-    if (!vr || vr == lo->row_limit) return 0;
-    return op2(lo, K_lt, kt(K_BOOL, 1), lo->row, lo->v[vr].k);
+    KVal live = lo->gpu ? lo->gpu->live : 0, ok = 0;
+    if (vr && vr != lo->row_limit) ok = op2(lo, K_lt, kt(K_BOOL, 1), lo->row, lo->v[vr].k);
+    return ok && live ? op2(lo, K_and, kt(K_BOOL, 1), ok, live) : ok ? ok : live;
 }
 
 static KVal both(Low *lo, KVal mask, KVal ok)
@@ -74,9 +88,9 @@ static KVal row_address(Low *lo, const TIns *i)
 static KVal load_scal(Low *lo, const TIns *i)
 {
     KVal at = row_address(lo, i), ok = snL_row_ok(lo, i->a[i->op == T_gather ? 2 : 1]);
-    if (ok) at = snK_op(lo->k, K_select, i64(), ok, at, ki(lo, 0));
+    if (ok && !lo->gpu) at = snK_op(lo->k, K_select, i64(), ok, at, ki(lo, 0));
     KKind mem = (KKind)i->type.dtype;
-    return to_register(lo, mem, snK_load(lo->k, kt(mem, 1), lo->params[i->buf], at, 0));
+    return to_register(lo, mem, snK_load(lo->k, kt(mem, 1), lo->params[i->buf], at, lo->gpu ? ok : 0));
 }
 
 static KVal load_vec(Low *lo, const TIns *i)
@@ -106,9 +120,12 @@ static KVal tile_load(Low *lo, TVal x, TVal tile, int lanes)
 {
     const LVal *v = &lo->v[tile];
     TType ty = INS(lo, x)->type;
+    if (v->frag) return snK_get(lo->k, snG_register(lo, tile));
     KVal at = ty.r > 1 ? kmul(lo, lo->row, v->ld) : ki(lo, 0);
     if (lanes > 1) at = kadd(lo, at, lo->col);
-    return snK_load(lo->k, kt(snL_kind(ty.dtype), lanes), snL_tile_ptr(lo, tile), at, 0);
+    KVal mask = lo->gpu ? lo->gpu->live : 0;             /* threads may reach beyond the tile */
+    if (lanes > 1 && lo->gpu) mask = both(lo, snL_mask(lo, 0), mask);
+    return snK_load(lo->k, kt(snL_kind(ty.dtype), lanes), snL_tile_ptr(lo, tile), at, mask);
 }
 
 /* -- Generators ------------------------------------------------------------------------------------------------ */
@@ -205,6 +222,18 @@ static void random_quad(Low *lo, const TIns *i, KVal out[4])
     for (int n = 0; n < 4; n++) out[n] = uniform(lo, out[n], f);
 }
 
+/* Four lanes from the four words of one Philox, for rows of elements that start at a multiple of 4. */
+static KVal random_four(Low *lo, const TIns *i)
+{
+    KType u1 = kt(K_U32, 1);
+    KVal e = kadd(lo, first_element(lo, i), lo->col), w[4];
+    KVal count = op1(lo, K_cast, u1, op2(lo, K_shr, i64(), e, ki(lo, 2)));
+    for (int n = 0; n < 4; n++) w[n] = philox(lo, i, count, snK_int(lo->k, u1, n));
+    static const uint8_t two[] = { 0, 1 }, four[] = { 0, 1, 2, 3 };
+    KVal a = snK_shuffle(lo->k, w[0], w[1], two, 2), b = snK_shuffle(lo->k, w[2], w[3], two, 2);
+    return uniform(lo, snK_shuffle(lo->k, a, b, four, 4), kt(K_F32, 4));
+}
+
 /* Is the index a multiple of 4, provably? */
 static bool is_fourfold(const Low *lo, TVal x)
 {
@@ -225,6 +254,7 @@ static KVal random_vec(Low *lo, TVal x)
 {
     const TIns *i = INS(lo, x);
     LVal *v = &lo->v[x];
+    if (lo->gpu && lo->L == 4 && comes_in_quads(lo, i)) return random_four(lo, i);
     if (!lo->quad || !comes_in_quads(lo, i)) return random_at(lo, i, lo->L);
     if (v->quad_stamp != lo->quad_stamp) {
         SN_ASSERT(lo->quad == 1, "random numbers begin in the middle of four vectors");
@@ -273,7 +303,7 @@ static KVal chance(Low *lo, TVal x, int lanes)
     for (int u = 0; u < n; u++) hit[u] = snK_var(lo->k, snK_int(lo->k, b, 0));
     snK_if(lo->k, op2(lo, K_gt, kt(K_BOOL, 1), p, snK_float(lo->k, kt(K_F32, 1), 0)));
     if (four) random_quad(lo, INS(lo, i->a[0]), r);
-    else r[0] = random_at(lo, INS(lo, i->a[0]), lanes);
+    else r[0] = lo->gpu && lanes > 1 ? random_vec(lo, i->a[0]) : random_at(lo, INS(lo, i->a[0]), lanes);
     for (int u = 0; u < n; u++) snK_set(lo->k, hit[u], op2(lo, K_lt, b, r[u], lanes > 1 ? splat(lo, p) : p));
     snK_end(lo->k);
     if (four) memcpy(v->quad, hit, sizeof hit), v->quad_stamp = lo->quad_stamp;
@@ -333,7 +363,7 @@ static TVal read_from(const Low *lo, TVal x)
     const LVal *v = &lo->v[x];
     if (i->op == T_get) return x >= lo->seg_begin && x < lo->seg_end ? i->a[0] : x;
     if (v->how == H_TILE) return x;
-    if (v->how != H_CHAIN || !v->at) return 0;
+    if (v->how != H_CHAIN || (!v->at && !v->frag)) return 0;
     return snL_is_here(lo, x) && i->op != T_reduce ? 0 : x;
 }
 
@@ -347,7 +377,7 @@ KVal snL_vec(Low *lo, TVal x)
     KVal r;
     if (tile) r = tile_load(lo, x, tile, lo->L);
     else if (v->keep && in_nest(lo, x) && lo->level > v->level)
-        r = snK_load(lo->k, snL_vt(lo, ty.dtype), snK_scratch_ptr(lo->k, snL_kind(ty.dtype), v->keep - 1), lo->col, 0);
+        r = snK_load(lo->k, snL_vt(lo, ty.dtype), snL_keep_ptr(lo, x), lo->col, 0);
     else r = compute(lo, x, lo->L);
     v->memo = r;
     v->stamp = lo->vec_stamp;

@@ -8,22 +8,8 @@
    reductions and values that something outside the nest reads. In each vector all roots are evaluated first and written
    after, and sets to one-column vars wait for the end of the row, so every get sees the old value.
    Sums use several accumulators and a fixed tree: the same bits whatever runs it. */
-#include "codegen/lower_cpu.h"
+#include "codegen/lower_gpu.h"
 #include <math.h>
-
-typedef enum { R_ROW, R_COL, R_STORE, R_TILE, R_KEEP, R_SCATTER } RootKind;   /* reductions along rows, down columns, ... */
-enum { MAX_UNROLL = 4, MAX_ROOTS = 512 };
-
-typedef struct Root {
-    TVal x, value, tile;             /* instruction; what is evaluated; tile written (R_TILE) */
-    uint8_t kind, level;
-    int width;
-    KVal acc[MAX_UNROLL], arg[MAX_UNROLL];   /* accumulators: vars */
-    KVal ptr, arg_ptr;               /* R_COL: rows of scratch */
-    KVal now;                        /* value in this vector */
-} Root;
-
-typedef struct Nest { Root *root; int n, rows, levels; } Nest;
 
 static KVal op2(Low *lo, int op, KType t, KVal a, KVal b) { return snK_op(lo->k, op, t, a, b, 0); }
 static KVal sel(Low *lo, KVal c, KVal a, KVal b) { return snK_op(lo->k, K_select, snK_type(lo->k, a), c, a, b); }
@@ -49,7 +35,8 @@ static bool is_planned(const Low *lo, TVal x)
     const TIns *i = INS(lo, x);
     if (i->op == T_set || i->op == T_var) return domain(lo, x).dtype != 0 && !is_one(domain(lo, x));
     if (i->op == T_store && lo->direct[x]) return false;
-    if (i->op == T_get) return i->type.dtype && lo->v[x].how == H_TILE && lo->v[x].at != lo->v[i->a[0]].at;
+    if (i->op == T_get)
+        return i->type.dtype && lo->v[x].how == H_TILE && (lo->v[x].at != lo->v[i->a[0]].at || lo->v[x].frag != lo->v[i->a[0]].frag);
     return is_sink(i) || lo->v[x].how == H_CHAIN;
 }
 
@@ -129,7 +116,7 @@ static bool needs_tile(const Low *lo, TVal x)
 static bool is_arg(int red) { return red == RED_ARGMAX || red == RED_ARGMIN; }
 static bool is_max(int red) { return red == RED_MAX || red == RED_PEAK || red == RED_ARGMAX; }
 
-static KVal identity(Low *lo, int red, KType t)
+KVal snL_identity(Low *lo, int red, KType t)
 {
     if (red == RED_SUM) return t.kind == K_F32 ? snK_float(lo->k, t, 0) : snK_int(lo->k, t, 0);
     if (t.kind == K_F32) return snK_float(lo->k, t, is_max(red) ? -(double)INFINITY : (double)INFINITY);
@@ -139,7 +126,7 @@ static KVal identity(Low *lo, int red, KType t)
 }
 
 /* acc (+) x, lane by lane. NaN stays, but for a peak. */
-static KVal combine(Low *lo, int red, KVal acc, KVal x)
+KVal snL_combine(Low *lo, int red, KVal acc, KVal x)
 {
     KType t = snK_type(lo->k, acc), b = kt(K_BOOL, t.lanes);
     if (t.kind == K_BOOL) return op2(lo, red == RED_MIN ? K_and : K_or, t, acc, x);
@@ -159,7 +146,7 @@ static KVal beats(Low *lo, int red, KVal x, KVal best)
 }
 
 /* Does (y, j) beat (x, i), the lower index on ties? */
-static KVal beats_at(Low *lo, int red, KVal y, KVal j, KVal x, KVal i)
+KVal snL_beats_at(Low *lo, int red, KVal y, KVal j, KVal x, KVal i)
 {
     KType t = snK_type(lo->k, x), b = kt(K_BOOL, t.lanes);
     KVal tie = op2(lo, K_eq, b, x, y);
@@ -167,25 +154,25 @@ static KVal beats_at(Low *lo, int red, KVal y, KVal j, KVal x, KVal i)
     return op2(lo, K_or, b, beats(lo, red, y, x), op2(lo, K_and, b, tie, op2(lo, K_lt, b, j, i)));
 }
 
-static void start_row(Low *lo, Root *r, int unroll)
+void snL_start_row(Low *lo, Root *r, int unroll)
 {
     const TIns *i = INS(lo, r->x);
     KType t = snL_vt(lo, INS(lo, r->value)->type.dtype), it = kt(K_I32, lo->L);
     for (int u = 0; u < unroll; u++) {
-        r->acc[u] = snK_var(lo->k, identity(lo, i->red, t));
+        r->acc[u] = snK_var(lo->k, snL_identity(lo, i->red, t));
         if (!is_arg(i->red)) continue;
         KVal lane = snK_leaf(lo->k, K_lane, it, 0);
         r->arg[u] = snK_var(lo->k, op2(lo, K_add, it, lane, snK_int(lo->k, it, u * lo->L)));
     }
 }
 
-static void step_row(Low *lo, Root *r, int u)
+void snL_step_row(Low *lo, Root *r, int u)
 {
     const TIns *i = INS(lo, r->x);
     KVal x = r->now, acc = snK_get(lo->k, r->acc[u]), mask = snL_mask(lo, i->a[2]);
-    if (mask) x = sel(lo, mask, x, identity(lo, i->red, snK_type(lo->k, x)));
+    if (mask) x = sel(lo, mask, x, snL_identity(lo, i->red, snK_type(lo->k, x)));
     if (!is_arg(i->red)) {
-        snK_set(lo->k, r->acc[u], combine(lo, i->red, acc, x));
+        snK_set(lo->k, r->acc[u], snL_combine(lo, i->red, acc, x));
         return;
     }
     KType it = kt(K_I32, lo->L);
@@ -196,46 +183,55 @@ static void step_row(Low *lo, Root *r, int u)
     snK_set(lo->k, r->arg[u], sel(lo, win, here, snK_get(lo->k, r->arg[u])));
 }
 
-static KVal finish_arg(Low *lo, Root *r, int unroll)
+/* The place of the best; *top: its value. */
+static KVal finish_arg(Low *lo, Root *r, int unroll, KVal *top)
 {
     int red = INS(lo, r->x)->red;
     KVal x = snK_get(lo->k, r->acc[0]), i = snK_get(lo->k, r->arg[0]);
     for (int u = 1; u < unroll; u++) {
-        KVal y = snK_get(lo->k, r->acc[u]), j = snK_get(lo->k, r->arg[u]), win = beats_at(lo, red, y, j, x, i);
+        KVal y = snK_get(lo->k, r->acc[u]), j = snK_get(lo->k, r->arg[u]), win = snL_beats_at(lo, red, y, j, x, i);
         x = sel(lo, win, y, x);
         i = sel(lo, win, j, i);
     }
     KType t = snK_type(lo->k, x), t1 = kt((KKind)t.kind, 1), b = kt(K_BOOL, lo->L), it = kt(K_I32, lo->L), i1 = kt(K_I32, 1);
     KVal best = snK_op(lo->k, is_max(red) ? K_hmax : K_hmin, t1, x, 0, 0);
+    *top = best;
     KVal among = op2(lo, K_eq, b, x, snK_op(lo->k, K_splat, t, best, 0, 0));
     if (t.kind == K_F32) {                                /* NaNs, if there are any */
         KVal nan = op2(lo, K_ne, b, x, x), ones = snK_op(lo->k, K_cast, it, nan, 0, 0);
         KVal some = op2(lo, K_ne, kt(K_BOOL, 1), snK_op(lo->k, K_hmax, i1, ones, 0, 0), snK_int(lo->k, i1, 0));
         among = sel(lo, snK_op(lo->k, K_splat, b, some, 0, 0), nan, among);
+        *top = sel(lo, some, snK_float(lo->k, t1, (double)NAN), best);
     }
     return snK_op(lo->k, K_hmin, i1, sel(lo, among, i, snK_int(lo->k, it, INT32_MAX)), 0, 0);
 }
 
-static void finish_row(Low *lo, Root *r, int unroll)
+KVal snL_finish_row(Low *lo, Root *r, int unroll, KVal *arg)
 {
     const TIns *i = INS(lo, r->x);
-    KVal x;
     if (is_arg(i->red)) {
-        x = finish_arg(lo, r, unroll);
-    } else {
-        for (int n = unroll; n > 1; n = (n + 1) / 2)
-            for (int u = 0; u < n / 2; u++)
-                snK_set(lo->k, r->acc[u], combine(lo, i->red, snK_get(lo->k, r->acc[u]), snK_get(lo->k, r->acc[(n + 1) / 2 + u])));
-        KVal v = snK_get(lo->k, r->acc[0]);
-        KType t = snK_type(lo->k, v), t1 = kt((KKind)t.kind, 1);
-        x = snK_op(lo->k, i->red == RED_SUM ? K_hsum : is_max(i->red) ? K_hmax : K_hmin, t1, v, 0, 0);
-        if (t.kind == K_F32 && i->red != RED_SUM && i->red != RED_PEAK) {       /* the tree of maxima loses a NaN; a sum does not */
-            KVal nan = sel(lo, op2(lo, K_ne, kt(K_BOOL, lo->L), v, v), v, snK_float(lo->k, t, 0));
-            nan = snK_op(lo->k, K_hsum, t1, nan, 0, 0);
-            x = sel(lo, op2(lo, K_ne, kt(K_BOOL, 1), nan, nan), nan, x);
-        }
+        KVal best;
+        *arg = finish_arg(lo, r, unroll, &best);
+        return best;
     }
-    lo->v[r->x].memo = x;
+    for (int n = unroll; n > 1; n = (n + 1) / 2)
+        for (int u = 0; u < n / 2; u++)
+            snK_set(lo->k, r->acc[u], snL_combine(lo, i->red, snK_get(lo->k, r->acc[u]), snK_get(lo->k, r->acc[(n + 1) / 2 + u])));
+    KVal v = snK_get(lo->k, r->acc[0]);
+    KType t = snK_type(lo->k, v), t1 = kt((KKind)t.kind, 1);
+    KVal x = snK_op(lo->k, i->red == RED_SUM ? K_hsum : is_max(i->red) ? K_hmax : K_hmin, t1, v, 0, 0);
+    if (t.kind == K_F32 && i->red != RED_SUM && i->red != RED_PEAK) {       /* the tree of maxima loses a NaN; a sum does not */
+        KVal nan = sel(lo, op2(lo, K_ne, kt(K_BOOL, lo->L), v, v), v, snK_float(lo->k, t, 0));
+        nan = snK_op(lo->k, K_hsum, t1, nan, 0, 0);
+        x = sel(lo, op2(lo, K_ne, kt(K_BOOL, 1), nan, nan), nan, x);
+    }
+    return x;
+}
+
+static void finish_row(Low *lo, Root *r, int unroll)
+{
+    KVal arg = 0, x = snL_finish_row(lo, r, unroll, &arg);
+    lo->v[r->x].memo = arg ? arg : x;
     lo->v[r->x].stamp = lo->row_stamp;
 }
 
@@ -245,7 +241,7 @@ static void start_col(Low *lo, Root *r)
     const TIns *i = INS(lo, r->x);
     KKind kind = snL_kind(INS(lo, r->value)->type.dtype);
     if (r->width == 1) {
-        r->acc[0] = snK_var(lo->k, identity(lo, i->red, kt(kind, 1)));
+        r->acc[0] = snK_var(lo->k, snL_identity(lo, i->red, kt(kind, 1)));
         r->arg[0] = snK_var(lo->k, snK_int(lo->k, kt(K_I32, 1), 0));
         return;
     }
@@ -254,7 +250,7 @@ static void start_col(Low *lo, Root *r)
     r->ptr = is_arg(i->red) ? snK_scratch_ptr(lo->k, kind, snK_scratch(lo->k, bytes)) : out;
     r->arg_ptr = is_arg(i->red) ? out : 0;
     KVal c = snK_for(lo->k, ki(lo, 0), ki(lo, r->width), ki(lo, lo->L), 1);
-    snK_store(lo->k, r->ptr, c, identity(lo, i->red, kt(kind, lo->L)), 0);
+    snK_store(lo->k, r->ptr, c, snL_identity(lo, i->red, kt(kind, lo->L)), 0);
     if (r->arg_ptr) snK_store(lo->k, r->arg_ptr, c, snK_int(lo->k, kt(K_I32, lo->L), 0), 0);
     snK_end(lo->k);
 }
@@ -265,7 +261,7 @@ static void step_col(Low *lo, Root *r)
     bool one = r->width == 1;
     KVal x = r->now, ok = snL_row_ok(lo, i->a[1]);
     KType t = snK_type(lo->k, x), it = kt(K_I32, t.lanes);
-    if (ok) x = sel(lo, one ? ok : snK_op(lo->k, K_splat, kt(K_BOOL, lo->L), ok, 0, 0), x, identity(lo, i->red, t));
+    if (ok) x = sel(lo, one ? ok : snK_op(lo->k, K_splat, kt(K_BOOL, lo->L), ok, 0, 0), x, snL_identity(lo, i->red, t));
     KVal acc = one ? snK_get(lo->k, r->acc[0]) : snK_load(lo->k, t, r->ptr, lo->col, 0), y;
     if (is_arg(i->red)) {
         KVal here = snK_op(lo->k, K_cast, kt(K_I32, 1), lo->row, 0, 0), win = beats(lo, i->red, x, acc);
@@ -275,7 +271,7 @@ static void step_col(Low *lo, Root *r)
         else snK_store(lo->k, r->arg_ptr, lo->col, at, 0);
         y = sel(lo, win, x, acc);
     } else {
-        y = combine(lo, i->red, acc, x);
+        y = snL_combine(lo, i->red, acc, x);
     }
     if (one) snK_set(lo->k, r->acc[0], y);
     else snK_store(lo->k, r->ptr, lo->col, y, 0);
@@ -336,18 +332,19 @@ static void scatter_memory(Low *lo, Root *r, bool vector)
 static void store_tile(Low *lo, Root *r, bool vector)
 {
     const LVal *v = &lo->v[r->tile];
+    if (v->frag) { snK_set(lo->k, snG_register(lo, r->tile), r->now); return; }
     KVal at = INS(lo, r->value)->type.r > 1 ? kmul(lo, lo->row, v->ld) : ki(lo, 0);
     snK_store(lo->k, snL_tile_ptr(lo, r->tile), vector ? kadd(lo, at, lo->col) : at, r->now, 0);
 }
 
-static void write_root(Low *lo, Root *r, int u, bool vector)
+void snL_write_root(Low *lo, Root *r, int u, bool vector)
 {
     switch (r->kind) {
-    case R_ROW: step_row(lo, r, u); break;
+    case R_ROW: snL_step_row(lo, r, u); break;
     case R_COL: step_col(lo, r); break;
     case R_STORE: store_memory(lo, r, vector); break;
     case R_TILE: store_tile(lo, r, vector); break;
-    case R_KEEP: snK_store(lo->k, snK_scratch_ptr(lo->k, snL_kind(INS(lo, r->x)->type.dtype), lo->v[r->x].keep - 1), lo->col, r->now, 0); break;
+    case R_KEEP: snK_store(lo->k, snL_keep_ptr(lo, r->x), lo->col, r->now, 0); break;
     case R_SCATTER: scatter_memory(lo, r, vector); break;
     }
 }
@@ -365,7 +362,7 @@ static void vector_body(Low *lo, const Loop *p, KVal col, int u, bool tail, bool
     lo->col = u ? kadd(lo, col, ki(lo, (int64_t)u * lo->L)) : col;
     lo->tail = tail;
     for (int k = 0; k < p->n; k++) p->root[k]->now = snL_vec(lo, p->root[k]->value);
-    for (int k = 0; k < p->n; k++) write_root(lo, p->root[k], u, true);
+    for (int k = 0; k < p->n; k++) snL_write_root(lo, p->root[k], u, true);
     lo->tail = false;
     lo->quad = 0;
 }
@@ -411,19 +408,24 @@ static void bounded_loop(Low *lo, const Loop *p, const Limits *cols)
     snK_end(k);
 }
 
+void snL_column_limits(Low *lo, Root *const *root, int n, Limits *cols)
+{
+    for (int k = 0; k < n; k++) {
+        const TIns *i = INS(lo, root[k]->x);
+        snL_limits(lo, root[k]->value, NULL, cols);
+        if (root[k]->kind == R_STORE) snL_limit(cols, i->a[3]);
+        if (root[k]->kind == R_SCATTER) snL_limit(cols, i->a[4]);
+        if (root[k]->kind == R_ROW) snL_limit(cols, i->a[2]);
+    }
+}
+
 static void column_loop(Low *lo, Root **root, int n, int width)
 {
     Limits cols = { 0 };
     int cost = 0, vectors = (width + lo->L - 1) / lo->L;
     lo->width = width;
-    for (int k = 0; k < n; k++) {
-        const TIns *i = INS(lo, root[k]->x);
-        snL_limits(lo, root[k]->value, NULL, &cols);
-        if (root[k]->kind == R_STORE) snL_limit(&cols, i->a[3]);
-        if (root[k]->kind == R_SCATTER) snL_limit(&cols, i->a[4]);
-        if (root[k]->kind == R_ROW) snL_limit(&cols, i->a[2]);
-        cost += 1 + snL_cost(lo, root[k]->value);
-    }
+    snL_column_limits(lo, root, n, &cols);
+    for (int k = 0; k < n; k++) cost += 1 + snL_cost(lo, root[k]->value);
     bool quads = false;
     for (int k = 0; k < n; k++) quads |= snL_has_quads(lo, root[k]->value);
     Loop p = { root, n, width, cost <= 12 || quads ? 4 : cost <= 30 ? 2 : 1 };
@@ -431,7 +433,7 @@ static void column_loop(Low *lo, Root **root, int n, int width)
     for (int k = 0; k < n; k++) {
         snL_touch(lo, root[k]->value);
         if (root[k]->kind == R_SCATTER) snL_scal(lo, INS(lo, root[k]->x)->a[2]);
-        if (root[k]->kind == R_ROW) start_row(lo, root[k], p.unroll);
+        if (root[k]->kind == R_ROW) snL_start_row(lo, root[k], p.unroll);
     }
     if (cols.n) bounded_loop(lo, &p, &cols);
     else static_loop(lo, &p);
@@ -461,8 +463,8 @@ static void find_roots(Low *lo, Nest *n)
         else if (i->op == T_var && !lo->zero_loop[x]) add_root(lo, n, R_TILE, x, i->a[0], x, v->level);
         else if (i->op == T_get) add_root(lo, n, R_TILE, x, x, x, v->level);
         else if (i->op == T_reduce && used) add_root(lo, n, i->imm ? R_ROW : R_COL, x, i->a[0], 0, v->level);
-        else if (v->how == H_CHAIN && v->at) add_root(lo, n, R_TILE, x, x, x, v->level);
-        if (i->op == T_reduce && i->imm && v->at) add_root(lo, n, R_TILE, x, x, x, v->level + 1);
+        else if (v->how == H_CHAIN && (v->at || v->frag)) add_root(lo, n, R_TILE, x, x, x, v->level);
+        if (i->op == T_reduce && i->imm && (v->at || v->frag)) add_root(lo, n, R_TILE, x, x, x, v->level + 1);
     }
 }
 
@@ -475,11 +477,11 @@ static void mark_keeps(Low *lo, Nest *n, TVal x, int level)
     v->kept_seen = lo->keep_mark;
     bool mine = in_segment(lo, x) && v->how == H_CHAIN && v->phase == lo->phase && domain(lo, x).r == n->rows;
     if (!mine || INS(lo, x)->op == T_reduce || v->keep) return;
-    if (v->level < level && !v->at) {
+    if (v->level < level && !v->at && !v->frag) {
         lo->level = v->level;
         bool dear = snL_cost(lo, x) > 8;
         if (dear) {
-            v->keep = 1 + snK_scratch(lo->k, up(INS(lo, x)->type.c, 64) * 4);
+            v->keep = 1 + snK_scratch(lo->k, (lo->gpu ? snG_keep_rows(lo) : 1) * up(INS(lo, x)->type.c, 64) * 4);
             add_root(lo, n, R_KEEP, x, x, 0, v->level);
             return;
         }
@@ -488,7 +490,7 @@ static void mark_keeps(Low *lo, Nest *n, TVal x, int level)
 }
 
 /* Rows below which limit everything in the nest stops, or 0: all rows run and single operations mind their own limit. */
-static TVal common_rows(Low *lo, const Nest *n)
+TVal snL_common_rows(Low *lo, const Nest *n)
 {
     Limits rows = { 0 };
     for (int k = 0; k < n->n; k++) {
@@ -508,7 +510,7 @@ static void row_end(Low *lo, Nest *n)
     for (int k = 0; k < n->n; k++)
         if (n->root[k].width == 1) n->root[k].now = snL_scal(lo, n->root[k].value);
     for (int k = 0; k < n->n; k++)
-        if (n->root[k].width == 1) write_root(lo, &n->root[k], 0, false);
+        if (n->root[k].width == 1) snL_write_root(lo, &n->root[k], 0, false);
 }
 
 static void row_body(Low *lo, Nest *n)
@@ -529,9 +531,8 @@ static void row_body(Low *lo, Nest *n)
     row_end(lo, n);
 }
 
-static void emit_nest(Low *lo, int phase, int rows)
+Nest snL_open_nest(Low *lo, int phase, int rows)
 {
-    ArenaMark mark = snU_mark(&lo->t->ctx->scratch);
     Nest n = { .root = NEWN(&lo->t->ctx->scratch, Root, MAX_ROOTS), .rows = rows };
     lo->phase = phase, lo->rows = rows, lo->level = 0;
     find_roots(lo, &n);
@@ -540,10 +541,25 @@ static void emit_nest(Low *lo, int phase, int rows)
         for (int k = 0; k < n.n; k++)
             if (n.root[k].level == level) mark_keeps(lo, &n, n.root[k].value, level);
     }
+    return n;
+}
+
+void snL_close_nest(Low *lo, const Nest *n)
+{
+    for (int k = 0; k < n->n; k++)
+        if (n->root[k].kind == R_COL && n->root[k].width == 1)
+            lo->v[n->root[k].x].k = snK_get(lo->k, is_arg(INS(lo, n->root[k].x)->red) ? n->root[k].arg[0] : n->root[k].acc[0]);
+    lo->row_limit = 0;
+}
+
+static void emit_nest(Low *lo, int phase, int rows)
+{
+    ArenaMark mark = snU_mark(&lo->t->ctx->scratch);
+    Nest n = snL_open_nest(lo, phase, rows);
     lo->row = ki(lo, 0);
     snL_new_row(lo);
     for (int k = 0; k < n.n; k++) if (n.root[k].kind == R_COL) start_col(lo, &n.root[k]);
-    lo->row_limit = rows > 1 && n.n ? common_rows(lo, &n) : 0;
+    lo->row_limit = rows > 1 && n.n ? snL_common_rows(lo, &n) : 0;
     if (rows > 1 && n.n) {
         KVal end = ki(lo, rows);
         if (lo->row_limit) end = op2(lo, K_min, i64(), end, lo->v[lo->row_limit].k);
@@ -552,10 +568,7 @@ static void emit_nest(Low *lo, int phase, int rows)
     }
     if (n.n) row_body(lo, &n);
     if (rows > 1 && n.n) snK_end(lo->k);
-    for (int k = 0; k < n.n; k++)                         /* sums of a one-column tile are scalars */
-        if (n.root[k].kind == R_COL && n.root[k].width == 1)
-            lo->v[n.root[k].x].k = snK_get(lo->k, is_arg(INS(lo, n.root[k].x)->red) ? n.root[k].arg[0] : n.root[k].acc[0]);
-    lo->row_limit = 0;
+    snL_close_nest(lo, &n);
     snU_reset(&lo->t->ctx->scratch, mark);
 }
 
@@ -583,7 +596,9 @@ static void emit_nests(Low *lo)
                 if (is_planned(lo, x) && lo->v[x].phase == phase && domain(lo, x).r > rows && domain(lo, x).r < next)
                     next = domain(lo, x).r;
             if (next == INT32_MAX) break;
-            emit_nest(lo, phase, rows = next);
+            rows = next;
+            if (lo->gpu) snG_nest(lo, phase, rows);
+            else emit_nest(lo, phase, rows);
             if (rows == 1) settle_scalars(lo, phase);
         }
     }
@@ -613,11 +628,13 @@ void snL_segment(Low *lo, TVal begin, TVal end)
         lo->v[x].k = i->op == T_get ? snK_get(lo->k, lo->v[i->a[0]].k) : snL_scal(lo, x);
     }
     plan(lo);
-    for (TVal x = begin; x < end; x++) if (needs_tile(lo, x)) snL_place(lo, x);
+    for (TVal x = begin; x < end; x++)
+        if (needs_tile(lo, x)) lo->gpu ? snG_place(lo, x) : snL_place(lo, x);
     emit_nests(lo);
     set_scalar_vars(lo);
     lo->seg_begin = lo->seg_end = 0;
-    for (TVal x = begin; x < end; x++) if (INS(lo, x)->op == T_stage) snL_pack(lo, x);
+    for (TVal x = begin; x < end; x++)
+        if (INS(lo, x)->op == T_stage) lo->gpu ? snG_pack(lo, x) : snL_pack(lo, x);
 }
 
 /* A value that has no tile of its own (a leaf), evaluated into the tile of `to`. */

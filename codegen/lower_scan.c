@@ -1,6 +1,6 @@
 /* lower_scan.c: ops along a row that are neither elementwise nor reductions: running sums and top-k. In: a tile in scratch.
    Out: a tile in scratch, by plain scalar loops: these are rare and short. */
-#include "codegen/lower_cpu.h"
+#include "codegen/lower_gpu.h"
 
 static KVal op2(Low *lo, int op, KType t, KVal a, KVal b) { return snK_op(lo->k, op, t, a, b, 0); }
 static KVal sel(Low *lo, KVal c, KVal a, KVal b) { return snK_op(lo->k, K_select, snK_type(lo->k, a), c, a, b); }
@@ -10,10 +10,22 @@ static TVal operand(Low *lo, TVal x)
 {
     TVal a = INS(lo, x)->a[0];
     if (!lo->v[a].at) {
-        snL_place(lo, a);
-        snL_copy(lo, a, a);
+        lo->gpu ? snG_place_memory(lo, a) : snL_place(lo, a);
+        lo->gpu ? snG_copy(lo, a, a) : snL_copy(lo, a, a);
     }
     return a;
+}
+
+/* Opens the loop over rows; on a GPU a thread takes every T-th. */
+static KVal rows(Low *lo, TVal a, TVal x)
+{
+    KVal n = ki(lo, INS(lo, x)->type.r);
+    if (!lo->gpu) return snK_for(lo->k, ki(lo, 0), n, ki(lo, 1), 1);
+    Touched t = { 0 };
+    snG_touch_tile(lo, &t, a, false);
+    snG_touch_tile(lo, &t, x, true);
+    snG_sync(lo, &t);
+    return snK_for(lo->k, lo->gpu->tid, n, ki(lo, lo->gpu->T), 1);
 }
 
 void snL_scan(Low *lo, TVal x)
@@ -25,7 +37,7 @@ void snL_scan(Low *lo, TVal x)
     KType t = kt(snL_kind(i->type.dtype), 1);
     KVal from = snL_tile_ptr(lo, a), to = snL_tile_ptr(lo, x), end = ki(lo, i->type.c);
     if (i->a[2]) end = op2(lo, K_min, i64(), end, lo->v[i->a[2]].k);
-    KVal row = snK_for(k, ki(lo, 0), ki(lo, i->type.r), ki(lo, 1), 1);
+    KVal row = rows(lo, a, x);
     KVal sum = snK_var(k, t.kind == K_F32 ? snK_float(k, t, 0) : snK_int(k, t, 0));
     KVal n = snK_for(k, ki(lo, 0), end, ki(lo, 1), 1);
     KVal c = reverse ? op2(lo, K_sub, i64(), op2(lo, K_sub, i64(), end, ki(lo, 1)), n) : n;
@@ -34,6 +46,11 @@ void snL_scan(Low *lo, TVal x)
     snK_set(k, sum, next);
     snK_store(k, to, out, exclusive ? old : next, 0);
     snK_end(k);
+    if (lo->gpu && i->a[2]) {                            /* what is undefined is at least written: threads may read it as part of a vector */
+        n = snK_for(k, op2(lo, K_max, i64(), end, ki(lo, 0)), ki(lo, i->type.c), ki(lo, 1), 1);
+        snK_store(k, to, kadd(lo, kmul(lo, row, lo->v[x].ld), n), t.kind == K_F32 ? snK_float(k, t, 0) : snK_int(k, t, 0), 0);
+        snK_end(k);
+    }
     snK_end(k);
 }
 
@@ -48,7 +65,7 @@ void snL_topk(Low *lo, TVal x)
     KType t = kt(snL_kind(ty.dtype), 1), it = kt(K_I32, 1), b = kt(K_BOOL, 1);
     KVal from = snL_tile_ptr(lo, a), to = snL_tile_ptr(lo, x);
     KVal zero = t.kind == K_F32 ? snK_float(k, t, 0) : snK_int(k, t, 0), none = snK_int(k, it, -1);
-    KVal row = snK_for(k, ki(lo, 0), ki(lo, ty.r), ki(lo, 1), 1);
+    KVal row = rows(lo, a, x);
     KVal last = snK_var(k, zero), last_at = snK_var(k, none);
     KVal n = snK_for(k, ki(lo, 0), ki(lo, i->type.c), ki(lo, 1), 1);
     KVal best = snK_var(k, zero), best_at = snK_var(k, none), l = snK_get(k, last), la = snK_get(k, last_at);

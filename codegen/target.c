@@ -111,7 +111,7 @@ int snK_target(sn_ctx *c, const char *name, Target *out) {
 }
 
 Kernel *snK_lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target) {
-    return snK_lower_cpu(c, a, t, target);
+    return target->gpu ? snK_lower_gpu(c, a, t, target) : snK_lower_cpu(c, a, t, target);
 }
 
 int snK_compile(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads,

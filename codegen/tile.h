@@ -89,6 +89,8 @@ void snT_verify(const Tile *t);
 Kernel *snK_lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
 /* One program on one core. The kernel runs programs [task 0, task 1) of the flattened grid. */
 Kernel *snK_lower_cpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
+/* One program by one thread block. The kernel is what a thread does; blocks are numbered as programs of the flattened grid. */
+Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
 
 /* -- Schedules (sched.c): struct per family, from a model of the target, then sched.tab, then --sched ---------- */
 typedef struct GemmSched { int bm, bn, kc; } GemmSched;   /* program tile and K step */

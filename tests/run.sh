@@ -299,6 +299,12 @@ oclgrind_checks() {
 }
 quiet() { if [ -s "$WORK/oclgrind.log" ]; then fail "$1"; head -n 20 "$WORK/oclgrind.log"; else pass "$1"; fi }
 
+# Tile programs as thread blocks, by the interpreter of GPU kernel IR: without and with warps.
+gpu_forms() {
+    counted "unit_tile as thread blocks" "$BUILD/unit_tile" 1 opencl:gpu
+    counted "unit_tile as thread blocks with warps" "$BUILD/unit_tile" 2 ptx:sm_80
+}
+
 text_tests() { counted "text tests" "$SINTER" test tests; }
 golden_files() { golden tests/golden; }
 
@@ -347,7 +353,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies opencl
+PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies opencl
     oclgrind_checks fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish
