@@ -176,7 +176,7 @@ static void parse_statement(Parser *P)
         s.negated = snE_accept(P, "!");
         if (P->t.kind == T_NAME)
             snE_parse_name(P, &g);
-        if (g.kind != O_REG || !g.s || P->f->reg[g.reg].bits != 1) {
+        if (P->p->failed || g.kind != O_REG || !g.s || P->f->reg[g.reg].bits != 1) {
             FAIL(P, "a predicate expected behind @");
             return;
         }

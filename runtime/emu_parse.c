@@ -174,7 +174,9 @@ static bool immediate_bits(Fitting *t, const Operand *o, char kind, int bits, ui
     }
     if (bits == 16) {
         *out = o->value & mask;                  /* 0x3c00 and the like: bits */
-        return o->number == NUM_INT || FAIL(t->P, "a 16-bit float is written as its bits in hexadecimal") == 0;
+        if (o->number != NUM_INT)
+            FAIL(t->P, "a 16-bit float is written as its bits in hexadecimal");
+        return o->number == NUM_INT;
     }
     double v = o->number == NUM_F32 ? snE_float((uint32_t)o->value) : o->number == NUM_F64 ? snE_double(o->value) : (double)(int64_t)o->value;
     if (bits == 32)

@@ -96,7 +96,7 @@ uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var, bool g
 int snE_decode(Parsed *p);           /* every entry -> m->kernel */
 
 /* emu_lex.c */
-#define FAIL(P, ...) snE_fail_line((P)->p, (P)->t.line, __VA_ARGS__)     /* an error code, never 0 */
+#define FAIL(P, ...) ((P)->t.kind = T_END, (void)snE_fail_line((P)->p, (P)->t.line, __VA_ARGS__))   /* and no more tokens */
 bool snE_no_memory(Parser *P);
 void snE_next(Parser *P);
 bool snE_is(const Parser *P, const char *s);

@@ -309,13 +309,14 @@ text_tests() { counted "text tests" "$SINTER" test tests; }
 golden_files() { golden tests/golden; }
 
 fuzz() {
-    build "$BUILD/asan" tool_fuzz -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
+    build "$BUILD/asan" "tool_fuzz unit_emu_kernels" -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
     count=40
     [ "$LONG" = 1 ] && count=2000
     "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
     seeds=$(ls tests/text/*.sn tests/passes/*.sn models/*.sn tests/codegen/*.kir tests/codegen/*.kt 2>/dev/null)
     # shellcheck disable=SC2086
     check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 1 $count $seeds
+    counted "fuzz: mutations of PTX under ASan and UBSan" "$BUILD/asan/unit_emu_kernels" fuzz $((count * 20))
     check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
 }
 
