@@ -54,6 +54,10 @@ typedef struct Row {
 extern const Row snE_lane_rows[], snE_memory_rows[], snE_warp_rows[], snE_other_rows[];
 extern const int snE_nlane_rows, snE_nmemory_rows, snE_nwarp_rows, snE_nother_rows;
 const Run *snE_lane_runs(void);      /* for the vectors that this CPU has */
+/* d[16][8] = c + a[16][depth] b[depth][8], spread over lanes; kind 0 f16, 1 bf16, 2 tf32 */
+typedef struct Fragments { int kind, depth; Lane32 *d[4]; const Lane32 *a[4], *b[2], *c[4]; } Fragments;
+typedef void (*Multiply)(const Fragments *f);
+Multiply snE_multiply(void);
 bool snE_has(const char *op, const char *part);                      /* ".s32" is a whole part of the mnemonic */
 typedef struct EmuType { char kind; uint8_t bits; bool twice; } EmuType; /* kind: u s b f, h bf16, t tf32, p predicate, 0 none; twice: x2 */
 EmuType snE_type(const char *op, int from_end);                      /* the last type of a mnemonic is 0, the one before it 1 */
@@ -149,6 +153,7 @@ struct Warp {
     int id;
     uint32_t present;                /* lanes that exist */
     uint32_t seen[MAX_WARPS];        /* seen[v]: marks of warp v with a smaller clock happened before; seen[id] = own clock */
+    uint32_t old;                    /* marks below it are old to every warp: the smallest clock of seen */
     uint32_t *written;               /* nchecked words */
     int barrier;                     /* while it waits */
     Copy *copies;
@@ -187,6 +192,7 @@ struct LaunchState {
     uint32_t block[3], grid[3];
     int most;
     uint64_t budget;
+    Multiply multiply;
 };
 
 static inline const void *snE_in(const Warp *w, uint32_t at) { return w->base[at & 1] + (at & ~1u); }
@@ -209,9 +215,9 @@ bool snE_together(Warp *w, const Ins *i, uint32_t need, const Ins **next);
 void snE_fault(Warp *w, const Ins *i, int lane, EmuKind kind, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 const Ins *snE_wait_barrier(Warp *w, const Ins *i, int id, uint32_t count, bool only_arrive);
 
-/* A lane's access to shared memory; NULL: it was reported. */
 typedef enum { READS, WRITES, WRITES_LATER, READS_WRITES } Access;
-uint8_t *snE_shared(Warp *w, const Ins *i, int lane, uint64_t at, uint32_t bytes, Access how);
+/* Marks four words of shared memory as accessed by the lanes lane, lane + step ...; reports races. */
+void snE_touch_row(Warp *w, const Ins *i, uint32_t at, int lane, int step, Access how);
 void snE_synced(Warp *w);            /* bar.warp.sync: what this warp did happened before what it does */
 void snE_free_block(Block *b);
 

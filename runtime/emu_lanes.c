@@ -303,6 +303,8 @@ static void decode_rounding(Decoding *d)
 
 static const int rounding_modes[] = { FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD };
 
+typedef float Row8 __attribute__((vector_size(32), aligned(4), may_alias));
+
 /* -- The functions, once per kind of vectors --------------------------------------------------------------------------- */
 
 #define F(name) base_##name
@@ -322,14 +324,14 @@ static const int rounding_modes[] = { FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, 
 #pragma GCC pop_options
 #endif
 
-const Run *snE_lane_runs(void)
-{
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))
-        return v3_runs;
+static bool has_v3(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"); }
+const Run *snE_lane_runs(void) { return has_v3() ? v3_runs : base_runs; }
+Multiply snE_multiply(void) { return has_v3() ? v3_multiply : base_multiply; }
+#else
+const Run *snE_lane_runs(void) { return base_runs; }
+Multiply snE_multiply(void) { return base_multiply; }
 #endif
-    return base_runs;
-}
 
 /* -- The rows ---------------------------------------------------------------------------------------------------------- */
 

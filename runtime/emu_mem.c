@@ -78,12 +78,49 @@ static void report_no_memory(Warp *w, const Ins *i, int lane, uint32_t bytes, Ac
               "where nothing is");
 }
 
-/* Pointers for the lanes of mask; those with an error get NULL and are reported. Lanes next to each other in one range are the rule. */
+/* The rule: all lanes lie in one range, aligned, on bytes that are written. */
+static bool global_fast(Warp *w, const uint64_t at[LANES], uint32_t bytes, Access how, uint8_t *p[LANES])
+{
+    EmuRange r;
+    uint64_t base, low = UINT64_MAX, high = 0, bits = 0, apart = 0;
+    if (!find_range(w->block->launch, at[0], &r, &base))
+        return false;
+    for (int l = 0; l < LANES; l++) {
+        low = at[l] < low ? at[l] : low;
+        high = at[l] > high ? at[l] : high;
+        bits |= at[l];
+        apart |= at[l] - at[0] - (uint64_t)l * bytes;
+    }
+    if (low < base || high - base > r.bytes || r.bytes - (high - base) < bytes || bits & (bytes - 1))
+        return false;
+    uint8_t *host = r.host;
+    for (int l = 0; l < LANES; l++)
+        p[l] = host + (at[l] - base);
+    if (!r.written)
+        return true;
+    if (!apart) {
+        if (how != WRITES && !all_written(r.written + (at[0] - base), LANES * bytes))
+            return false;
+        if (how != READS)
+            memset(r.written + (at[0] - base), 1, LANES * bytes);
+        return true;
+    }
+    for (int l = 0; l < LANES && how != WRITES; l++)
+        if (!all_written(r.written + (at[l] - base), bytes))
+            return false;
+    for (int l = 0; l < LANES && how != READS; l++)
+        memset(r.written + (at[l] - base), 1, bytes);
+    return true;
+}
+
+/* Pointers for the lanes of mask; those with an error get NULL and are reported. */
 static void global_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint32_t mask, uint32_t bytes, Access how, uint8_t *p[LANES])
 {
     EmuRange r = {0};
     uint64_t base = 0, id = 0;
     bool found = false;
+    if (mask == FULL_WARP && global_fast(w, at, bytes, how, p))
+        return;
     EACH_LANE(mask, l) {
         p[l] = NULL;
         if (!found || at[l] >> WINDOW_BITS != id) {
@@ -238,30 +275,44 @@ static bool touch_bytes(Warp *w, const Ins *i, int lane, uint32_t at, uint32_t b
     return true;
 }
 
-static inline bool touch_words(Warp *w, const Ins *i, int lane, uint32_t at, uint32_t bytes, Access how)
+static __attribute__((noinline)) bool touch_word(Warp *w, const Ins *i, int lane, uint32_t at, uint32_t me, Access how)
 {
-    Block *b = w->block;
-    uint32_t thread = (uint32_t)(w->id * LANES + lane), me = w->seen[w->id] << THREAD_BITS | thread;
+    Marks *m = &w->block->word[at / 4];
+    uint32_t thread = (uint32_t)(w->id * LANES + lane);
     Conflict c;
-    for (uint32_t k = at; k < at + bytes; k += 4) {
-        Marks *m = &b->word[k / 4];
-        if (m->write == MARK_SPLIT) {
-            if (!touch_bytes(w, i, lane, k, 4, how))
-                return false;
-            if (how == WRITES || how == WRITES_LATER)
-                *m = (Marks){ how == WRITES_LATER ? MARK_ASYNC | thread : me, { 0, 0 } };
-        } else if (!touch(w, m, thread, me, how, &c)) {
-            report_conflict(w, i, lane, k, how, &c);
-            return false;
-        }
+    if (m->write != MARK_SPLIT) {
+        bool good = touch(w, m, thread, me, how, &c);
+        if (!good)
+            report_conflict(w, i, lane, at, how, &c);
+        return good;
     }
+    bool good = touch_bytes(w, i, lane, at, 4, how);
+    if (good && (how == WRITES || how == WRITES_LATER))
+        *m = (Marks){ how == WRITES_LATER ? MARK_ASYNC | thread : me, { 0, 0 } };
+    return good;
+}
+
+/* The rule: all that was done to the word lies before the last barrier, or was done by this thread. */
+static inline bool touch_fast(const Warp *w, Marks *m, uint32_t me, Access how)
+{
+    uint32_t old = w->old;
+    if (how == READS) {
+        if ((m->write - 1 >= old - 1 && m->write != me) || (m->read[0] >= old && m->read[0] != me))
+            return false;
+        m->read[0] = me;
+        return true;
+    }
+    if (how == READS_WRITES || (m->write >= old && m->write != me) || (m->read[0] >= old && m->read[0] != me) || m->read[1] >= old)
+        return false;
+    *m = (Marks){ how == WRITES_LATER ? MARK_ASYNC | (me & (LANES * MAX_WARPS - 1)) : me, { 0, 0 } };
     return true;
 }
 
 /* A conflict is reported and the access done all the same; NULL only out of bounds or misaligned. */
-uint8_t *snE_shared(Warp *w, const Ins *i, int lane, uint64_t at, uint32_t bytes, Access how)
+static inline uint8_t *shared_lane(Warp *w, const Ins *i, int lane, uint64_t at, uint32_t bytes, Access how)
 {
     Block *b = w->block;
+    uint32_t me = w->seen[w->id] << THREAD_BITS | (uint32_t)(w->id * LANES + lane);
     if (at > b->shared_bytes || b->shared_bytes - at < bytes) {
         snE_fault(w, i, lane, EMU_BOUNDS, "%s of %u bytes at offset %lld of shared memory, which has %u", verb(how), bytes, (long long)at, b->shared_bytes);
         return NULL;
@@ -273,14 +324,25 @@ uint8_t *snE_shared(Warp *w, const Ins *i, int lane, uint64_t at, uint32_t bytes
     if (bytes & 3)
         touch_bytes(w, i, lane, (uint32_t)at, bytes, how);
     else
-        touch_words(w, i, lane, (uint32_t)at, bytes, how);
+        for (uint32_t k = 0; k < bytes; k += 4)
+            if (!touch_fast(w, &b->word[(at + k) / 4], me, how) && !touch_word(w, i, lane, (uint32_t)at + k, me, how))
+                break;
     return b->shared + at;
+}
+
+void snE_touch_row(Warp *w, const Ins *i, uint32_t at, int lane, int step, Access how)
+{
+    for (int t = 0; t < 4; t++, at += 4, lane += step) {
+        uint32_t me = w->seen[w->id] << THREAD_BITS | (uint32_t)(w->id * LANES + lane);
+        if (!touch_fast(w, &w->block->word[at / 4], me, how))
+            touch_word(w, i, lane, at, me, how);
+    }
 }
 
 static void shared_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint32_t mask, uint32_t bytes, Access how, uint8_t *p[LANES])
 {
     EACH_LANE(mask, l)
-        p[l] = snE_shared(w, i, (int)l, at[l], bytes, how);
+        p[l] = shared_lane(w, i, (int)l, at[l], bytes, how);
 }
 
 /* -- Any space --------------------------------------------------------------------------------------------------------- */
@@ -533,7 +595,7 @@ const Ins *snE_run_cp_async(Warp *w, const Ins *i)
     addresses(w, i, 1, i->more[1], from);
     EACH_LANE(active, l) {
         uint32_t n = size ? size[l] : i->bytes;
-        p[l] = snE_shared(w, i, (int)l, to[l], i->bytes, WRITES_LATER);
+        p[l] = shared_lane(w, i, (int)l, to[l], i->bytes, WRITES_LATER);
         if (n > i->bytes)
             snE_fault(w, i, (int)l, EMU_BOUNDS, "cp.async takes %u of %u bytes", n, i->bytes);
         else if (n == i->bytes)

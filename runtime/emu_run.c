@@ -249,6 +249,14 @@ void snE_synced(Warp *w)
         w->seen[w->id]++;
 }
 
+static void find_old(Block *b, Warp *w)
+{
+    uint32_t least = UINT32_MAX;
+    for (int v = 0; v < b->nwarps; v++)
+        least = w->seen[v] < least ? w->seen[v] : least;
+    w->old = least << THREAD_BITS;
+}
+
 /* Those who waited have seen what everyone who came did before. */
 static void join_clocks(Block *b, uint32_t waiting, uint32_t came)
 {
@@ -265,6 +273,7 @@ static void join_clocks(Block *b, uint32_t waiting, uint32_t came)
             uint32_t own = b->warp[v].seen[v];
             memcpy(b->warp[v].seen, all, sizeof all);
             b->warp[v].seen[v] = own;
+            find_old(b, &b->warp[v]);
         }
 }
 
@@ -301,7 +310,7 @@ static bool try_release(Block *b, Barrier *bar)
         return false;
     if (bar->first->how)
         reduce_barrier(b, bar);
-    join_clocks(b, bar->waiting, came);
+    join_clocks(b, bar->waiting, bar->count ? came : (uint32_t)((1ull << b->nwarps) - 1));   /* who has left counts as come */
     for (int v = 0; v < b->nwarps; v++)
         if (bar->waiting >> v & 1)
             b->warp[v].state = WARP_RUNS;
@@ -451,6 +460,7 @@ static void start_warp(Block *b, Warp *w)
     w->at = k->code;
     for (int v = 0; v < MAX_WARPS; v++)
         w->seen[v] = 1;
+    find_old(b, w);
     memset(w->commits, 0, sizeof w->commits);
     memset(w->written, 0, 4 * (size_t)k->nchecked);
     for (int n = 0; n < k->nspecial; n++) {
@@ -589,7 +599,7 @@ static int run_launch(EmuModule *m, Launch *l, Pool *pool, int threads, char err
 
 int snE_launch(EmuModule *m, const EmuLaunch *l, Pool *pool, EmuReport *out, char err[ERR_TEXT])
 {
-    Launch s = { .s = { .m = m, .l = l, .most = l->most > 0 ? l->most : 1, .budget = l->budget ? l->budget : 1u << 30 }, .report = out };
+    Launch s = { .s = { .m = m, .l = l, .most = l->most > 0 ? l->most : 1, .budget = l->budget ? l->budget : 1u << 30, .multiply = snE_multiply() }, .report = out };
     int rc = check_launch(m, l, &s.s, err);
     if (rc)
         return rc;

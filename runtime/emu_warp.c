@@ -231,78 +231,23 @@ static bool whole_warp(Warp *w, const Ins *i, const Ins **next)
     return false;
 }
 
-/* Four registers (two for half the depth) of 16-bit elements, two or four of tf32 -> a[16][depth] */
-static void load_a(const Warp *w, const Ins *i, int ref, int depth, float a[16][16])
-{
-    int across = i->how == 2 ? 4 : 8;            /* columns of a tile */
-    for (int tile = 0; tile < 2 * depth / across; tile++) {
-        const Lane32 *r = snE_in32(w, i->more[ref + tile]);
-        int row = tile & 1 ? 8 : 0, col = tile / 2 * across;
-        for (int g = 0; g < 8; g++)
-            for (int t = 0; t < 4; t++) {
-                uint32_t v = r[4 * g + t];
-                if (i->how == 2)
-                    a[row + g][col + t] = snE_float(v & 0xffffe000);
-                else if (i->how == 1) {
-                    a[row + g][col + 2 * t] = snE_float(v << 16);
-                    a[row + g][col + 2 * t + 1] = snE_float(v & 0xffff0000);
-                } else {
-                    a[row + g][col + 2 * t] = snE_half(v & 0xffff);
-                    a[row + g][col + 2 * t + 1] = snE_half(v >> 16);
-                }
-            }
-    }
-}
-
-/* b[depth][8]; lane 4 g + t holds column g */
-static void load_b(const Warp *w, const Ins *i, int ref, int depth, float b[16][8])
-{
-    int down = i->how == 2 ? 4 : 8;
-    for (int tile = 0; tile < depth / down; tile++) {
-        const Lane32 *r = snE_in32(w, i->more[ref + tile]);
-        for (int g = 0; g < 8; g++)
-            for (int t = 0; t < 4; t++) {
-                uint32_t v = r[4 * g + t];
-                int row = tile * down;
-                if (i->how == 2)
-                    b[row + t][g] = snE_float(v & 0xffffe000);
-                else if (i->how == 1) {
-                    b[row + 2 * t][g] = snE_float(v << 16);
-                    b[row + 2 * t + 1][g] = snE_float(v & 0xffff0000);
-                } else {
-                    b[row + 2 * t][g] = snE_half(v & 0xffff);
-                    b[row + 2 * t + 1][g] = snE_half(v >> 16);
-                }
-            }
-    }
-}
-
-/* D[16][8] = A[16][depth] B[depth][8] + C; how: 0 f16, 1 bf16, 2 tf32; bytes: depth */
+/* D = A B + C of fragments; how: 0 f16, 1 bf16, 2 tf32; bytes: depth */
 static const Ins *run_mma(Warp *w, const Ins *i)
 {
     const Ins *next;
-    float a[16][16], b[16][8], c[16][8];
-    int depth = i->bytes, na = i->how == 2 ? depth / 2 : depth / 4, nb = na / 2;
     if (!whole_warp(w, i, &next))
         return next;
-    load_a(w, i, 4, depth, a);
-    load_b(w, i, 4 + na, depth, b);
-    for (int part = 0; part < 4; part++) {       /* lane 4 g + t: rows g and g + 8, columns 2 t and 2 t + 1 */
-        const Lane32 *r = snE_in32(w, i->more[4 + na + nb + part]);
-        for (int l = 0; l < LANES; l++)
-            c[l / 4 + (part & 2) * 4][l % 4 * 2 + (part & 1)] = snE_float(r[l]);
+    Fragments f = { .kind = i->how, .depth = i->bytes };
+    int na = i->how == 2 ? f.depth / 2 : f.depth / 4, nb = na / 2;
+    for (int k = 0; k < 4; k++) {
+        f.d[k] = snE_out32(w, i->more[k]);
+        f.c[k] = snE_in32(w, i->more[4 + na + nb + k]);
     }
-    for (int row = 0; row < 16; row++)
-        for (int k = 0; k < depth; k++)
-            for (int n = 0; n < 8; n++)
-                c[row][n] += a[row][k] * b[k][n];
-    for (int part = 0; part < 4; part++) {
-        Lane32 *r = snE_out32(w, i->more[part]);
-        for (int l = 0; l < LANES; l++) {
-            float v = c[l / 4 + (part & 2) * 4][l % 4 * 2 + (part & 1)];
-            r[l] = v != v ? 0x7fffffff : snE_bits(v);
-        }
-    }
+    for (int k = 0; k < na; k++)
+        f.a[k] = snE_in32(w, i->more[4 + k]);
+    for (int k = 0; k < nb; k++)
+        f.b[k] = snE_in32(w, i->more[4 + na + k]);
+    w->block->launch->multiply(&f);
     return i + 1;
 }
 
@@ -312,46 +257,42 @@ static void decode_mma(Decoding *d)
     d->ins->bytes = snE_has(d->op, ".m16n8k16") ? 16 : snE_has(d->op, ".m16n8k8") ? 8 : 4;
 }
 
-static uint64_t row_address(const Warp *w, const Ins *i, uint32_t ref, int lane)
-{
-    return (i->space & 0x80 ? snE_in32(w, ref)[lane] : snE_in64(w, ref)[lane]) + (uint64_t)i->imm;
-}
-
-/* Addresses of the rows from lanes 8 k + row; a lane reads (or writes) the words that it gets. how 1: transposed. */
-static uint8_t *matrix_row(Warp *w, const Ins *i, uint32_t ref, int lane)
+/* A row, whose address is the lane's; NULL: reported. The word of two elements is read or written by the lane whose register it lies in;
+   transposed (how 1), the two lie in two, of which the first counts. */
+static uint8_t *matrix_row(Warp *w, const Ins *i, uint32_t ref, int lane, int row, Access how)
 {
     Block *b = w->block;
-    uint64_t at = row_address(w, i, ref, lane);
+    uint64_t at = (i->space & 0x80 ? snE_in32(w, ref)[lane] : snE_in64(w, ref)[lane]) + (uint64_t)i->imm;
     if (!(i->space & 0x3f) && at >> WINDOW_BITS == ID_SHARED)
         at -= snE_window(ID_SHARED);
     if (at > b->shared_bytes || b->shared_bytes - at < 16)
         snE_fault(w, i, lane, EMU_BOUNDS, "a row of 16 bytes at offset %lld of shared memory, which has %u", (long long)at, b->shared_bytes);
     else if (at & 15)
         snE_fault(w, i, lane, EMU_MISALIGNED, "a row of 16 bytes at offset %llu of shared memory: not aligned to 16", (unsigned long long)at);
-    else
+    else {
+        snE_touch_row(w, i, (uint32_t)at, i->how ? row / 2 : 4 * row, i->how ? 8 : 1, how);
         return b->shared + at;
+    }
     return NULL;
 }
 
 static const Ins *run_ldmatrix(Warp *w, const Ins *i)
 {
-    static const uint16_t zero[8];
     const Ins *next;
     if (!whole_warp(w, i, &next))
         return next;
-    uint32_t out[4][LANES], ref = i->more[i->count];
+    uint16_t out[4][8][8], tile[8][8];           /* a register of all lanes is a matrix, row by row */
     for (int k = 0; k < i->count; k++) {
-        uint16_t tile[8][8];
         for (int row = 0; row < 8; row++) {
-            uint8_t *p = matrix_row(w, i, ref, 8 * k + row);
-            memcpy(tile[row], p ? (const void *)p : zero, 16);
-            for (int t = 0; p && t < 4; t++)     /* who gets a word of the row reads it; transposed, its two elements go to two lanes */
-                snE_shared(w, i, i->how ? 8 * t + row / 2 : 4 * row + t, (uint64_t)(p - w->block->shared) + 4 * (uint64_t)t, 4, READS);
+            uint8_t *p = matrix_row(w, i, i->more[i->count], 8 * k + row, row, READS);
+            if (p)
+                memcpy(tile[row], p, 16);
+            else
+                memset(tile[row], 0, 16);
         }
-        for (int l = 0; l < LANES; l++) {
-            int row = l / 4, col = l % 4 * 2;
-            out[k][l] = i->how ? tile[col][row] | (uint32_t)tile[col + 1][row] << 16 : tile[row][col] | (uint32_t)tile[row][col + 1] << 16;
-        }
+        for (int row = 0; row < 8; row++)
+            for (int col = 0; col < 8; col++)
+                out[k][row][col] = i->how ? tile[col][row] : tile[row][col];
     }
     for (int k = 0; k < i->count; k++)
         memcpy(snE_out32(w, i->more[k]), out[k], sizeof out[k]);
@@ -364,17 +305,14 @@ static const Ins *run_stmatrix(Warp *w, const Ins *i)
     if (!whole_warp(w, i, &next))
         return next;
     for (int k = 0; k < i->count; k++) {
-        uint16_t tile[8][8];
-        const Lane32 *r = snE_in32(w, i->more[1 + k]);
-        for (int l = 0; l < LANES; l++)
-            for (int h = 0; h < 2; h++)
-                *(i->how ? &tile[l % 4 * 2 + h][l / 4] : &tile[l / 4][l % 4 * 2 + h]) = (uint16_t)(r[l] >> 16 * h);
+        uint16_t in[8][8], tile[8];
+        memcpy(in, snE_in32(w, i->more[1 + k]), sizeof in);
         for (int row = 0; row < 8; row++) {
-            uint8_t *p = matrix_row(w, i, i->more[0], 8 * k + row);
-            for (int t = 0; p && t < 4; t++)
-                snE_shared(w, i, i->how ? 8 * t + row / 2 : 4 * row + t, (uint64_t)(p - w->block->shared) + 4 * (uint64_t)t, 4, WRITES);
+            uint8_t *p = matrix_row(w, i, i->more[0], 8 * k + row, row, WRITES);
+            for (int col = 0; col < 8; col++)
+                tile[col] = i->how ? in[col][row] : in[row][col];
             if (p)
-                memcpy(p, tile[row], 16);
+                memcpy(p, tile, 16);
         }
     }
     return i + 1;
