@@ -199,9 +199,8 @@ static int launch(Emu *e, const Prepared *l, int index, EmuRange *range, const S
     param[n + SYSTEM_PARAMS] = &address[n];
     if (range[n].bytes)
         memset(range[n].written, 0, range[n].bytes);
-    int nparams = snE_parameters(e->module, k->symbol);
     EmuLaunch go = { .kernel = k->symbol, .grid = { (uint32_t)k->grid }, .block = { (uint32_t)k->threads }, .shared = (uint32_t)k->shared_bytes,
-                     .params = param, .nparams = nparams == n + SYSTEM_PARAMS ? nparams : n + SYSTEM_PARAMS + 1, .ranges = range, .nranges = n + 1,
+                     .params = param, .nparams = snE_parameters(e->module, k->symbol), .ranges = range, .nranges = n + 1,
                      .budget = e->budget, .most = e->most };
     int rc = k->grid ? snE_launch(e->module, &go, e->pool, e->report, err) : 0;
     free(param), free(address);
@@ -280,6 +279,21 @@ static int64_t environment(const char *name, int64_t most)
     return v < 0 ? 0 : v > most ? most : v;
 }
 
+/* Every kernel is there and takes what the convention says. */
+static int check_kernels(const Emu *e, char err[ERR_TEXT])
+{
+    const SnProgram *p = e->program;
+    for (int i = 0; i < p->nkernels; i++) {
+        const SnKernelDesc *k = &p->kernels[i];
+        int n = snE_parameters(e->module, k->symbol);
+        if (n < 0)
+            return snR_fail(err, ERR_PROGRAM, "there is no kernel '%s' in the program's PTX", k->symbol);
+        if (n != k->nargs + SYSTEM_PARAMS && n != k->nargs + SYSTEM_PARAMS + 1)
+            return snR_fail(err, ERR_PROGRAM, "kernel '%s' has %d parameters; %d buffers, seed, step and micro, and scratch memory are passed", k->symbol, n, k->nargs);
+    }
+    return 0;
+}
+
 Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[ERR_TEXT])
 {
     if (check_program(p, name, err))
@@ -297,7 +311,7 @@ Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[
     e->most = e->most ? e->most : 1;
     e->report = calloc((size_t)e->most, sizeof *e->report);
     e->module = e->report ? snE_load(p->code, p->code_bytes, err) : NULL;
-    if (e->module)
+    if (e->module && !check_kernels(e, err))
         return &e->base;
     if (!e->report)
         snR_fail(err, ERR_NOMEM, "out of memory");

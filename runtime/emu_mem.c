@@ -50,9 +50,12 @@ static bool find_range(const LaunchState *s, uint64_t at, EmuRange *out, uint64_
 
 static bool all_written(const uint8_t *flag, uint32_t bytes)
 {
-    for (; bytes >= 8; bytes -= 8, flag += 8)
-        if (*(const Lane64 *)flag != 0x0101010101010101u)
+    for (; bytes >= 8; bytes -= 8, flag += 8) {
+        uint64_t eight;
+        memcpy(&eight, flag, 8);
+        if (eight != 0x0101010101010101u)
             return false;
+    }
     for (uint32_t k = 0; k < bytes; k++)
         if (!flag[k])
             return false;
