@@ -3,11 +3,13 @@
    In: the text of a PTX module (what LLVM's NVPTX back end, nvcc and our inline assembly write, sm_80 and later) and launches. Out: what
    the kernels store, and reports: out of bounds, misaligned, uninitialised, races, barriers, deadlock. Semantics: NVIDIA, PTX ISA 8.5.
 
-     emu_lex.c emu_parse.c emu_module.c   text -> statements, typed by the rows of the instruction table
+     emu_lex.c emu_parse.c emu_module.c
+                                text -> statements, typed by the rows of the instruction table
      emu_decode.c               statements -> compact instructions: calls inlined, registers in slots
      emu.def emu_lanes.c        the elementwise rows: pattern, operand types, expression
-     emu_table.c                all other rows; emu_mem.c, emu_warp.c execute them
-     emu_run.c                  warps, blocks, barriers, reports
+     emu_mem.c emu_warp.c emu_table.c
+                                all other rows: memory and its checks; lanes together; the rest
+     emu_run.c                  lanes that part, warps, blocks, barriers, reports
      emu_device.c               the Device
 
    Addresses are numbers of an address space of our own: range k of a launch starts at snE_address(k, skew), ranges are 2^40 apart, so an
