@@ -20,10 +20,15 @@
 
 typedef struct EmuModule EmuModule;
 
-/* Memory of a launch. written: a flag per byte (0 = nobody has written it; loads of it are reported), NULL = all of it is. */
+/* Who wrote a 4-byte word of global memory last: a run of a block, and a mark as in shared memory (emu_in.h). */
+typedef struct EmuMark { uint32_t run, mark; } EmuMark;
+
+/* Memory of a launch. written: a flag per byte (0 = nobody has written it; loads of it are reported), NULL = all of it is. marks: one per
+   word, at first 0, kept from launch to launch; NULL: races within a block are not looked for here. */
 typedef struct EmuRange {
     void *host;
     uint8_t *written;
+    EmuMark *marks;
     size_t bytes;
     uint32_t skew;                   /* its address modulo 256 */
     const char *name;                /* for reports */

@@ -16,7 +16,7 @@
 
 enum { SYSTEM_PARAMS = 4, MAX_REPORTS = 1000 };
 
-typedef struct Memory { uint8_t *host, *written; size_t bytes; } Memory;
+typedef struct Memory { uint8_t *host, *written; EmuMark *marks; size_t bytes; } Memory;
 
 typedef struct Emu {
     Device base;
@@ -38,6 +38,7 @@ static void emu_release(Device *d, void *mem)
         return;
     free(m->host);
     free(m->written);
+    free(m->marks);
     free(m);
 }
 
@@ -45,8 +46,8 @@ static void *emu_alloc(Device *d, size_t bytes, char err[ERR_TEXT])
 {
     Memory *m = calloc(1, sizeof *m);
     if (m) {
-        *m = (Memory){ snR_alloc(bytes), calloc(1, bytes + 1), bytes };
-        if (m->host && m->written)
+        *m = (Memory){ snR_alloc(bytes), calloc(1, bytes + 1), calloc(bytes / 4 + 1, sizeof(EmuMark)), bytes };
+        if (m->host && m->written && m->marks)
             return m;
         emu_release(d, m);
     }
@@ -103,6 +104,7 @@ static void emu_discard(Device *d, void *prepared)
     free(l->fresh);
     free(l->scratch.host);
     free(l->scratch.written);
+    free(l->scratch.marks);
     free(l);
 }
 
@@ -111,7 +113,8 @@ static EmuRange buffer_range(const SnGraphPlan *g, int id, const Span *at)
     const Memory *m = at->mem;
     const SnBuffer *b = &g->buffers[id];
     uint8_t *host = m->host + at->at;
-    return (EmuRange){ host, m->written + at->at, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
+    EmuMark *marks = at->at % 4 ? NULL : m->marks + at->at / 4;         /* bf16 in the middle of a word: not followed */
+    return (EmuRange){ host, m->written + at->at, marks, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
 }
 
 /* A buffer of the arena that no launch had before is written by this one: what lay there is forgotten, but not under other operands. */
@@ -144,9 +147,9 @@ static void *emu_prepare(Device *d, const SnGraphPlan *g, const Span *buf, char 
         l->plan = g;
         l->range = calloc(n + 1, sizeof *l->range);
         l->fresh = calloc(n + 1, sizeof *l->fresh);
-        l->scratch = (Memory){ snR_alloc(most), calloc(1, most + 1), most };
+        l->scratch = (Memory){ snR_alloc(most), calloc(1, most + 1), calloc(most / 4 + 1, sizeof(EmuMark)), most };
     }
-    if (!l || !known || !l->range || !l->fresh || !l->scratch.host || !l->scratch.written) {
+    if (!l || !known || !l->range || !l->fresh || !l->scratch.host || !l->scratch.written || !l->scratch.marks) {
         snR_fail(err, ERR_NOMEM, "out of memory");
         free(known);
         if (l)
@@ -163,7 +166,7 @@ static void *emu_prepare(Device *d, const SnGraphPlan *g, const Span *buf, char 
         for (int k = 0; k < launch->nargs; k++)
             known[launch->args[k]] = true;
         size_t bytes = scratch_bytes(&e->program->kernels[launch->kernel]);
-        *r++ = (EmuRange){ l->scratch.host, l->scratch.written, bytes, (uint32_t)((uintptr_t)l->scratch.host & 255), "scratch" };
+        *r++ = (EmuRange){ l->scratch.host, l->scratch.written, l->scratch.marks, bytes, (uint32_t)((uintptr_t)l->scratch.host & 255), "scratch" };
     }
     free(known);
     return l;

@@ -114,6 +114,7 @@ struct EmuModule {
     Variable *globals;               /* those: offset into global */
     int nglobals;
     uint64_t executed;               /* instructions of warps */
+    uint32_t runs;                   /* of blocks, so far */
     Block *worker;                   /* memory of the last launch, one block per thread */
     int nworkers;
 };
@@ -167,6 +168,7 @@ typedef struct LaunchState LaunchState;
 struct Block {
     LaunchState *launch;
     int64_t index;
+    uint32_t run;                    /* a number of its own for every run of a block: in marks of global memory */
     uint32_t id[3];
     int nwarps, threads;
     Warp *warp;

@@ -41,7 +41,7 @@ static bool find_range(const LaunchState *s, uint64_t at, EmuRange *out, uint64_
     }
     if (id >= ID_MODULE && id - ID_MODULE < (uint64_t)s->m->nglobals) {
         const Variable *v = &s->m->globals[id - ID_MODULE];
-        *out = (EmuRange){ s->m->global + v->offset, s->m->global_written + v->offset, v->bytes, 0, "a variable of the module" };
+        *out = (EmuRange){ s->m->global + v->offset, s->m->global_written + v->offset, NULL, v->bytes, 0, "a variable of the module" };
         *base = snE_middle((int)id);
         return true;
     }
@@ -81,8 +81,44 @@ static void report_no_memory(Warp *w, const Ins *i, int lane, uint32_t bytes, Ac
               "where nothing is");
 }
 
+/* -- Races of a block in global memory: writes leave marks; what a warp reads or writes must be ordered with them -------- */
+
+static bool ordered(const Warp *w, uint32_t mark, uint32_t thread)
+{
+    return mark >> THREAD_BITS < w->seen[mark >> 5 & (MAX_WARPS - 1)] || ((mark & (LANES * MAX_WARPS - 1)) == thread && mark < MARK_ASYNC);
+}
+
+static void touch_global(Warp *w, const Ins *i, int lane, const EmuRange *r, uint64_t offset, uint32_t bytes, Access how)
+{
+    uint32_t run = w->block->run, thread = (uint32_t)(w->id * LANES + lane), me = w->seen[w->id] << THREAD_BITS | thread;
+    for (uint64_t at = offset; at < offset + bytes; at += 4) {
+        EmuMark *m = &r->marks[at / 4];
+        if (m->run == run && !ordered(w, m->mark, thread)) {
+            snE_fault(w, i, lane, EMU_RACE, "race: %s of %u bytes at offset %lld of %.40s, written by thread %u, with no barrier between", verb(how), bytes,
+                      (long long)offset, r->name && *r->name ? r->name : "memory", m->mark & (LANES * MAX_WARPS - 1));
+            return;
+        }
+        if (how == WRITES)
+            *m = bytes & 3 ? (EmuMark){ 0, 0 } : (EmuMark){ run, me };   /* whoever writes a part of a word is not followed */
+    }
+}
+
+/* Words next to each other; false: some were written in this run, each has to be looked at. */
+static bool touch_packed(const Warp *w, EmuMark *m, uint32_t words, Access how)
+{
+    uint32_t run = w->block->run, me = w->seen[w->id] << THREAD_BITS | (uint32_t)(w->id * LANES), mine = 0;
+    for (uint32_t k = 0; k < words * LANES; k++)
+        mine |= m[k].run == run;
+    if (mine)
+        return false;
+    for (uint32_t l = 0; how == WRITES && l < LANES; l++)
+        for (uint32_t k = 0; k < words; k++)
+            m[l * words + k] = (EmuMark){ run, me + l };
+    return true;
+}
+
 /* The rule: all lanes lie in one range, aligned, on bytes that are written. */
-static bool global_fast(Warp *w, const uint64_t at[LANES], uint32_t bytes, Access how, uint8_t *p[LANES])
+static bool global_fast(Warp *w, const Ins *i, const uint64_t at[LANES], uint32_t bytes, Access how, uint8_t *p[LANES])
 {
     EmuRange r;
     uint64_t base, low = UINT64_MAX, high = 0, bits = 0, apart = 0;
@@ -99,20 +135,21 @@ static bool global_fast(Warp *w, const uint64_t at[LANES], uint32_t bytes, Acces
     uint8_t *host = r.host;
     for (int l = 0; l < LANES; l++)
         p[l] = host + (at[l] - base);
-    if (!r.written)
-        return true;
-    if (!apart) {
+    if (r.written && !apart) {
         if (how != WRITES && !all_written(r.written + (at[0] - base), LANES * bytes))
             return false;
         if (how != READS)
             memset(r.written + (at[0] - base), 1, LANES * bytes);
-        return true;
+    } else if (r.written) {
+        for (int l = 0; l < LANES && how != WRITES; l++)
+            if (!all_written(r.written + (at[l] - base), bytes))
+                return false;
+        for (int l = 0; l < LANES && how != READS; l++)
+            memset(r.written + (at[l] - base), 1, bytes);
     }
-    for (int l = 0; l < LANES && how != WRITES; l++)
-        if (!all_written(r.written + (at[l] - base), bytes))
-            return false;
-    for (int l = 0; l < LANES && how != READS; l++)
-        memset(r.written + (at[l] - base), 1, bytes);
+    if (r.marks && (apart || bytes & 3 || !touch_packed(w, r.marks + (at[0] - base) / 4, bytes / 4, how)))
+        for (int l = 0; l < LANES; l++)
+            touch_global(w, i, l, &r, at[l] - base, bytes, how);
     return true;
 }
 
@@ -122,7 +159,7 @@ static void global_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint3
     EmuRange r = {0};
     uint64_t base = 0, id = 0;
     bool found = false;
-    if (mask == FULL_WARP && global_fast(w, at, bytes, how, p))
+    if (mask == FULL_WARP && global_fast(w, i, at, bytes, how, p))
         return;
     EACH_LANE(mask, l) {
         p[l] = NULL;
@@ -142,6 +179,8 @@ static void global_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint3
         else {
             p[l] = (uint8_t *)r.host + offset;
             uint8_t *flag = r.written ? r.written + offset : NULL;
+            if (r.marks)
+                touch_global(w, i, (int)l, &r, offset, bytes, how);
             if (!flag)
                 continue;
             if (how != WRITES && !all_written(flag, bytes))
@@ -194,11 +233,6 @@ static void param_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint32
 }
 
 /* -- Shared memory ----------------------------------------------------------------------------------------------------- */
-
-static bool ordered(const Warp *w, uint32_t mark, uint32_t thread)
-{
-    return mark >> THREAD_BITS < w->seen[mark >> 5 & (MAX_WARPS - 1)] || ((mark & (LANES * MAX_WARPS - 1)) == thread && mark < MARK_ASYNC);
-}
 
 typedef struct Conflict { EmuKind kind; const char *what; uint32_t mark; } Conflict;
 

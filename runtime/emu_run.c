@@ -485,6 +485,7 @@ static void run_block(Block *b, int64_t index)
 {
     LaunchState *s = b->launch;
     b->index = index;
+    b->run = s->m->runs + (uint32_t)index + 1;
     b->id[0] = (uint32_t)(index % s->grid[0]);
     b->id[1] = (uint32_t)(index / s->grid[0] % s->grid[1]);
     b->id[2] = (uint32_t)(index / s->grid[0] / s->grid[1]);
@@ -594,6 +595,7 @@ static int run_launch(EmuModule *m, Launch *l, Pool *pool, int threads, char err
     else
         run_blocks(l, 0, 0, n);
     m->executed += l->executed;
+    m->runs += (uint32_t)n;
     return l->no_memory ? snR_fail(err, ERR_NOMEM, "out of memory for the blocks of kernel '%s'", l->s.k->name) : l->nreports;
 }
 

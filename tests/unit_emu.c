@@ -361,6 +361,8 @@ static const Fault faults[] = {
     { "a parameter beyond the last", "ld.param.u64 %q5, [pa+8];", 1, 32, 0, EMU_BOUNDS, "of the parameters, which have 16", 0 },
     { "local memory out of bounds", ".local .align 4 .b8 mine[16]; st.local.u32 [mine+16], %r0;", 1, 32, 0, EMU_BOUNDS, "offset 16 of local memory, which has 16", 0 },
     { "local memory uninitialised", ".local .align 4 .b8 mine[16]; st.local.u32 [mine], %r0; ld.local.u32 %r6, [mine+4];", 1, 32, 0, EMU_UNINITIALISED, "offset 4 of local memory", 0 },
+    { "missing barrier, global memory", "st.global.u32 [%q4], %r0; bar.sync 0; st.global.u32 [%q4], %r2; xor.b32 %r6, %r0, 32; mul.wide.u32 %q5, %r6, 4; add.s64 %q5, %q5, %q0;\nld.global.u32 %r7, [%q5];", 1, 64, 1, EMU_RACE, "of d, written by thread", -1 },
+    { "two threads write a word of global memory", "st.global.u32 [%q0], %r0;", 1, 32, 0, EMU_RACE, "written by thread 0", 1 },
     { "atomic on what nobody wrote", "atom.shared.add.u32 %r6, [%r3], 1;", 1, 32, 0, EMU_UNINITIALISED, "nobody has written", 0 },
 };
 
@@ -388,7 +390,7 @@ static void test_faults(Pool *pool) {
                 if (f->thread >= 0) ok(r->thread == f->thread, "%s: thread %d, not %d: %s", f->name, r->thread, f->thread, r->text);
                 ok(strchr(r->text, '\n') == NULL && strlen(r->text) < ERR_TEXT - 1, "%s: one line, not cut: %s", f->name, r->text);
             }
-            for (int j = 0; j < c.nranges; j++) free(c.range[j].host), free(c.range[j].written);
+            for (int j = 0; j < c.nranges; j++) free(c.range[j].host), free(c.range[j].written), free(c.range[j].marks);
         }
         c.nranges = 0;
         case_free(&c);

@@ -491,7 +491,8 @@ static void fuzz(const char *file, int rounds) {
             static const char *const names[] = { "diverge", "mixed", "integers" };
             static uint8_t memory[256], flags[256];
             uint64_t a = snE_address(0, 0), many[4] = { 100, 100, 100, 100 };
-            EmuRange range = { memory, flags, 256, 0, "memory" };
+            static EmuMark marks[64];
+            EmuRange range = { memory, flags, marks, 256, 0, "memory" };
             const void *param[5] = { &a, &a, &a, many, many };
             int np = snE_parameters(m, names[k]);
             EmuReport report[2];
