@@ -150,6 +150,8 @@ struct Warp {
     const Ins *at;                   /* where it goes on */
     Fragment other[LANES];
     int nother;
+    int grace;                       /* branches for which the lanes that run are not changed for lower ones */
+    uint32_t turns;
     WarpState state;
     int id;
     uint32_t present;                /* lanes that exist */

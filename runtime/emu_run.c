@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TURN = 1 << 14 };
+enum { TURN = 1 << 14, GRACE = 64 };
 
 typedef struct Launch {
     LaunchState s;
@@ -179,7 +179,25 @@ static void meet(Warp *w, const Ins *i)
 
 static const Ins *lowest(Warp *w, const Ins *i)
 {
+    if (w->grace > 0) {
+        w->grace--;
+        return i;
+    }
     put_away(w, w->active, pc_of(w, i), false, 0);
+    return snE_schedule(w);
+}
+
+/* Lanes that spin for what others of their warp have to do must not keep them from it: at the end of a turn, others have theirs. */
+static const Ins *take_turns(Warp *w, const Ins *i)
+{
+    put_away(w, w->active, pc_of(w, i), false, 0);
+    for (int k = 0; k < w->nother; k++) {
+        int f = (int)(w->turns++ % (uint32_t)w->nother);
+        if (!w->other[f].parked) {
+            w->grace = GRACE;
+            return resume(w, f);
+        }
+    }
     return snE_schedule(w);
 }
 
@@ -200,7 +218,8 @@ const Ins *snE_run_label(Warp *w, const Ins *i)
         const Ins *next = lowest(w, i);
         if (next != i)
             return next;
-        meet(w, i);
+        if (!w->grace)
+            meet(w, i);
     }
     return i + 1;
 }
@@ -455,7 +474,8 @@ static void start_warp(Block *b, Warp *w)
     w->alive = w->present;
     w->active = ~w->present;
     snE_set_active(w, w->present);
-    w->nother = w->ncopies = 0;
+    w->nother = w->ncopies = w->grace = 0;
+    w->turns = 0;
     w->state = WARP_RUNS;
     w->at = k->code;
     for (int v = 0; v < MAX_WARPS; v++)
@@ -477,7 +497,7 @@ static void run_warp(Block *b, Warp *w)
     while (i && w->left-- > 0)
         i = i->run(w, i);
     if (i)
-        w->at = i;
+        w->at = w->nother ? take_turns(w, i) : i;
     b->instructions += (uint64_t)(TURN - (w->left < 0 ? 0 : w->left));
 }
 

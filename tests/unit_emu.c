@@ -397,10 +397,116 @@ static void test_faults(Pool *pool) {
     }
 }
 
+/* -- Right programs: what they compute, and that nothing is reported ---------------------------------------------------- */
+
+#define HALF "%q4"       /* d + 4 tid */
+typedef struct Right { const char *name, *body; uint32_t block; uint32_t (*want)(uint32_t tid, const uint32_t *a); } Right;
+#define W(name) static uint32_t w_##name(uint32_t t, const uint32_t *a)
+#define UNUSED (void)t, (void)a
+W(tid) { UNUSED; return t; }
+W(in) { return a[t]; }
+W(cp) { return t % 4 == 0 ? a[t] : t % 4 == 1 ? a[t] & 0xffff : t % 4 == 2 ? 0 : a[t] & 0xffffff; }
+W(other) { UNUSED; return t ^ 32; }
+W(producer) { UNUSED; return t < 32 ? 7 : (t ^ 32) * 3; }
+W(sum) { uint32_t s = 0; (void)t; for (int k = 0; k < 64; k++) s += a[k]; return s; }
+W(odd) { (void)t; uint32_t n = 0; for (int k = 0; k < 64; k++) n += a[k] & 1; return n * 4 + (n == 64) * 2 + (n > 0); }
+W(parts) { return (a[t] & 0xffff) << 16 | a[t] >> 16; }
+W(quarters) { return a[t] >> 16 ^ ((t & 0xffff) << 16 | t >> 16); }
+W(bytes) { return ((uint32_t)(int8_t)a[t] & 0xffff0000) | (uint8_t)(a[t] >> 8) | (uint32_t)((uint8_t)(a[t] >> 24)) << 8; }
+W(table) { static const uint32_t v[] = { 11, 22, 33, 0 }; (void)a; return v[t & 3] + (t & 1 ? 5 : 9); }
+W(inc) { UNUSED; return 64 % 10; }
+W(most) { uint32_t m = 0; (void)t; for (int k = 0; k < 64; k++) m = a[k] > m ? a[k] : m; return m; }
+W(least) { int32_t m = INT32_MAX; (void)t; for (int k = 0; k < 64; k++) m = (int32_t)a[k] < m ? (int32_t)a[k] : m; return (uint32_t)m; }
+W(bits) { uint32_t m = 0; (void)t; for (int k = 0; k < 64; k++) m ^= a[k]; return m; }
+W(lock) { UNUSED; return 64; }
+W(real) { UNUSED; uint32_t u; float f = 32.0f * 63; memcpy(&u, &f, 4); return u; }
+W(spaces) { UNUSED; return 1 | 0 << 1 | 1 << 2 | 1 << 3; }
+W(dual) { int p = (int32_t)a[t] < 5; return (uint32_t)((p && t % 2) | (!p && t % 2) << 1); }
+W(shape) { UNUSED; return 64 | t % 32 << 8 | t / 32 << 16; }
+W(redux) { uint32_t m = ~0u, base = t & ~31u; for (uint32_t k = base; k < base + 32; k++) m &= a[k]; return m; }
+W(prefix) { UNUSED; return (1u << t % 32) - 1; }
+W(call) { return a[t] * 3 + t + 1; }
+W(exits) { UNUSED; return t < 40 ? t : 99; }
+W(jumps) { uint32_t v = t, n = 0; (void)a; while (v > 2) { v = v & 1 ? v - 1 : v / 2; n++; if (n == 5) break; } return v * 100 + n; }
+static const Right right[] = {
+    { "a store", "st.global.u32 [" HALF "], %r0;", 64, w_tid },
+    { "through shared memory, generic addresses", "st.shared.u32 [%r5], %r0; bar.sync 0; cvt.u64.u32 %q5, %r5; cvta.shared.u64 %q5, %q5; ld.u32 %r6, [%q5]; cvta.to.shared.u64 %q6, %q5; ld.shared.u32 %r7, [%q6];\n"
+      "and.b32 %r6, %r6, %r7; st.u32 [" HALF "], %r6;", 64, w_tid },
+    { "cp.async, all sizes of a source", "and.b32 %r6, %r0, 3; mov.u32 %r7, 4; setp.eq.u32 %p1, %r6, 1; @%p1 mov.u32 %r7, 2; setp.eq.u32 %p1, %r6, 2; @%p1 mov.u32 %r7, 0; setp.eq.u32 %p1, %r6, 3; @%p1 mov.u32 %r7, 3;\n"
+      "cp.async.ca.shared.global [%r5], [%q3], 4, %r7; cp.async.commit_group; cp.async.wait_group 0; ld.shared.u32 %r8, [%r5]; st.global.u32 [" HALF "], %r8;", 64, w_cp },
+    { "cp.async in two groups, the older is waited for", "cp.async.ca.shared.global [%r5], [%q3], 4; cp.async.commit_group; cp.async.ca.shared.global [%r5+512], [%q3], 4; cp.async.commit_group; cp.async.wait_group 1; bar.sync 0;\n"
+      "ld.shared.u32 %r8, [%r5]; cp.async.wait_all; st.global.u32 [" HALF "], %r8;", 64, w_in },
+    { "cp.async of 16 bytes", "shl.b32 %r6, %r0, 4; add.u32 %r6, %r3, %r6; and.b32 %r7, %r0, 15; mul.wide.u32 %q5, %r7, 16; add.s64 %q5, %q1, %q5; cp.async.cg.shared.global.L2::128B [%r6], [%q5], 16; cp.async.wait_all; bar.sync 0;\n"
+      "ld.shared.u32 %r8, [%r5]; st.global.u32 [" HALF "], %r8;", 64, w_in },
+    { "warps that exchange", "st.shared.u32 [%r5], %r0; barrier.sync 3, 64; xor.b32 %r6, %r5, 128; ld.shared.u32 %r7, [%r6]; st.global.u32 [" HALF "], %r7;", 64, w_other },
+    { "a producer arrives, a consumer waits", "setp.lt.u32 %p1, %r0, 32; @!%p1 bra L1; mul.lo.u32 %r6, %r0, 3; st.shared.u32 [%r5], %r6; bar.arrive 1, 64; mov.u32 %r7, 7; bra L2;\n"
+      "L1: bar.sync 1, 64; ld.shared.u32 %r7, [%r5+-128];\nL2: st.global.u32 [" HALF "], %r7;", 64, w_producer },
+    { "warp by warp, bar.warp.sync", "st.shared.u32 [%r5], %r0; bar.warp.sync 0xffffffff; xor.b32 %r6, %r5, 4; ld.shared.u32 %r7, [%r6]; xor.b32 %r7, %r7, 1; st.global.u32 [" HALF "], %r7;", 64, w_tid },
+    { "a tree in shared memory", "ld.global.u32 %r6, [%q3]; st.shared.u32 [%r5], %r6; mov.u32 %r7, 128;\nL1: bar.sync 0; shr.u32 %r8, %r7, 2; setp.ge.u32 %p1, %r0, %r8; @%p1 bra L2; add.u32 %r9, %r5, %r7;\n"
+      "ld.shared.u32 %r10, [%r9]; ld.shared.u32 %r11, [%r5]; add.u32 %r11, %r10, %r11; st.shared.u32 [%r5], %r11;\nL2: shr.u32 %r7, %r7, 1; setp.ge.u32 %p2, %r7, 4; @%p2 bra L1; bar.sync 0;\n"
+      "ld.shared.u32 %r12, [%r3]; st.global.u32 [" HALF "], %r12;", 64, w_sum },
+    { "bar.red", "ld.global.u32 %r6, [%q3]; and.b32 %r6, %r6, 1; setp.ne.u32 %p1, %r6, 0; bar.red.popc.u32 %r7, 0, %p1; bar.red.and.pred %p2, 0, %p1; bar.red.or.pred %p3, 0, %p1;\n"
+      "selp.u32 %r8, 2, 0, %p2; selp.u32 %r9, 1, 0, %p3; mad.lo.u32 %r7, %r7, 4, %r8; add.u32 %r7, %r7, %r9; st.global.u32 [" HALF "], %r7;", 64, w_odd },
+    { "parts of a register", "ld.global.u32 %r6, [%q3]; mov.b32 {%h1, %h2}, %r6; mov.b32 %r7, {%h2, %h1}; st.global.u32 [" HALF "], %r7;", 64, w_parts },
+    { "quarters and sinks", "ld.global.u32 %r6, [%q3]; mov.b64 %q5, {%r6, %r0}; mov.b64 {%h1, %h2, %h3, %h4}, %q5; mov.b64 %q6, {%h2, %h1, %h4, %h3}; mov.b64 {_, %r8}, %q6; cvt.u32.u16 %r9, %h2; xor.b32 %r8, %r8, %r9;\n"
+      "st.global.u32 [" HALF "], %r8;", 64, w_quarters },
+    { "vectors of bytes and halves", "ld.global.v4.u8 {%h1, %h2, %h3, %h4}, [%q3]; ld.global.s8 %r6, [%q3]; and.b32 %r6, %r6, 0xffff0000; cvt.u32.u16 %r7, %h2; or.b32 %r6, %r6, %r7; cvt.u32.u16 %r8, %h4; shl.b32 %r8, %r8, 8;\n"
+      "or.b32 %r6, %r6, %r8; mov.b32 {%h5, %h6}, %r6; st.global.v2.b16 [" HALF "], {%h5, %h6};", 64, w_bytes },
+    { "tables of the module", "and.b32 %r6, %r0, 3; mul.wide.u32 %q5, %r6, 4; mov.u64 %q6, table; add.s64 %q5, %q5, %q6; ld.const.u32 %r7, [%q5]; and.b32 %r8, %r0, 1; setp.ne.u32 %p1, %r8, 0;\n"
+      "ld.global.u32 %r9, [values]; @%p1 ld.global.u32 %r9, [values+4]; add.u32 %r7, %r7, %r9; st.global.u32 [" HALF "], %r7;", 64, w_table },
+    { "atom.inc", "setp.ne.u32 %p1, %r0, 0; mov.u32 %r6, 0; @!%p1 st.shared.u32 [%r3], %r6; bar.sync 0; atom.shared.inc.u32 %r7, [%r3], 9; bar.sync 0; ld.shared.u32 %r8, [%r3]; st.global.u32 [" HALF "], %r8;", 64, w_inc },
+    { "atom.max, red.min, red.xor", "ld.global.u32 %r6, [%q3]; setp.ne.u32 %p1, %r0, 0; mov.u32 %r7, 0; @!%p1 st.shared.u32 [%r3], %r7; bar.sync 0; atom.shared.max.u32 %r8, [%r3], %r6; bar.sync 0; ld.shared.u32 %r8, [%r3];\n"
+      "st.global.u32 [" HALF "], %r8;", 64, w_most },
+    { "red.min.s32", "ld.global.u32 %r6, [%q3]; setp.ne.u32 %p1, %r0, 0; mov.u32 %r7, 0x7fffffff; @!%p1 st.shared.u32 [%r3], %r7; bar.sync 0; red.shared.min.s32 [%r3], %r6; bar.sync 0; ld.shared.u32 %r8, [%r3]; st.global.u32 [" HALF "], %r8;",
+      64, w_least },
+    { "red.xor.b32", "ld.global.u32 %r6, [%q3]; setp.ne.u32 %p1, %r0, 0; mov.u32 %r7, 0; @!%p1 st.shared.u32 [%r3], %r7; bar.sync 0; red.shared.xor.b32 [%r3], %r6; bar.sync 0; ld.shared.u32 %r8, [%r3]; st.global.u32 [" HALF "], %r8;",
+      64, w_bits },
+    { "a lock by atom.cas, taken lane by lane", "setp.ne.u32 %p1, %r0, 0; mov.u32 %r6, 0; @!%p1 st.shared.v2.u32 [%r3], {%r6, %r6}; bar.sync 0;\nL1: atom.shared.cas.b32 %r7, [%r3], 0, 1; setp.ne.u32 %p2, %r7, 0; @%p2 bra L1;\n"
+      "atom.shared.add.u32 %r8, [%r3+4], 1; atom.shared.exch.b32 %r9, [%r3], 0; bar.sync 0; ld.shared.u32 %r8, [%r3+4]; st.global.u32 [" HALF "], %r8;", 64, w_lock },
+    { "atom.add.f32", "setp.ne.u32 %p1, %r0, 0; mov.f32 %f1, 0f00000000; @!%p1 st.shared.f32 [%r3], %f1; bar.sync 0; cvt.rn.f32.u32 %f2, %r0; atom.shared.add.f32 %f3, [%r3], %f2; bar.sync 0; ld.shared.f32 %f4, [%r3]; st.global.f32 [" HALF "], %f4;",
+      64, w_real },
+    { "isspacep", "cvt.u64.u32 %q5, %r5; cvta.shared.u64 %q5, %q5; isspacep.shared %p1, %q5; isspacep.global %p2, %q5; isspacep.global %p3, %q0; .local .b32 here; st.local.u32 [here], %r0; mov.u64 %q6, here; cvta.local.u64 %q6, %q6;\n"
+      "isspacep.local %p4, %q6; selp.u32 %r6, 1, 0, %p1; selp.u32 %r7, 2, 0, %p2; selp.u32 %r8, 4, 0, %p3; selp.u32 %r9, 8, 0, %p4; or.b32 %r6, %r6, %r7; or.b32 %r6, %r6, %r8; or.b32 %r6, %r6, %r9; st.global.u32 [" HALF "], %r6;", 64, w_spaces },
+    { "two results of setp", "ld.global.u32 %r6, [%q3]; and.b32 %r7, %r0, 1; setp.ne.u32 %p1, %r7, 0; setp.lt.and.s32 %p2|%p3, %r6, 5, %p1; selp.u32 %r8, 1, 0, %p2; selp.u32 %r9, 2, 0, %p3; or.b32 %r8, %r8, %r9; st.global.u32 [" HALF "], %r8;", 64, w_dual },
+    { "special registers", "mov.u32 %r6, %laneid; mov.u32 %r7, %warpid; shl.b32 %r6, %r6, 8; shl.b32 %r7, %r7, 16; or.b32 %r6, %r6, %r7; or.b32 %r6, %r6, %ntid.x; st.global.u32 [" HALF "], %r6;", 64, w_shape },
+    { "redux.and", "ld.global.u32 %r6, [%q3]; redux.sync.and.b32 %r7, %r6, 0xffffffff; st.global.u32 [" HALF "], %r7;", 64, w_redux },
+    { "lanemask", "mov.u32 %r6, %lanemask_lt; st.global.u32 [" HALF "], %r6;", 64, w_prefix },
+    { "calls", "ld.global.u32 %r6, [%q3];\n{ .param .b32 p0; .param .b32 p1; .param .b32 r; st.param.b32 [p0], %r6; st.param.b32 [p1], %r0; call.uni (r), triple, (p0, p1); ld.param.b32 %r7, [r]; }\nst.global.u32 [" HALF "], %r7;", 64, w_call },
+    { "some lanes leave early", "mov.u32 %r6, 99; st.global.u32 [" HALF "], %r6; setp.ge.u32 %p1, %r0, 40; @%p1 ret; bar.sync 0; st.global.u32 [" HALF "], %r0;", 64, w_exits },
+    { "loops that end at different times", "mov.u32 %r6, %r0; mov.u32 %r7, 0;\nL1: setp.le.u32 %p1, %r6, 2; @%p1 bra L3; and.b32 %r8, %r6, 1; setp.eq.u32 %p2, %r8, 0; @%p2 bra L2; sub.u32 %r6, %r6, 1; bra L4;\nL2: shr.u32 %r6, %r6, 1;\n"
+      "L4: add.u32 %r7, %r7, 1; setp.ne.u32 %p3, %r7, 5; @%p3 bra L1;\nL3: mad.lo.u32 %r6, %r6, 100, %r7; bar.sync 0; st.global.u32 [" HALF "], %r6;", 64, w_jumps },
+};
+static const char MODULE[] = ".const .align 4 .u32 table[4] = { 11, 22, 33 };\n.global .align 4 .u32 values[2] = { 9, 5 };\n"
+    ".func (.param .b32 res) triple(.param .b32 x, .param .b32 y)\n{ .reg .b32 %r<9>; .reg .pred %p<3>; ld.param.b32 %r0, [x]; ld.param.b32 %r1, [y]; setp.eq.u32 %p1, %r1, 7; @%p1 bra L1; mad.lo.u32 %r2, %r0, 3, %r1; add.u32 %r2, %r2, 1; st.param.b32 [res], %r2; ret;\n"
+    "L1: mul.lo.u32 %r2, %r0, 3; add.u32 %r2, %r2, 8; st.param.b32 [res], %r2; ret; }\n";
+
+static void test_right(Pool *pool) {
+    for (size_t k = 0; k < sizeof right / sizeof *right; k++) {
+        const Right *t = &right[k];
+        uint32_t in[64];
+        char *text = NULL;
+        Case c;
+        int wrong = -1;
+        for (int i = 0; i < 64; i++) in[i] = (uint32_t)draw64() >> (i % 3 * 8);
+        if (asprintf(&text, "%s%s%s%s", MODULE, HEAD, t->body, TAIL) < 0) return;
+        bool loaded = case_load(&c, text);
+        free(text);
+        if (!loaded) { ok(false, "%s: %s", t->name, c.err); case_free(&c); continue; }
+        uint32_t *d = case_buffer(&c, NULL, 256, "d");
+        case_buffer(&c, in, 256, "a");
+        int rc = case_run(&c, 1, t->block, 0, 4, pool);
+        ok(rc == 0, "%s: %s", t->name, rc > 0 ? c.report[0].text : c.err);
+        for (uint32_t i = 0; i < t->block && wrong < 0; i++) if (d[i] != t->want(i, in)) wrong = (int)i;
+        ok(wrong < 0, "%s: thread %d has 0x%x, not 0x%x", t->name, wrong, wrong < 0 ? 0 : d[wrong], wrong < 0 ? 0 : t->want((uint32_t)wrong, in));
+        case_free(&c);
+    }
+}
+
 int main(int argc, char **argv) {
     Pool *pool = snR_pool_new(2);
     (void)argc, (void)argv;
     test_lanes(pool);
+    test_right(pool);
     test_faults(pool);
     snR_pool_free(pool);
     printf("%d passed, %d failed\n", passed, failed);
