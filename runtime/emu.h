@@ -20,15 +20,18 @@
 
 typedef struct EmuModule EmuModule;
 
-/* Who wrote a 4-byte word of global memory last: a run of a block, and a mark as in shared memory (emu_in.h). */
+/* Who wrote a 4-byte word of global memory last: a run of a block, and a mark as in shared memory (emu_in.h). And who read it: a run of a
+   block, and another one, if there is. */
 typedef struct EmuMark { uint32_t run, mark; } EmuMark;
+typedef struct EmuReaders { uint32_t run[2]; } EmuReaders;
 
 /* Memory of a launch. written: a flag per byte (0 = nobody has written it; loads of it are reported), NULL = all of it is. marks: one per
-   word, at first 0, kept from launch to launch; NULL: races within a block are not looked for here. */
+   word, at first 0, kept from launch to launch; NULL: races are not looked for here. */
 typedef struct EmuRange {
     void *host;
     uint8_t *written;
     EmuMark *marks;
+    EmuReaders *readers;             /* with marks, for launches that compare blocks; else NULL */
     size_t bytes;
     uint32_t skew;                   /* its address modulo 256 */
     const char *name;                /* for reports */
@@ -43,6 +46,7 @@ typedef struct EmuLaunch {
     const EmuRange *ranges;
     int nranges;
     uint64_t budget;                 /* instructions of a warp, summed over a block, before it counts as endless; 0 = 2^30 */
+    bool compare_blocks;             /* one after the other; what two of them access and one writes is reported, but for atomics */
     int most;                        /* reports to collect before a launch gives up; 0 = 1 */
 } EmuLaunch;
 

@@ -6,7 +6,8 @@
    the bytes of the tensor and not of the arena; a buffer of the arena counts as unwritten from its first launch on.
 
    The first report of a launch is its error. SN_EMU_REPORTS=n collects n of a launch and prints them to stderr; SN_EMU_BUDGET is the number
-   of instructions of a block's warps after which it counts as endless. */
+   of instructions of a block's warps after which it counts as endless. SN_EMU_BLOCKS=1 runs blocks one after the other and reports what
+   two of them access in one launch and one of them writes. */
 #define _GNU_SOURCE
 #include "runtime/emu.h"
 
@@ -16,7 +17,7 @@
 
 enum { SYSTEM_PARAMS = 4, MAX_REPORTS = 1000 };
 
-typedef struct Memory { uint8_t *host, *written; EmuMark *marks; size_t bytes; } Memory;
+typedef struct Memory { uint8_t *host, *written; EmuMark *marks; EmuReaders *readers; size_t bytes; } Memory;
 
 typedef struct Emu {
     Device base;
@@ -25,6 +26,7 @@ typedef struct Emu {
     EmuModule *module;
     uint64_t budget;
     int most;
+    bool compare_blocks;
     EmuReport *report;
 } Emu;
 
@@ -39,15 +41,17 @@ static void emu_release(Device *d, void *mem)
     free(m->host);
     free(m->written);
     free(m->marks);
+    free(m->readers);
     free(m);
 }
 
 static void *emu_alloc(Device *d, size_t bytes, char err[ERR_TEXT])
 {
     Memory *m = calloc(1, sizeof *m);
+    bool compares = ((Emu *)d)->compare_blocks;
     if (m) {
-        *m = (Memory){ snR_alloc(bytes), calloc(1, bytes + 1), calloc(bytes / 4 + 1, sizeof(EmuMark)), bytes };
-        if (m->host && m->written && m->marks)
+        *m = (Memory){ snR_alloc(bytes), calloc(1, bytes + 1), calloc(bytes / 4 + 1, sizeof(EmuMark)), compares ? calloc(bytes / 4 + 1, sizeof(EmuReaders)) : NULL, bytes };
+        if (m->host && m->written && m->marks && (m->readers || !compares))
             return m;
         emu_release(d, m);
     }
@@ -113,8 +117,8 @@ static EmuRange buffer_range(const SnGraphPlan *g, int id, const Span *at)
     const Memory *m = at->mem;
     const SnBuffer *b = &g->buffers[id];
     uint8_t *host = m->host + at->at;
-    EmuMark *marks = at->at % 4 ? NULL : m->marks + at->at / 4;         /* bf16 in the middle of a word: not followed */
-    return (EmuRange){ host, m->written + at->at, marks, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
+    bool followed = at->at % 4 == 0;             /* not a bf16 in the middle of a word */
+    return (EmuRange){ host, m->written + at->at, followed ? m->marks + at->at / 4 : NULL, followed && m->readers ? m->readers + at->at / 4 : NULL, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
 }
 
 /* A buffer of the arena that no launch had before is written by this one: what lay there is forgotten, but not under other operands. */
@@ -147,7 +151,7 @@ static void *emu_prepare(Device *d, const SnGraphPlan *g, const Span *buf, char 
         l->plan = g;
         l->range = calloc(n + 1, sizeof *l->range);
         l->fresh = calloc(n + 1, sizeof *l->fresh);
-        l->scratch = (Memory){ snR_alloc(most), calloc(1, most + 1), calloc(most / 4 + 1, sizeof(EmuMark)), most };
+        l->scratch = (Memory){ snR_alloc(most), calloc(1, most + 1), calloc(most / 4 + 1, sizeof(EmuMark)), NULL, most };
     }
     if (!l || !known || !l->range || !l->fresh || !l->scratch.host || !l->scratch.written || !l->scratch.marks) {
         snR_fail(err, ERR_NOMEM, "out of memory");
@@ -166,7 +170,7 @@ static void *emu_prepare(Device *d, const SnGraphPlan *g, const Span *buf, char 
         for (int k = 0; k < launch->nargs; k++)
             known[launch->args[k]] = true;
         size_t bytes = scratch_bytes(&e->program->kernels[launch->kernel]);
-        *r++ = (EmuRange){ l->scratch.host, l->scratch.written, l->scratch.marks, bytes, (uint32_t)((uintptr_t)l->scratch.host & 255), "scratch" };
+        *r++ = (EmuRange){ l->scratch.host, l->scratch.written, l->scratch.marks, NULL, bytes, (uint32_t)((uintptr_t)l->scratch.host & 255), "scratch" };
     }
     free(known);
     return l;
@@ -204,7 +208,7 @@ static int launch(Emu *e, const Prepared *l, int index, EmuRange *range, const S
         memset(range[n].written, 0, range[n].bytes);
     EmuLaunch go = { .kernel = k->symbol, .grid = { (uint32_t)k->grid }, .block = { (uint32_t)k->threads }, .shared = (uint32_t)k->shared_bytes,
                      .params = param, .nparams = snE_parameters(e->module, k->symbol), .ranges = range, .nranges = n + 1,
-                     .budget = e->budget, .most = e->most };
+                     .budget = e->budget, .compare_blocks = e->compare_blocks, .most = e->most };
     int rc = k->grid ? snE_launch(e->module, &go, e->pool, e->report, err) : 0;
     free(param), free(address);
     return rc > 0 ? report(e, rc, err) : rc;
@@ -312,6 +316,7 @@ Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[
     e->budget = (uint64_t)environment("SN_EMU_BUDGET", INT64_MAX);
     e->most = (int)environment("SN_EMU_REPORTS", MAX_REPORTS);
     e->most = e->most ? e->most : 1;
+    e->compare_blocks = environment("SN_EMU_BLOCKS", 1);
     e->report = calloc((size_t)e->most, sizeof *e->report);
     e->module = e->report ? snE_load(p->code, p->code_bytes, err) : NULL;
     if (e->module && !check_kernels(e, err))

@@ -41,7 +41,7 @@ static bool find_range(const LaunchState *s, uint64_t at, EmuRange *out, uint64_
     }
     if (id >= ID_MODULE && id - ID_MODULE < (uint64_t)s->m->nglobals) {
         const Variable *v = &s->m->globals[id - ID_MODULE];
-        *out = (EmuRange){ s->m->global + v->offset, s->m->global_written + v->offset, NULL, v->bytes, 0, "a variable of the module" };
+        *out = (EmuRange){ s->m->global + v->offset, s->m->global_written + v->offset, NULL, NULL, v->bytes, 0, "a variable of the module" };
         *base = snE_middle((int)id);
         return true;
     }
@@ -88,6 +88,28 @@ static bool ordered(const Warp *w, uint32_t mark, uint32_t thread)
     return mark >> THREAD_BITS < w->seen[mark >> 5 & (MAX_WARPS - 1)] || ((mark & (LANES * MAX_WARPS - 1)) == thread && mark < MARK_ASYNC);
 }
 
+/* Blocks are compared: whoever else in this launch wrote the word, or read what is now written. */
+static bool meets_block(Warp *w, const Ins *i, int lane, const EmuRange *r, uint64_t offset, uint64_t at, Access how)
+{
+    uint32_t run = w->block->run, first = w->block->launch->m->runs, other = 0;
+    const EmuMark *m = &r->marks[at / 4];
+    EmuReaders *readers = &r->readers[at / 4];
+    bool written = m->run > first && m->run != run;
+    if (written)
+        other = m->run;
+    for (int k = 0; k < 2 && how == WRITES && !other; k++)
+        if (readers->run[k] > first && readers->run[k] != run)
+            other = readers->run[k];
+    if (other) {
+        snE_fault(w, i, lane, EMU_RACE, "race of blocks: %s at offset %lld of %.40s, which block %u %s in this launch", verb(how), (long long)offset,
+                  r->name && *r->name ? r->name : "memory", other - first - 1, written ? "writes" : "reads");
+        return true;
+    }
+    if (how == READS && readers->run[0] != run)
+        readers->run[readers->run[0] > first] = run;
+    return false;
+}
+
 static void touch_global(Warp *w, const Ins *i, int lane, const EmuRange *r, uint64_t offset, uint32_t bytes, Access how)
 {
     uint32_t run = w->block->run, thread = (uint32_t)(w->id * LANES + lane), me = w->seen[w->id] << THREAD_BITS | thread;
@@ -98,6 +120,8 @@ static void touch_global(Warp *w, const Ins *i, int lane, const EmuRange *r, uin
                       (long long)offset, r->name && *r->name ? r->name : "memory", m->mark & (LANES * MAX_WARPS - 1));
             return;
         }
+        if (r->readers && how != READS_WRITES && meets_block(w, i, lane, r, offset, at, how))
+            return;
         if (how == WRITES)
             *m = bytes & 3 ? (EmuMark){ 0, 0 } : (EmuMark){ run, me };   /* whoever writes a part of a word is not followed */
     }
@@ -147,7 +171,7 @@ static bool global_fast(Warp *w, const Ins *i, const uint64_t at[LANES], uint32_
         for (int l = 0; l < LANES && how != READS; l++)
             memset(r.written + (at[l] - base), 1, bytes);
     }
-    if (r.marks && (apart || bytes & 3 || !touch_packed(w, r.marks + (at[0] - base) / 4, bytes / 4, how)))
+    if (r.marks && (apart || bytes & 3 || r.readers || !touch_packed(w, r.marks + (at[0] - base) / 4, bytes / 4, how)))
         for (int l = 0; l < LANES; l++)
             touch_global(w, i, l, &r, at[l] - base, bytes, how);
     return true;

@@ -610,7 +610,7 @@ static int run_launch(EmuModule *m, Launch *l, Pool *pool, int threads, char err
         m->nworkers = threads;
     }
     int64_t n = (int64_t)l->s.grid[0] * l->s.grid[1] * l->s.grid[2];
-    if (pool && !l->s.k->ordered)
+    if (pool && !l->s.k->ordered && !l->s.l->compare_blocks)
         snR_pool_run(pool, n, run_blocks, l);
     else
         run_blocks(l, 0, 0, n);

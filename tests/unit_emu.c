@@ -363,6 +363,11 @@ static const Fault faults[] = {
     { "local memory uninitialised", ".local .align 4 .b8 mine[16]; st.local.u32 [mine], %r0; ld.local.u32 %r6, [mine+4];", 1, 32, 0, EMU_UNINITIALISED, "offset 4 of local memory", 0 },
     { "missing barrier, global memory", "st.global.u32 [%q4], %r0; bar.sync 0; st.global.u32 [%q4], %r2; xor.b32 %r6, %r0, 32; mul.wide.u32 %q5, %r6, 4; add.s64 %q5, %q5, %q0;\nld.global.u32 %r7, [%q5];", 1, 64, 1, EMU_RACE, "of d, written by thread", -1 },
     { "two threads write a word of global memory", "st.global.u32 [%q0], %r0;", 1, 32, 0, EMU_RACE, "written by thread 0", 1 },
+    { "two blocks write a word", "shl.b32 %r6, %r1, 5; add.u32 %r6, %r6, %r0; shr.u32 %r6, %r6, 1; setp.gt.u32 %p1, %r0, 0; @%p1 ret;\nmul.wide.u32 %q5, %r6, 4; add.s64 %q5, %q5, %q0; st.global.v2.u32 [%q5], {%r0, %r1}; st.global.u32 [%q0+128], %r0;",
+      3, 32, 1, EMU_RACE, "race of blocks: write at offset 128 of d, which block 0 writes", 0 },
+    { "a block reads what another writes", "mul.wide.u32 %q5, %r1, 4; setp.gt.u32 %p1, %r0, 0; @%p1 ret; add.s64 %q6, %q5, %q1; st.global.u32 [%q6], %r1; ld.global.u32 %r6, [%q6+-4];", 2, 32, 0, EMU_BOUNDS, "in front of a", 0 },
+    { "a block writes what another has read", "mul.wide.u32 %q5, %r1, 4; setp.gt.u32 %p1, %r0, 0; @%p1 ret; add.s64 %q6, %q5, %q1; ld.global.u32 %r6, [%q6+4]; st.global.u32 [%q6], %r1;", 4, 32, 0, EMU_RACE,
+      "race of blocks: write at offset 4 of a, which block 0 reads", 0 },
     { "atomic on what nobody wrote", "atom.shared.add.u32 %r6, [%r3], 1;", 1, 32, 0, EMU_UNINITIALISED, "nobody has written", 0 },
 };
 
@@ -390,7 +395,7 @@ static void test_faults(Pool *pool) {
                 if (f->thread >= 0) ok(r->thread == f->thread, "%s: thread %d, not %d: %s", f->name, r->thread, f->thread, r->text);
                 ok(strchr(r->text, '\n') == NULL && strlen(r->text) < ERR_TEXT - 1, "%s: one line, not cut: %s", f->name, r->text);
             }
-            for (int j = 0; j < c.nranges; j++) free(c.range[j].host), free(c.range[j].written), free(c.range[j].marks);
+            for (int j = 0; j < c.nranges; j++) free(c.range[j].host), free(c.range[j].written), free(c.range[j].marks), free(c.range[j].readers);
         }
         c.nranges = 0;
         case_free(&c);

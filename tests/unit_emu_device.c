@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { N = 200, PAD = 1024 };
 #define PARAMS4 "(.param .u64 b0, .param .u64 b1, .param .u64 b2, .param .u64 b3, .param .u32 s0, .param .u32 s1, .param .u32 step, .param .u32 micro)"
@@ -30,7 +31,7 @@ static const char TEXT[] =
     ".visible .entry update" PARAMS2 " {\n" INDEX "@%p0 ret;\nld.param.u64 %q0, [b0]; ld.param.u64 %q1, [b1]; add.s64 %q0, %q0, %q9; add.s64 %q1, %q1, %q9;\n"
     "ld.global.f32 %f0, [%q0]; ld.global.f32 %f1, [%q1]; add.f32 %f0, %f0, %f1; st.global.f32 [%q0], %f0; ret; }\n"
     /* one too far */
-    ".visible .entry beyond" PARAMS2 " {\n" INDEX "ld.param.u64 %q0, [b0]; ld.param.u64 %q1, [b1]; add.s64 %q0, %q0, %q9; add.s64 %q1, %q1, %q9; ld.global.f32 %f0, [%q0]; st.global.f32 [%q1], %f0; ret; }\n";
+    ".visible .entry beyond" PARAMS2 " {\n" INDEX "ld.param.u64 %q0, [b0]; ld.param.u64 %q1, [b1]; add.s64 %q0, %q0, %q9; add.s64 %q1, %q1, %q9; ld.global.f32 %f0, [%q0];\nst.global.f32 [%q1], %f0; ret; }\n";
 
 #define F32(name_, n) { .name = name_, .dtype = DT_F32, .rank = 1, .dim = { n } }
 static SnKernelDesc kernels[] = {
@@ -126,6 +127,27 @@ static void test_faults(void) {
     ok(sn_device_target("emu:9", target) < 0 && strstr(sn_rt_error(), "emu:sm_80"), "a wrong name: %s", sn_rt_error());
 }
 
+/* Blocks compared, several reports collected: to stderr, which is caught. */
+static void test_options(void) {
+    SnGraphPlan g = graphs[0];
+    SnProgram p = program;
+    SnLaunch list[2] = { launches[0], { 3, 2, (const int32_t[]){ 3, 4 } } };
+    char path[] = "/tmp/sinter-emu-XXXXXX", text[4096];
+    setenv("SN_EMU_BLOCKS", "1", 1), setenv("SN_EMU_REPORTS", "5", 1);
+    test_run();
+    p.graphs = &g, g.launches = list, g.nlaunches = 2;
+    int fd = mkstemp(path), old = dup(2);
+    dup2(fd, 2);
+    says(&p, "read of 4 bytes at offset 800 of y", "the first of several");
+    fflush(stderr);
+    dup2(old, 2);
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    ok(strstr(text, "emu: kernel beyond") == text && strstr(text, "write of 4 bytes at offset 800 of z") != NULL, "SN_EMU_REPORTS prints several: '%s'", text);
+    close(fd), close(old), unlink(path);
+    unsetenv("SN_EMU_BLOCKS"), unsetenv("SN_EMU_REPORTS");
+}
+
 /* Outputs that no kernel wrote are not handed out. */
 static void test_unwritten_result(void) {
     SnGraphPlan g = graphs[0];
@@ -141,6 +163,7 @@ int main(void) {
     test_run();
     test_faults();
     test_unwritten_result();
+    test_options();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -216,6 +216,7 @@ static void test_gemm(Pool *pool) {
         case_buffer(&c, b, (size_t)(n * k) * 2, "b");
         case_value(&c, &m), case_value(&c, &n), case_value(&c, &k);
         c.launch.grid[1] = (uint32_t)(m + 63) / 64;
+        c.launch.compare_blocks = s % 2;
         if (ran(&c, (uint32_t)(n + 63) / 64, 128, 3 * 8192, pool))
             for (int i = 0; i < m; i++)
                 for (int j = 0; j < n; j++) {
@@ -420,6 +421,7 @@ static void test_deterministic(Pool *pool) {
         float *out = case_buffer(&c, NULL, sizeof in, "out");
         case_buffer(&c, in, sizeof in - 4 * 64 * 7 - 16, "in");          /* seven rows and four elements are missing */
         case_value(&c, &n);
+        c.launch.compare_blocks = false;
         int rc = case_run(&c, 40, 64, 0, 1, two ? pool : NULL);
         ok(rc == 1 && c.report[0].block == 32 && c.report[0].kind == EMU_BOUNDS && c.report[0].thread == 60, "the first block with a fault is 32: %d %s", rc, rc > 0 ? c.report[0].text : c.err);
         if (!two) memcpy(first, out, 32 * 64 * 4);
@@ -492,12 +494,13 @@ static void fuzz(const char *file, int rounds) {
             static uint8_t memory[256], flags[256];
             uint64_t a = snE_address(0, 0), many[4] = { 100, 100, 100, 100 };
             static EmuMark marks[64];
-            EmuRange range = { memory, flags, marks, 256, 0, "memory" };
+            static EmuReaders readers[64];
+            EmuRange range = { memory, flags, marks, readers, 256, 0, "memory" };
             const void *param[5] = { &a, &a, &a, many, many };
             int np = snE_parameters(m, names[k]);
             EmuReport report[2];
             if (np < 0 || np > 5) continue;
-            snE_launch(m, &(EmuLaunch){ .kernel = names[k], .grid = { 2 }, .block = { 64 }, .params = param, .nparams = np, .ranges = &range, .nranges = 1, .budget = 4000, .most = 2 }, NULL, report, err);
+            snE_launch(m, &(EmuLaunch){ .kernel = names[k], .grid = { 2 }, .block = { 64 }, .params = param, .nparams = np, .ranges = &range, .nranges = 1, .budget = 4000, .compare_blocks = true, .most = 2 }, NULL, report, err);
         }
         snE_free(m);
     }

@@ -33,7 +33,8 @@ static bool case_load(Case *c, const char *text) {
 /* A range as the next parameter; written: the kernel may read it from the start. */
 static void *case_buffer(Case *c, const void *data, size_t bytes, const char *name) {
     int k = c->nranges++;
-    c->range[k] = (EmuRange){ calloc(1, bytes + 16), calloc(1, bytes + 16), calloc(bytes / 4 + 4, sizeof(EmuMark)), bytes, 0, name };
+    c->range[k] = (EmuRange){ calloc(1, bytes + 16), calloc(1, bytes + 16), calloc(bytes / 4 + 4, sizeof(EmuMark)), calloc(bytes / 4 + 4, sizeof(EmuReaders)), bytes, 0, name };
+    c->launch.compare_blocks = true;
     if (data) {
         memcpy(c->range[k].host, data, bytes);
         memset(c->range[k].written, 1, bytes);
@@ -55,7 +56,7 @@ static int case_run(Case *c, uint32_t grid, uint32_t block, uint32_t shared, int
 
 static void case_free(Case *c) {
     snE_free(c->m);
-    for (int k = 0; k < c->nranges; k++) free(c->range[k].host), free(c->range[k].written), free(c->range[k].marks);
+    for (int k = 0; k < c->nranges; k++) free(c->range[k].host), free(c->range[k].written), free(c->range[k].marks), free(c->range[k].readers);
 }
 
 static uint64_t draw_state = 88172645463325252u;
