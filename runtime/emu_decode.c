@@ -558,7 +558,7 @@ static void emit_statement(Decoder *d, Emission *e, const Stmt *s)
     int space = i.space & 0x3f;
     if (s->guard != REF_NONE)
         emit_watch(d, e, s->guard, false, i.line);
-    for (int r = 0; r < s->nrefs && i.run != snE_run_mov; r++)
+    for (int r = 0; r < s->nrefs && !s->passes_on; r++)
         if (ref[r] != REF_NONE && !(ref[r] & (REF_CONST | REF_DEF)))
             emit_watch(d, e, ref[r], false, i.line);
     if (s->kind == S_LABEL)

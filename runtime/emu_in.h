@@ -67,7 +67,6 @@ const Ins *snE_run_label(Warp *w, const Ins *i);
 const Ins *snE_run_branch(Warp *w, const Ins *i);                    /* imm: instructions ahead; r[0] predicate; how: 0 always, 1 if set, 2 if not */
 const Ins *snE_run_exit(Warp *w, const Ins *i);
 const Ins *snE_run_copy(Warp *w, const Ins *i);                      /* r[0] bytes of the frame from imm2 to imm */
-const Ins *snE_run_mov(Warp *w, const Ins *i);
 const Ins *snE_run_atom(Warp *w, const Ins *i);
 const Ins *snE_run_cp_async(Warp *w, const Ins *i);
 const Ins *snE_run_written(Warp *w, const Ins *i);                   /* marks register imm as written by the active lanes */

@@ -418,6 +418,7 @@ static void fit_statement(Parser *P, Stmt *s, const char *mnemonic, Operand *o, 
     if (P->p->failed)
         return;
     s->kind = S_INS;
+    s->passes_on = !strncmp(op, "mov.", 4) || !strncmp(op, "bfi.", 4) || !strncmp(op, "prmt.", 5) || !strncmp(op, "selp.", 5) || !strncmp(op, "cvt.u", 5);
     s->ins.run = row->lane ? snE_lane_runs()[row->lane] : row->run;
     for (int k = 0; k < t.nref && k < 6; k++)
         s->ins.r[k] = t.ref[k];

@@ -15,6 +15,7 @@ typedef enum { S_INS, S_LABEL, S_BRANCH, S_EXIT, S_CALL, S_COPY } StmtKind;  /* 
 typedef struct Stmt {
     uint8_t kind;
     bool negated;                    /* the guard */
+    bool passes_on;                  /* compilers move what is undefined, and pack it beside what is not */
     uint16_t nrefs;
     Ins ins;                         /* but for its operands */
     uint32_t guard;                  /* register, REF_NONE */

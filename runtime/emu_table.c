@@ -11,7 +11,7 @@
 /* -- Moves ------------------------------------------------------------------------------------------------------------- */
 
 /* bytes: 1 a predicate, 4, 8 */
-const Ins *snE_run_mov(Warp *w, const Ins *i)
+static const Ins *run_mov(Warp *w, const Ins *i)
 {
     if (i->bytes == 1)
         snE_set_pred(w, i->r[0], *snE_in32(w, i->r[1]));
@@ -361,7 +361,7 @@ static const Ins *run_trap(Warp *w, const Ins *i)
 #define INTS "(u8|s8|u16|s16|u32|s32|u64|s64)"
 #define REALS "(f16|bf16|f32|f64)"
 const Row snE_other_rows[] = {
-    { "mov.(b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64|f16|bf16|f16x2|bf16x2|pred)", "Tt", snE_run_mov, 0, decode_mov },
+    { "mov.(b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64|f16|bf16|f16x2|bf16x2|pred)", "Tt", run_mov, 0, decode_mov },
     { "mov.parts.(b32|b64)", "<t", run_parts, 0, decode_parts },
     { "mov.whole.(b32|b64)", "T>", run_whole, 0, decode_parts },
     { "not.pred", "Pp", run_not, 0, NULL },
