@@ -37,6 +37,7 @@ typedef struct Emit {
     StrBuf *lib;                     /* helper functions of the whole source */
     StrBuf text;                     /* this kernel */
     int depth;
+    bool branch[MAX_DEPTH], barrier[MAX_DEPTH];   /* by depth: opened by an if; a barrier stands in it */
 } Emit;
 
 /* -- Types ------------------------------------------------------------------------------------- */
@@ -711,6 +712,28 @@ static void put_definition(Emit *e, KVal x) {
     }
 }
 
+static void open_block(Emit *e, bool branch) {
+    e->depth++;
+    SN_ASSERT(e->depth < MAX_DEPTH, "a kernel is nested %d deep", e->depth);
+    e->branch[e->depth] = branch;
+    e->barrier[e->depth] = false;
+}
+
+static void put_barrier(Emit *e) {
+    indent(e);
+    snU_puts(&e->text, "barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);\n");
+    for (int d = e->depth; d > 0; d--) e->barrier[d] = true;
+}
+
+/* A branch with a barrier ends in one, and one follows it: else PoCL 3.1 mixes up the work-items' variables behind it. True: it does. */
+static bool close_block(Emit *e) {
+    bool follows = e->branch[e->depth] && e->barrier[e->depth];
+    if (follows) put_barrier(e);
+    e->depth--;
+    indent(e);
+    return follows;
+}
+
 static void open_for(Emit *e, KVal x) {
     const KIns *i = &e->k->ins.v[x];
     if (i->imm) snU_putf(&e->text, "#pragma unroll %lld\n", (long long)i->imm);
@@ -722,7 +745,7 @@ static void open_for(Emit *e, KVal x) {
     put_pattern(e, &e->text, i, 0, "$b; ");
     snU_putf(&e->text, "v%u += ", x);
     put_pattern(e, &e->text, i, 0, "$c) {\n");
-    e->depth++;
+    open_block(e, false);
 }
 
 static void put_set(Emit *e, const KIns *i) {
@@ -742,27 +765,26 @@ static void put_instruction(Emit *e, KVal x) {
         indent(e);
         put_pattern(e, &e->text, i, 0, "prefetch($a + $b, 1);\n");
         break;
-    case K_barrier:
-        indent(e);
-        snU_puts(&e->text, "barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);\n");
-        break;
+    case K_barrier: put_barrier(e); break;
     case K_for: open_for(e, x); break;
     case K_if:
         indent(e);
         put_pattern(e, &e->text, i, 0, "if ($a) {\n");
-        e->depth++;
+        open_block(e, true);
         break;
-    case K_else:
-        e->depth--;
-        indent(e);
+    case K_else: {
+        bool follows = close_block(e);
         snU_puts(&e->text, "} else {\n");
-        e->depth++;
+        open_block(e, true);
+        e->barrier[e->depth] = follows;
         break;
-    case K_end:
-        e->depth--;
-        indent(e);
+    }
+    case K_end: {
+        bool follows = close_block(e);
         snU_puts(&e->text, "}\n");
+        if (follows) put_barrier(e);
         break;
+    }
     default: put_definition(e, x);
     }
 }
