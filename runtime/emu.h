@@ -69,6 +69,8 @@ uint64_t snE_address(int range, uint32_t skew);
 int snE_launch(EmuModule *m, const EmuLaunch *l, Pool *pool, EmuReport *out, char err[ERR_TEXT]);
 /* Instructions of whole warps executed so far, all launches of the module together: for rates. */
 uint64_t snE_executed(const EmuModule *m);
+/* Does a kernel only store through the address in this parameter, never load? */
+bool snE_only_stores(const EmuModule *m, const char *kernel, int param);
 /* How many parameters a kernel has; -1: there is no such kernel. */
 int snE_parameters(const EmuModule *m, const char *kernel);
 

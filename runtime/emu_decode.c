@@ -475,6 +475,51 @@ static int64_t variable_address(Decoder *d, int32_t var, int space, int line)
     return (int64_t)d->address[var - 1] + (space == SPACE_GENERIC && v->v.space != SPACE_GLOBAL ? (int64_t)snE_window(space_window(v->v.space)) : 0);
 }
 
+/* -- Which parameters are addresses that the kernel loads from, or stores to: bit k of a mask is parameter k ------------- */
+
+static uint64_t parameter_bit(const Decoder *d, const Function *entry, const Stmt *s)
+{
+    if ((s->ins.space & 0x3f) != SPACE_PARAM || !s->var[0] || !snE_is_load(&s->ins))
+        return 0;
+    for (int k = 0; k < entry->nparam && k < 64; k++)
+        if (entry->param[k] == s->var[0] - 1 && d->p->var[entry->param[k]].v.bytes == 8)
+            return 1ull << k;
+    return 0;
+}
+
+static bool follow_parameters(Decoder *d, const Function *entry)
+{
+    Function *f = &d->out;
+    uint64_t *from = calloc((size_t)f->nreg + 1, sizeof *from);
+    if (!from)
+        return fail_memory(d);
+    for (bool changed = true; changed; ) {
+        changed = false;
+        for (int k = 0; k < f->nstmt; k++) {
+            const Stmt *s = &f->stmt[k];
+            const uint32_t *ref = f->ref + s->refs;
+            bool reads = snE_is_load(&s->ins) || s->ins.run == snE_run_atom, writes = snE_is_store(&s->ins) || s->ins.run == snE_run_atom;
+            uint64_t mask = reads ? parameter_bit(d, entry, s) : 0;
+            for (int r = 0; r < s->nrefs && s->kind == S_INS && !reads; r++)
+                if (ref[r] != REF_NONE && !(ref[r] & (REF_CONST | REF_DEF)))
+                    mask |= from[ref[r]];
+            for (int r = 0; r < s->nrefs; r++) {
+                if (ref[r] == REF_NONE || ref[r] & REF_CONST)
+                    continue;
+                if (ref[r] & REF_DEF) {
+                    changed |= (mask & ~from[ref[r] & REF_ID]) != 0;
+                    from[ref[r] & REF_ID] |= mask;
+                } else if (f->reg[ref[r]].bits == 64) {      /* the address, or a value of 64 bits: more than need be */
+                    d->k->loaded |= reads || s->ins.run == snE_run_cp_async ? from[ref[r]] : 0;
+                    d->k->stored |= writes ? from[ref[r]] : 0;
+                }
+            }
+        }
+    }
+    free(from);
+    return true;
+}
+
 /* -- Emission ---------------------------------------------------------------------------------------------------------- */
 
 static bool make_constants(Decoder *d)
@@ -671,7 +716,7 @@ static bool decode_entry(Decoder *d, int index, EmuKernel *k)
     free(entry.place);
     k->local = (d->local + 15) / 16 * 16;
     bool good = !d->failed && lay_out_variables(d, f) && make_blocks(d) && find_liveness(d) && find_intervals(d) && assign_slots(d) &&
-                make_constants(d) && find_checked(d) && emit_all(d) && list_specials(d);
+                make_constants(d) && find_checked(d) && follow_parameters(d, f) && emit_all(d) && list_specials(d);
     if (good && k->open_shared)
         k->shared = d->dynamic_at;
     return good;

@@ -3,7 +3,7 @@
    In: a program whose target is ptx:sm_NN and whose code is PTX text. A kernel's parameters are its buffers' addresses in the order of the
    launch's args, seed low, seed high, step, micro as u32, and, where it takes one more, the address of scratch memory (scratch_bytes of
    every block, rounded up to 64). Out: a Device. Every buffer of a launch is a range of its own, so that accesses are checked against
-   the bytes of the tensor and not of the arena; a buffer of the arena counts as unwritten from its first launch on.
+   the bytes of the tensor and not of the arena; a buffer of the arena counts as unwritten when the kernel that computes it starts.
 
    The first report of a launch is its error. SN_EMU_REPORTS=n collects n of a launch and prints them to stderr; SN_EMU_BUDGET is the number
    of instructions of a block's warps after which it counts as endless. SN_EMU_BLOCKS=1 runs blocks one after the other and reports what
@@ -121,11 +121,12 @@ static EmuRange buffer_range(const SnGraphPlan *g, int id, const Span *at)
     return (EmuRange){ host, m->written + at->at, followed ? m->marks + at->at / 4 : NULL, followed && m->readers ? m->readers + at->at / 4 : NULL, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
 }
 
-/* A buffer of the arena that no launch had before is written by this one: what lay there is forgotten, but not under other operands. */
-static bool forgets(const SnGraphPlan *g, const SnLaunch *l, int k, const Span *buf, const bool *known)
+/* A buffer of the arena that no launch had before, and that the kernel only stores to: what lay there is forgotten, but not under other
+   operands. One that is loaded from is a view of what others wrote. */
+static bool forgets(const Emu *e, const SnGraphPlan *g, const SnLaunch *l, int k, const Span *buf, const bool *known)
 {
     int id = l->args[k];
-    if (g->buffers[id].kind != SN_BUF_ARENA || known[id])
+    if (g->buffers[id].kind != SN_BUF_ARENA || known[id] || !snE_only_stores(e->module, e->program->kernels[l->kernel].symbol, k))
         return false;
     for (int j = 0; j < l->nargs; j++) {
         int other = l->args[j];
@@ -165,7 +166,7 @@ static void *emu_prepare(Device *d, const SnGraphPlan *g, const Span *buf, char 
         const SnLaunch *launch = &g->launches[i];
         for (int k = 0; k < launch->nargs; k++, r++) {
             *r = buffer_range(g, launch->args[k], &buf[launch->args[k]]);
-            l->fresh[r - l->range] = forgets(g, launch, k, buf, known) ? (int64_t)r->bytes : 0;
+            l->fresh[r - l->range] = forgets(e, g, launch, k, buf, known) ? (int64_t)r->bytes : 0;
         }
         for (int k = 0; k < launch->nargs; k++)
             known[launch->args[k]] = true;

@@ -69,6 +69,8 @@ const Ins *snE_run_exit(Warp *w, const Ins *i);
 const Ins *snE_run_copy(Warp *w, const Ins *i);                      /* r[0] bytes of the frame from imm2 to imm */
 const Ins *snE_run_atom(Warp *w, const Ins *i);
 const Ins *snE_run_cp_async(Warp *w, const Ins *i);
+bool snE_is_load(const Ins *i);
+bool snE_is_store(const Ins *i);
 const Ins *snE_run_written(Warp *w, const Ins *i);                   /* marks register imm as written by the active lanes */
 const Ins *snE_run_check(Warp *w, const Ins *i);                     /* is register imm written? imm2: index of its name */
 
@@ -99,6 +101,7 @@ typedef struct EmuKernel {
     uint32_t nchecked;               /* registers that may be read before they are written: bits kept per lane */
     char **checked;                  /* their names */
     uint32_t required[3];            /* .reqntid, 0 = any */
+    uint64_t loaded, stored;         /* parameters whose addresses are used so, as far as one can tell from the text */
     bool open_shared;                /* uses dynamic shared memory */
     bool ordered;                    /* has atomics on global memory: its blocks run one after the other */
 } EmuKernel;

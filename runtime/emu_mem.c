@@ -488,6 +488,9 @@ static const Ins *run_st(Warp *w, const Ins *i)
     return i + 1;
 }
 
+bool snE_is_load(const Ins *i) { return i->run == run_ld; }
+bool snE_is_store(const Ins *i) { return i->run == run_st; }
+
 static int space_of(const char *op)
 {
     return snE_has(op, ".global") || snE_has(op, ".const") ? SPACE_GLOBAL : snE_has(op, ".shared") || snE_has(op, ".shared::cta") ? SPACE_SHARED

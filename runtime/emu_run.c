@@ -572,12 +572,17 @@ void snE_free_block(Block *b)
     free(b->local);
 }
 
-static int check_launch(EmuModule *m, const EmuLaunch *l, LaunchState *s, char err[ERR_TEXT])
+static const EmuKernel *find_kernel(const EmuModule *m, const char *name)
 {
     for (int k = 0; k < m->nkernels; k++)
-        if (!strcmp(m->kernel[k].name, l->kernel))
-            s->k = &m->kernel[k];
-    if (!s->k)
+        if (!strcmp(m->kernel[k].name, name))
+            return &m->kernel[k];
+    return NULL;
+}
+
+static int check_launch(EmuModule *m, const EmuLaunch *l, LaunchState *s, char err[ERR_TEXT])
+{
+    if (!(s->k = find_kernel(m, l->kernel)))
         return snR_fail(err, ERR_PROGRAM, "there is no kernel '%s' in the PTX text", l->kernel);
     uint64_t blocks = 1, threads = 1;
     for (int d = 0; d < 3; d++) {
@@ -648,10 +653,14 @@ int snE_launch(EmuModule *m, const EmuLaunch *l, Pool *pool, EmuReport *out, cha
 
 int snE_parameters(const EmuModule *m, const char *kernel)
 {
-    for (int k = 0; k < m->nkernels; k++)
-        if (!strcmp(m->kernel[k].name, kernel))
-            return m->kernel[k].nparams;
-    return -1;
+    const EmuKernel *k = find_kernel(m, kernel);
+    return k ? k->nparams : -1;
+}
+
+bool snE_only_stores(const EmuModule *m, const char *kernel, int param)
+{
+    const EmuKernel *k = find_kernel(m, kernel);
+    return k && param < 64 && k->stored >> param & 1 && !(k->loaded >> param & 1);
 }
 
 /* -- Modules ----------------------------------------------------------------------------------------------------------- */

@@ -30,6 +30,9 @@ static const char TEXT[] =
     /* w += y, in place */
     ".visible .entry update" PARAMS2 " {\n" INDEX "@%p0 ret;\nld.param.u64 %q0, [b0]; ld.param.u64 %q1, [b1]; add.s64 %q0, %q0, %q9; add.s64 %q1, %q1, %q9;\n"
     "ld.global.f32 %f0, [%q0]; ld.global.f32 %f1, [%q1]; add.f32 %f0, %f0, %f1; st.global.f32 [%q0], %f0; ret; }\n"
+    /* the first half of a copy */
+    ".visible .entry half" PARAMS2 " {\n" INDEX "setp.ge.u32 %p1, %r2, 100; @%p1 ret;\nld.param.u64 %q0, [b0]; ld.param.u64 %q1, [b1]; add.s64 %q0, %q0, %q9; add.s64 %q1, %q1, %q9; ld.global.f32 %f0, [%q0];\n"
+    "st.global.f32 [%q1], %f0; ret; }\n"
     /* one too far */
     ".visible .entry beyond" PARAMS2 " {\n" INDEX "ld.param.u64 %q0, [b0]; ld.param.u64 %q1, [b1]; add.s64 %q0, %q0, %q9; add.s64 %q1, %q1, %q9; ld.global.f32 %f0, [%q0];\nst.global.f32 [%q1], %f0; ret; }\n";
 
@@ -39,6 +42,7 @@ static SnKernelDesc kernels[] = {
     { .symbol = "pairs", .family = "rows", .label = "pairs", .grid = 4, .nargs = 2, .threads = 64, .scratch_bytes = 256, .shared_bytes = 256 },
     { .symbol = "update", .family = "rows", .label = "update", .grid = 4, .nargs = 2, .threads = 64 },
     { .symbol = "beyond", .family = "rows", .label = "beyond", .grid = 4, .nargs = 2, .threads = 64 },
+    { .symbol = "half", .family = "rows", .label = "half", .grid = 4, .nargs = 2, .threads = 64 },
 };
 static SnStorage storage[] = { { .t = F32("w", N), .init = 4, .a = 0.02 } };
 static SnBuffer buffers[] = {
@@ -52,7 +56,7 @@ static SnBuffer buffers[] = {
 static SnOutput outputs[] = { { "z", 4 } };
 static SnLaunch launches[] = { { 0, 4, (const int32_t[]){ 0, 1, 2, 3 } }, { 1, 2, (const int32_t[]){ 3, 4 } }, { 2, 2, (const int32_t[]){ 0, 4 } } };
 static SnGraphPlan graphs[] = { { "train", 6, 3, 1, buffers, launches, outputs, 2 * PAD, 2 * PAD } };
-static const SnProgram program = { .target = "ptx:sm_80", .nkernels = 4, .nstorage = 1, .ngraphs = 1, .kernels = kernels, .storage = storage, .graphs = graphs,
+static const SnProgram program = { .target = "ptx:sm_80", .nkernels = 5, .nstorage = 1, .ngraphs = 1, .kernels = kernels, .storage = storage, .graphs = graphs,
                                    .code = TEXT, .code_bytes = sizeof TEXT };
 static float x[N];
 
@@ -104,13 +108,13 @@ static void test_faults(void) {
     p.graphs = &g, g.launches = list;
     memcpy(list, launches, sizeof list);
     list[1] = (SnLaunch){ 3, 2, (const int32_t[]){ 3, 4 } };
-    says(&p, "kernel beyond, PTX line 32 ", "an index off by one");
+    says(&p, "kernel beyond, PTX line 39 ", "an index off by one");
     says(&p, "block 3, thread 8: read of 4 bytes at offset 800 of y, which has 800", "an index off by one");
     list[0] = launches[2], list[1] = launches[1];
     list[0] = (SnLaunch){ 2, 2, (const int32_t[]){ 0, 3 } };
     says(&p, "reads 4 bytes at offset 0 of y that nobody has written", "a buffer of the arena before it is written");
-    list[0] = launches[0], list[1] = (SnLaunch){ 2, 2, (const int32_t[]){ 0, 5 } };
-    says(&p, "reads 4 bytes at offset 0 of later that nobody has written", "what another buffer left in the arena");
+    list[1] = (SnLaunch){ 4, 2, (const int32_t[]){ 1, 5 } }, list[0] = launches[0], list[2] = (SnLaunch){ 2, 2, (const int32_t[]){ 0, 5 } };
+    says(&p, "block 1, thread 36: reads 4 bytes at offset 400 of later that nobody has written", "what another buffer left in the arena");
     p = program;
     p.code = "no PTX at all", p.code_bytes = 13;
     says(&p, "PTX line 1 `no PTX at all`: a directive expected", "a text that is no PTX");
