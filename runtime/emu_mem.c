@@ -279,7 +279,7 @@ static inline bool touch(const Warp *w, Marks *m, uint32_t thread, uint32_t me, 
                 return true;
             if ((m->read[0] & (LANES * MAX_WARPS - 1)) == thread || ordered(w, m->read[0], thread))
                 m->read[0] = me;
-            else if (ordered(w, m->read[1], thread) || m->read[1] >> 5 << 27 == m->read[0] >> 5 << 27)
+            else if (ordered(w, m->read[1], thread) || ((m->read[0] ^ m->read[1]) >> 5 & (MAX_WARPS - 1)) == 0)
                 m->read[1] = me;
             return true;
         }
@@ -353,17 +353,30 @@ static __attribute__((noinline)) bool touch_word(Warp *w, const Ins *i, int lane
     return good;
 }
 
-/* The rule: all that was done to the word lies before the last barrier, or was done by this thread. */
+static inline bool unordered(const Warp *w, uint32_t mark) { return mark >> THREAD_BITS >= w->seen[mark >> 5 & (MAX_WARPS - 1)]; }
+static inline bool same_warp(uint32_t a, uint32_t b) { return ((a ^ b) >> 5 & (MAX_WARPS - 1)) == 0; }
+
+/* The rule: what was written lies before the last barrier, or was written by this thread; nobody reads what is written. Two readers are
+   enough, of different warps where there are some. */
 static inline bool touch_fast(const Warp *w, Marks *m, uint32_t me, Access how)
 {
-    uint32_t old = w->old;
+    uint32_t old = w->old, r0 = m->read[0], r1 = m->read[1];
+    if (m->write != me && (how == READS ? m->write - 1 >= old - 1 : m->write >= old))
+        return false;
     if (how == READS) {
-        if ((m->write - 1 >= old - 1 && m->write != me) || (m->read[0] >= old && m->read[0] != me))
+        if (r0 == me || r1 == me)
+            return true;
+        if (r0 < old)
+            m->read[0] = me;
+        else if (!unordered(w, r0))
             return false;
-        m->read[0] = me;
+        else if (r1 < old)
+            m->read[1] = me;
+        else
+            return unordered(w, r1) && (!same_warp(r0, r1) || same_warp(r0, me));
         return true;
     }
-    if (how == READS_WRITES || (m->write >= old && m->write != me) || (m->read[0] >= old && m->read[0] != me) || m->read[1] >= old)
+    if (how == READS_WRITES || (r0 >= old && r0 != me) || (r1 >= old && r1 != me))
         return false;
     *m = (Marks){ how == WRITES_LATER ? MARK_ASYNC | (me & (LANES * MAX_WARPS - 1)) : me, { 0, 0 } };
     return true;
@@ -402,8 +415,25 @@ void snE_touch_row(Warp *w, const Ins *i, uint32_t at, int lane, int step, Acces
 
 static void shared_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint32_t mask, uint32_t bytes, Access how, uint8_t *p[LANES])
 {
+    Block *b = w->block;
+    uint64_t wrong = bytes & 3;
+    uint32_t me = w->seen[w->id] << THREAD_BITS | (uint32_t)(w->id * LANES), words = bytes / 4;
     EACH_LANE(mask, l)
-        p[l] = shared_lane(w, i, (int)l, at[l], bytes, how);
+        wrong |= (at[l] & (bytes - 1)) | (at[l] + bytes > b->shared_bytes) | at[l] >> 32;
+    if (wrong) {
+        EACH_LANE(mask, l)
+            p[l] = shared_lane(w, i, (int)l, at[l], bytes, how);
+        return;
+    }
+    EACH_LANE(mask, l) {
+        Marks *m = b->word + at[l] / 4;
+        p[l] = b->shared + at[l];
+        if (how == READS && l > 1 && at[l] == at[l - 1] && at[l] == at[l - 2] && (mask >> (l - 2) & 7) == 7)
+            continue;                            /* two lanes of this warp have left their marks */
+        for (uint32_t k = 0; k < words; k++)
+            if (!touch_fast(w, m + k, me + l, how) && !touch_word(w, i, (int)l, (uint32_t)at[l] + 4 * k, me + l, how))
+                break;
+    }
 }
 
 /* -- Any space --------------------------------------------------------------------------------------------------------- */
@@ -453,10 +483,11 @@ static const Ins *run_ld(Warp *w, const Ins *i)
     uint8_t *p[LANES];
     addresses(w, i, 0, i->more[i->count], at);
     resolve(w, i, at, (uint32_t)i->bytes * i->count, READS, p);
-    if (i->bytes == 4 && !i->how)
+    if (i->bytes == 4 && !i->how && w->active == FULL_WARP && !w->block->nreports)
         for (uint32_t k = 0; k < i->count; k++) {
             Lane32 *d = snE_out32(w, i->more[k]);
-            EACH_LANE(w->active, l) d[l] = p[l] ? *(const Lane32 *)(p[l] + 4 * k) : 0;
+            for (int l = 0; l < LANES; l++)
+                d[l] = *(const Lane32 *)(p[l] + 4 * k);
         }
     else
         for (uint32_t k = 0; k < i->count; k++)
