@@ -117,7 +117,7 @@ static uint32_t inline_ref(Decoder *d, const Instance *n, uint32_t ref)
         c.value += n->place[c.var - 1 - n->first_var];
         c.var = 0;
     }
-    uint32_t out = snE_constant(&d->out, c.value, c.bits, c.var, c.generic);
+    uint32_t out = snE_constant(&d->out, c.value, c.bits, c.var);
     if (out == REF_NONE)
         fail_memory(d);
     return out;

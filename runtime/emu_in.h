@@ -185,7 +185,6 @@ struct Block {
     EmuReport *report;               /* of this block */
     int nreports;
     bool stop;
-    bool no_memory;
     uint64_t instructions;
     size_t cap_registers, cap_shared, cap_local, cap_reports;
 };

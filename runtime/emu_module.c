@@ -236,7 +236,6 @@ static void parse_parameters(Parser *P)
         int k = parse_variable(P, P->f->is_entry ? SPACE_PARAM : SPACE_LOCAL, false);
         if (k < 0)
             return;
-        P->p->var[k].is_param = true;
         if (!GROW(P->f->param, P->f->nparam, P->f->capparam)) {
             snE_no_memory(P);
             return;
@@ -286,7 +285,6 @@ static void parse_function(Parser *P, bool is_entry)
             FAIL(P, "a function has one result");
         else {
             f->result = f->param[0] + 1;
-            p->var[f->param[0]].is_result = true;
             f->nparam = 0;
         }
     }
@@ -359,10 +357,10 @@ static void free_parsed(Parsed *p)
 }
 
 /* Constants are shared: a hash of (value, variable, bits). */
-uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var, bool generic)
+uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var)
 {
-    Constant c = { value, var, (uint8_t)bits, generic };
-    uint64_t key[2] = { value, (uint64_t)(uint32_t)var << 32 | (unsigned)bits << 1 | generic };
+    Constant c = { value, var, (uint8_t)bits };
+    uint64_t key[2] = { value, (uint64_t)(uint32_t)var << 32 | (unsigned)bits };
     if (f->nconstant * 2 >= f->ncons) {
         int n = f->ncons ? f->ncons * 2 : 64;
         int *table = calloc((size_t)n, sizeof *table);
@@ -370,7 +368,7 @@ uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var, bool g
             return REF_NONE;
         for (int k = 0; k < f->nconstant; k++) {
             const Constant *o = &f->constant[k];
-            uint64_t old[2] = { o->value, (uint64_t)(uint32_t)o->var << 32 | (unsigned)o->bits << 1 | o->generic };
+            uint64_t old[2] = { o->value, (uint64_t)(uint32_t)o->var << 32 | (unsigned)o->bits };
             unsigned h = (unsigned)XXH3_64bits(old, sizeof old);
             while (table[h & (unsigned)(n - 1)])
                 h++;
@@ -386,7 +384,7 @@ uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var, bool g
         if (!k)
             break;
         const Constant *o = &f->constant[k - 1];
-        if (o->value == value && o->var == var && o->bits == bits && o->generic == generic)
+        if (o->value == value && o->var == var && o->bits == bits)
             return REF_CONST | (uint32_t)(k - 1);
     }
     if (!GROW(f->constant, f->nconstant, f->capconstant))

@@ -154,7 +154,7 @@ static void push_ref(Fitting *t, uint32_t ref)
 
 static uint32_t constant(Fitting *t, uint64_t value, int bits, int32_t var)
 {
-    uint32_t ref = snE_constant(t->P->f, value, bits, var, false);
+    uint32_t ref = snE_constant(t->P->f, value, bits, var);
     if (ref == REF_NONE)
         snE_no_memory(t->P);
     return ref;

@@ -1,4 +1,5 @@
-/* emu_parse.h: what the parser (emu_lex.c, emu_parse.c, emu_module.c) hands to emu_decode.c: functions as statements whose operands are virtual registers and constants.
+/* emu_parse.h: what the parser (emu_lex.c, emu_parse.c, emu_module.c) hands to emu_decode.c: functions as statements whose operands are
+   virtual registers and constants.
 
    Names are resolved, operands checked against the row of their instruction, jumps refer to labels. What depends on the kernel (where
    a shared variable lies, a frame's place when a function is inlined) is still symbolic. */
@@ -24,9 +25,9 @@ typedef struct Stmt {
     int32_t var[2];                  /* added to imm, imm2: address of variable - 1; 0 = nothing */
 } Stmt;
 
-typedef struct Constant { uint64_t value; int32_t var; uint8_t bits; bool generic; } Constant;
+typedef struct Constant { uint64_t value; int32_t var; uint8_t bits; } Constant;
 typedef struct Virtual { uint8_t bits; uint8_t special; const char *name; int len, number; } Virtual;
-typedef struct Var { Variable v; int32_t function; bool dynamic, is_param, is_result; int line; } Var;
+typedef struct Var { Variable v; int32_t function; bool dynamic; int line; } Var;
 
 typedef struct Function {
     const char *name;
@@ -93,7 +94,7 @@ typedef struct Parser {
 } Parser;
 
 int snE_fail_line(Parsed *p, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var, bool generic);   /* REF_CONST | index; REF_NONE: no memory */
+uint32_t snE_constant(Function *f, uint64_t value, int bits, int32_t var);   /* REF_CONST | index; REF_NONE: no memory */
 int snE_decode(Parsed *p);           /* every entry -> m->kernel */
 
 /* emu_lex.c */

@@ -71,7 +71,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
         { "limit", 0, OPT_INT, &j.limit, "N", "at most so many windows" },
         { "temp", 0, OPT_TEXT, &j.temp, "DIR", "where shards go when --data is text (default: eval-data)" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "the loss of every window, tensor `nll`" },
-        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu]" },
+        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], emu[:sm_NN]" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
         AUTOCAST_OPTION(&j.passes),
         { "json", 0, OPT_FLAG, &j.json, "", "one JSON object instead" },
