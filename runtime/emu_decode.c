@@ -424,8 +424,8 @@ static void use_shared(Decoder *d, int32_t var)
     d->k->shared = (d->k->shared + v->v.align - 1) / v->v.align * v->v.align;
     d->address[var] = d->k->shared;
     d->k->shared += (uint32_t)v->v.bytes;
-    if (d->k->shared > MAX_SHARED)
-        WRONG(d, v->line, "more than %d bytes of shared memory", MAX_SHARED);
+    if (d->k->shared > MAX_STATIC_SHARED)
+        WRONG(d, v->line, "more than %d bytes of shared memory whose size is in the text: beyond that, it is .extern and given at launch", MAX_STATIC_SHARED);
 }
 
 static bool lay_out_variables(Decoder *d, const Function *entry)
@@ -709,6 +709,7 @@ static bool decode_entry(Decoder *d, int index, EmuKernel *k)
     d->k = k;
     k->line = f->line;
     memcpy(k->required, f->required, sizeof k->required);
+    k->most_threads = f->most_threads;
     if (!(k->name = strndup(f->name, (size_t)f->len)))
         return fail_memory(d);
     if (copy_parameters(d, f) && lay_out_frame(d, &entry))

@@ -7,7 +7,7 @@
 #define SN_EMU_IN_H
 #include "runtime/emu.h"
 
-enum { LANES = 32, MAX_WARPS = 32, MAX_SHARED = 1 << 20, MAX_LOCAL = 1 << 19, MAX_REFS = 40, NBARRIERS = 16 };
+enum { LANES = 32, MAX_WARPS = 32, MAX_SHARED = 228 << 10, MAX_STATIC_SHARED = 48 << 10, MAX_LOCAL = 1 << 19, MAX_REFS = 40, NBARRIERS = 16 };
 #define FULL_WARP 0xffffffffu
 
 /* Memory of the lanes may be read as any type. */
@@ -101,6 +101,7 @@ typedef struct EmuKernel {
     uint32_t nchecked;               /* registers that may be read before they are written: bits kept per lane */
     char **checked;                  /* their names */
     uint32_t required[3];            /* .reqntid, 0 = any */
+    uint64_t most_threads;           /* .maxntid, 0 = any */
     uint64_t loaded, stored;         /* parameters whose addresses are used so, as far as one can tell from the text */
     bool open_shared;                /* uses dynamic shared memory */
     bool ordered;                    /* has atomics on global memory: its blocks run one after the other */

@@ -115,6 +115,11 @@ static void touch_global(Warp *w, const Ins *i, int lane, const EmuRange *r, uin
     uint32_t run = w->block->run, thread = (uint32_t)(w->id * LANES + lane), me = w->seen[w->id] << THREAD_BITS | thread;
     for (uint64_t at = offset; at < offset + bytes; at += 4) {
         EmuMark *m = &r->marks[at / 4];
+        if (m->run == run && snE_is_load(i) && i->how & 8) {
+            snE_fault(w, i, lane, EMU_RACE, "ld.global.nc at offset %lld of %.40s, which the kernel has written: only what no one writes may be read so",
+                      (long long)offset, r->name && *r->name ? r->name : "memory");
+            return;
+        }
         if (m->run == run && !ordered(w, m->mark, thread)) {
             snE_fault(w, i, lane, EMU_RACE, "race: %s of %u bytes at offset %lld of %.40s, written by thread %u, with no barrier between", verb(how), bytes,
                       (long long)offset, r->name && *r->name ? r->name : "memory", m->mark & (LANES * MAX_WARPS - 1));
@@ -459,7 +464,7 @@ static void resolve(Warp *w, const Ins *i, uint64_t at[LANES], uint32_t bytes, A
     param_access(w, i, at, part[ID_PARAM], bytes, how, p);
 }
 
-/* Copying between memory and lanes. how of a load: 0 a 32-bit register, 1 a 64-bit, 2 a 16-bit one; | 4 sign extends */
+/* Copying between memory and lanes. how of a load: 0 a 32-bit register, 1 a 64-bit, 2 a 16-bit one; | 4 sign extends, | 8 .nc */
 static void load_element(Warp *w, const Ins *i, uint32_t ref, uint8_t *const p[LANES], uint32_t offset)
 {
     Lane32 *d = snE_out32(w, ref);
@@ -483,7 +488,7 @@ static const Ins *run_ld(Warp *w, const Ins *i)
     uint8_t *p[LANES];
     addresses(w, i, 0, i->more[i->count], at);
     resolve(w, i, at, (uint32_t)i->bytes * i->count, READS, p);
-    if (i->bytes == 4 && !i->how && w->active == FULL_WARP && !w->block->nreports)
+    if (i->bytes == 4 && !(i->how & 7) && w->active == FULL_WARP && !w->block->nreports)
         for (uint32_t k = 0; k < i->count; k++) {
             Lane32 *d = snE_out32(w, i->more[k]);
             for (int l = 0; l < LANES; l++)
@@ -542,7 +547,7 @@ static void decode_memory(Decoding *d)
 static void decode_ld(Decoding *d)
 {
     decode_memory(d);
-    d->ins->how = (uint8_t)((d->bits[0] == 64 ? 1 : d->bits[0] == 16 ? 2 : 0) | (snE_type(d->op, 0).kind == 's' ? 4 : 0));
+    d->ins->how = (uint8_t)((d->bits[0] == 64 ? 1 : d->bits[0] == 16 ? 2 : 0) | (snE_type(d->op, 0).kind == 's' ? 4 : 0) | (snE_has(d->op, ".nc") ? 8 : 0));
     for (int k = 1; k < d->ins->count; k++)
         if (d->bits[k] != d->bits[0])
             d->wrong = "the registers of a vector have one size";

@@ -251,12 +251,15 @@ static bool skip_directive(Parser *P)
 {
     if (snE_is(P, ".maxntid") || snE_is(P, ".minnctapersm") || snE_is(P, ".maxnreg") || snE_is(P, ".maxnctapersm") || snE_is(P, ".reqntid") || snE_is(P, ".reqnctapercluster") ||
         snE_is(P, ".maxclusterrank")) {
-        bool required = snE_is(P, ".reqntid");
+        bool required = snE_is(P, ".reqntid"), most = snE_is(P, ".maxntid");
         snE_next(P);
+        P->f->most_threads = most ? 1 : P->f->most_threads;
         for (int k = 0; P->t.kind == T_NUMBER; k++) {
             uint32_t v = (uint32_t)snE_number(P, "the directive", 1 << 20);
             if (required && k < 3)
                 P->f->required[k] = v;
+            if (most && k < 3)
+                P->f->most_threads *= v;
             snE_accept(P, ",");
         }
         return true;

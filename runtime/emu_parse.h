@@ -34,6 +34,7 @@ typedef struct Function {
     int len, line;
     bool is_entry, has_body;
     uint32_t required[3];
+    uint64_t most_threads;
     Stmt *stmt; int nstmt, capstmt;
     uint32_t *ref; int nref, capref;
     Constant *constant; int nconstant, capconstant;

@@ -435,7 +435,7 @@ static bool prepare_block(Block *b, LaunchState *s)
     b->launch = s;
     b->threads = (int)(s->block[0] * s->block[1] * s->block[2]);
     b->nwarps = (b->threads + LANES - 1) / LANES;
-    b->shared_bytes = k->shared + s->l->shared;
+    b->shared_bytes = k->shared + (k->shared && !k->open_shared ? 0 : s->l->shared);   /* what nothing names cannot be meant */
     size_t words = b->shared_bytes / 4 + 2, regs = k->reg_bytes + 4 * (size_t)k->nchecked + 255;
     regs = regs / 256 * 256;
     if (!b->warp)
@@ -594,6 +594,9 @@ static int check_launch(EmuModule *m, const EmuLaunch *l, LaunchState *s, char e
             return snR_fail(err, ERR_PROGRAM, "kernel '%s' asks for blocks of %u x %u x %u threads (.reqntid)", l->kernel, s->k->required[0],
                             s->k->required[1] ? s->k->required[1] : 1, s->k->required[2] ? s->k->required[2] : 1);
     }
+    if (s->k->most_threads && threads > s->k->most_threads)
+        return snR_fail(err, ERR_PROGRAM, "kernel '%s': blocks of %llu threads; it says at most %llu (.maxntid)", l->kernel, (unsigned long long)threads,
+                        (unsigned long long)s->k->most_threads);
     if (threads > MAX_WARPS * LANES || blocks > INT32_MAX)
         return snR_fail(err, ERR_PROGRAM, "kernel '%s': blocks of %llu threads, %llu of them: at most %d threads, 2^31 - 1 blocks", l->kernel,
                         (unsigned long long)threads, (unsigned long long)blocks, MAX_WARPS * LANES);

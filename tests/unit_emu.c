@@ -368,6 +368,7 @@ static const Fault faults[] = {
     { "a block reads what another writes", "mul.wide.u32 %q5, %r1, 4; setp.gt.u32 %p1, %r0, 0; @%p1 ret; add.s64 %q6, %q5, %q1; st.global.u32 [%q6], %r1; ld.global.u32 %r6, [%q6+-4];", 2, 32, 0, EMU_BOUNDS, "in front of a", 0 },
     { "a block writes what another has read", "mul.wide.u32 %q5, %r1, 4; setp.gt.u32 %p1, %r0, 0; @%p1 ret; add.s64 %q6, %q5, %q1; ld.global.u32 %r6, [%q6+4]; st.global.u32 [%q6], %r1;", 4, 32, 0, EMU_RACE,
       "race of blocks: write at offset 4 of a, which block 0 reads", 0 },
+    { "ld.global.nc of what the kernel writes", "st.global.u32 [%q4], %r0; bar.sync 0;\nld.global.nc.u32 %r6, [%q4];", 1, 64, 1, EMU_RACE, "ld.global.nc at offset", -1 },
     { "atomic on what nobody wrote", "atom.shared.add.u32 %r6, [%r3], 1;", 1, 32, 0, EMU_UNINITIALISED, "nobody has written", 0 },
 };
 

@@ -439,7 +439,7 @@ static const char *const refused[][2] = {
     { "add.u32 %tid.x, %r1, %r2;", "cannot be written" }, { "cp.async.cg.shared.global [%r1], [%q1], 8;", "copies 16 bytes" }, { "ld.shared.v2.u32 {%r0}, [%r1];", "in braces" },
     { "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%r0,%r1}, {%r0,%r1,%r2,%r3}, {%r0,%r1}, {%r0,%r1,%r2,%r3};", "4 in braces expected" },
     { "wgmma.fence.sync.aligned;", "does not know the instruction wgmma" }, { ".reg .b128 %x;", "a type expected" }, { "call nothing, ();", "there is no function" },
-    { ".local .align 3 .b8 x[4];", "is no alignment" }, { ".shared .b8 x[9999999];", "are more than" }, { "ret", "`;` expected" }, { "setp.eq.and.u32 %p0, %r1, %r2;", "takes a predicate" },
+    { ".local .align 3 .b8 x[4];", "is no alignment" }, { ".shared .b8 x[9999999];", "are more than" }, { ".shared .b8 x[49153]; st.shared.u8 [x], 1;", "given at launch" }, { "ret", "`;` expected" }, { "setp.eq.and.u32 %p0, %r1, %r2;", "takes a predicate" },
 };
 
 static void test_refused(void) {
