@@ -160,6 +160,42 @@ static double gemm_cost(const GemmModel *g, GemmSched s)
     return cost;
 }
 
+/* -- Blocks of threads ------------------------------------------------------------------------------------ */
+
+/* What a card runs at once, about: blocks beyond it wait for a second wave. */
+static int64_t blocks_at_once(const Target *t) { return t->sm ? 216 : 64; }
+
+/* The block's tile and a step of both operands are on chip: the tile in registers, the operands in shared memory, f32. Of the
+   tiles that fit the one with the least time: waves of blocks, each its products plus what it reads of shared memory for them. */
+static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k)
+{
+    enum { DEPTH = 32 };
+    static const int rows[] = { 8, 16, 32, 64, 128 }, cols[] = { 8, 16, 32, 64, 128 };
+    GemmSched s = { 8, 8, (int)(k < DEPTH ? k : DEPTH) };
+    double best = INFINITY;
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 5; j++) {
+            int bm = rows[i], bn = cols[j];
+            if (4 * (bm + bn + 16) * (DEPTH + 4) > t->shared_bytes / 2 || bm * bn > 64 * 128) continue;
+            double blocks = (double)(batch * ceil_div(m, bm) * ceil_div(n, bn)), waves = blocks / (double)blocks_at_once(t);
+            double cost = (waves < 1 ? 1 : waves) * ((double)bm * bn + 16.0 * (bm + bn) + 512);
+            if (cost < best * .9999) best = cost, s.bm = bm, s.bn = bn;
+        }
+    return s;
+}
+
+/* The largest square blocks of queries and keys whose stages, and p and ds, find room together in shared memory. */
+static AttentionSched gpu_attention(const Target *t, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward)
+{
+    AttentionSched s = { .bq = 64, .bk = 64 };
+    for (; s.bq > 16; s.bq /= 2, s.bk /= 2) {
+        int64_t across = d > dv ? d : dv, stages = backward ? (int64_t)(2 * s.bq + 3 * s.bk) * across : (int64_t)(s.bq + 2 * s.bk) * across;
+        if (4 * (stages + (backward ? 2 : 1) * (int64_t)s.bq * s.bk) <= t->shared_bytes * 7 / 8) break;
+    }
+    s.bq = (int)(queries < s.bq ? queries : s.bq), s.bk = (int)(keys < s.bk ? keys : s.bk);
+    return s;
+}
+
 /* The size of a tile when a dimension is cut into `parts`. */
 static int even(int64_t size, int64_t parts, int64_t micro) { return (int)round_up(ceil_div(size, parts), micro); }
 static int64_t next_count(int64_t i) { return i + 1 + i / 16; }
@@ -167,6 +203,11 @@ static int64_t next_count(int64_t i) { return i + 1 + i / 16; }
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d)
 {
     enum { MOST = 1024, DEEPEST = 2048, LEAST_DEPTH = 128 };
+    if (t->gpu) {
+        GemmSched b = gpu_gemm(t, batch, m, n, k);
+        override(t, "gemm", (Key[]){ { "bm", &b.bm }, { "bn", &b.bn }, { "kc", &b.kc } }, 3);
+        return b;
+    }
     bool pairs = d == SN_BF16 && t->bf16_dot;             /* in words of two bf16 along K the model is the same */
     int64_t depth = k;
     if (pairs) k = ceil_div(k, 2);
@@ -192,9 +233,10 @@ GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, i
 
 RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads, bool whole_rows)
 {
-    int64_t row_bytes = cols * 4 * (nloads + 1), want = 64 << 10;   /* bytes a program moves */
+    int64_t row_bytes = cols * 4 * (nloads + 1), want = t->gpu ? 32 << 10 : 64 << 10;   /* bytes a program moves */
     int64_t total = rows * row_bytes;
-    if (total < want * 16) want = total / 16 > 4096 ? total / 16 : 4096;
+    if (t->gpu && total < want * 512) want = total / 512 > 2048 ? total / 512 : 2048;
+    else if (total < want * 16) want = total / 16 > 4096 ? total / 16 : 4096;
     RowsSched s = { .rows = 1, .cols = (int)(cols < INT32_MAX ? cols : INT32_MAX) };
     int64_t r = want / (row_bytes ? row_bytes : 1);
     if (r >= 1) s.rows = (int)(r < rows ? r : rows);
@@ -238,8 +280,9 @@ AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queri
 {
     int64_t nr = 2 * t->f32_lanes, blocks = keys <= 192 ? 1 : ceil_div(keys, 128);
     AttentionSched s = { .bk = (int)(blocks == 1 ? keys : round_up(ceil_div(keys, blocks), nr)) };
-    s.bq = query_block(t, heads, queries, s.bk);
-    if (backward) {                                       /* 5 products in a task a head, or 7 in one a block */
+    if (t->gpu) s = gpu_attention(t, queries, keys, d, dv, backward);
+    else s.bq = query_block(t, heads, queries, s.bk);
+    if (backward && !t->gpu) {                                       /* 5 products in a task a head, or 7 in one a block */
         s.bq = query_block(t, 1 << 20, queries, s.bk);
         s.whole = 5 * imbalance(heads) <= 7 * imbalance(heads * ceil_div(queries, s.bq));
     }

@@ -254,12 +254,17 @@ study() {
 # OpenCL on PoCL: every op of kernel IR bit for bit, generated op tests, a model, 200 steps beside the host's.
 opencl() {
     if ! "$SINTER" devices --quick | grep -q '^opencl:'; then skip "OpenCL: no device here (Debian: apt-get install pocl-opencl-icd)"; return; fi
-    every=16 models=models/dlm.sn
-    [ "$LONG" = 1 ] && every=1 models="models/ar.sn models/dlm.sn"
+    every=16 models=models/dlm.sn masks=causal-document
+    [ "$LONG" = 1 ] && every=1 models="models/ar.sn models/dlm.sn" masks=
     counted "OpenCL: kernel IR, bit for bit" "$BUILD/unit_kir" --device opencl ops vectors philox
     counted "OpenCL: every ${every}th op test" "$BUILD/unit_ops" --device opencl --every $every
     # shellcheck disable=SC2086
     counted "OpenCL: models" "$BUILD/unit_models" --device opencl $models
+    # The same as blocks of threads, which is what a GPU gets.
+    counted "OpenCL, thread blocks: every ${every}th op test" "$BUILD/unit_ops" --device opencl:gpu --every $every
+    counted "OpenCL, thread blocks: masks" "$BUILD/unit_attention" -t opencl:gpu $masks
+    # shellcheck disable=SC2086
+    counted "OpenCL, thread blocks: models" "$BUILD/unit_models" --device opencl:gpu $models
     train steps.host 200 --eval-every 100 >"$WORK/out" 2>&1 || { fail "train 200 steps"; tail -n 5 "$WORK/out"; return; }
     train steps.cl 200 --eval-every 100 --device opencl >"$WORK/out" 2>&1 || { fail "OpenCL: train 200 steps"; tail -n 5 "$WORK/out"; return; }
     train steps.cl1 200 --eval-every 100 --device opencl --threads 1 >"$WORK/out" 2>&1
@@ -296,6 +301,9 @@ oclgrind_checks() {
     # shellcheck disable=SC2086
     counted "oclgrind: every ${every}th op test" $under "$BUILD/unit_ops" --device opencl --every $every
     quiet "oclgrind: op tests without a report"
+    # shellcheck disable=SC2086
+    counted "oclgrind, thread blocks: every ${every}th op test" $under "$BUILD/unit_ops" --device opencl:gpu --every $every
+    quiet "oclgrind, thread blocks: op tests without a report"
 }
 quiet() { if [ -s "$WORK/oclgrind.log" ]; then fail "$1"; head -n 20 "$WORK/oclgrind.log"; else pass "$1"; fi }
 
