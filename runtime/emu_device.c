@@ -50,7 +50,9 @@ static void *emu_alloc(Device *d, size_t bytes, char err[ERR_TEXT])
     Memory *m = calloc(1, sizeof *m);
     bool compares = ((Emu *)d)->compare_blocks;
     if (m) {
-        *m = (Memory){ snR_alloc(bytes), calloc(1, bytes + 1), calloc(bytes / 4 + 1, sizeof(EmuMark)), compares ? calloc(bytes / 4 + 1, sizeof(EmuReaders)) : NULL, bytes };
+        *m = (Memory){ snR_alloc(bytes), calloc(1, bytes + 1), calloc(bytes / 4 + 1, sizeof(EmuMark)), NULL, bytes };
+        if (compares)
+            m->readers = calloc(bytes / 4 + 1, sizeof(EmuReaders));
         if (m->host && m->written && m->marks && (m->readers || !compares))
             return m;
         emu_release(d, m);
@@ -118,7 +120,10 @@ static EmuRange buffer_range(const SnGraphPlan *g, int id, const Span *at)
     const SnBuffer *b = &g->buffers[id];
     uint8_t *host = m->host + at->at;
     bool followed = at->at % 4 == 0;             /* not a bf16 in the middle of a word */
-    return (EmuRange){ host, m->written + at->at, followed ? m->marks + at->at / 4 : NULL, followed && m->readers ? m->readers + at->at / 4 : NULL, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
+    EmuRange r = { host, m->written + at->at, NULL, NULL, (size_t)b->bytes, (uint32_t)((uintptr_t)host & 255), b->t.name };
+    r.marks = followed ? m->marks + at->at / 4 : NULL;
+    r.readers = followed && m->readers ? m->readers + at->at / 4 : NULL;
+    return r;
 }
 
 /* A buffer of the arena that no launch had before, and that the kernel only stores to: what lay there is forgotten, but not under other

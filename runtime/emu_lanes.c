@@ -325,7 +325,10 @@ typedef float Row8 __attribute__((vector_size(32), aligned(4), may_alias));
 #endif
 
 #if defined(__x86_64__)
-static bool has_v3(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"); }
+static bool has_v3(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+}
 const Run *snE_lane_runs(void) { return has_v3() ? v3_runs : base_runs; }
 Multiply snE_multiply(void) { return has_v3() ? v3_multiply : base_multiply; }
 #else

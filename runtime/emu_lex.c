@@ -101,9 +101,13 @@ static void lex_number(Parser *P)
     char buf[64];
     int n = 0;
     Token *t = &P->t;
-    while (P->at + n < P->end && n < 63 && (name_start(P->at[n]) || digit(P->at[n]) ||
-           ((P->at[n] == '-' || P->at[n] == '+') && n && (P->at[n - 1] | 32) == 'e' && (P->at[0] != '0' || (P->at[1] | 32) != 'f') && (P->at[1] | 32) != 'd' && (P->at[1] | 32) != 'x')))
-        n++;
+    bool bits = P->at[0] == '0' && P->at + 1 < P->end && strchr("xXfFdDbB", P->at[1]);    /* else an exponent may have a sign */
+    for (; P->at + n < P->end && n < 63; n++) {
+        char c = P->at[n];
+        bool sign = (c == '-' || c == '+') && n && (P->at[n - 1] | 32) == 'e' && !bits;
+        if (!name_start(c) && !digit(c) && !sign)
+            break;
+    }
     memcpy(buf, P->at, (size_t)n);
     buf[n] = 0;
     t->n = n;
@@ -161,7 +165,19 @@ void snE_next(Parser *P)
         t->kind = T_END;
 }
 
-bool snE_is(const Parser *P, const char *s) { return (P->t.kind == T_SIGN || P->t.kind == T_NAME) && (size_t)P->t.n == strlen(s) && !memcmp(P->t.s, s, (size_t)P->t.n); }
+bool snE_is(const Parser *P, const char *s)
+{
+    return (P->t.kind == T_SIGN || P->t.kind == T_NAME) && (size_t)P->t.n == strlen(s) && !memcmp(P->t.s, s, (size_t)P->t.n);
+}
+
+/* One of several words, with blanks between. */
+bool snE_is_any(const Parser *P, const char *words)
+{
+    for (const char *s = words; P->t.kind == T_NAME && *s; s += strcspn(s, " "), s += *s == ' ')
+        if (strcspn(s, " ") == (size_t)P->t.n && !memcmp(P->t.s, s, (size_t)P->t.n))
+            return true;
+    return false;
+}
 bool snE_accept(Parser *P, const char *s)
 {
     if (!snE_is(P, s))

@@ -62,11 +62,12 @@ static bool all_written(const uint8_t *flag, uint32_t bytes)
     return true;
 }
 
+static const char *name_of(const EmuRange *r) { return r->name && *r->name ? r->name : "memory"; }
 static const char *verb(Access how) { return how == READS ? "read" : how == READS_WRITES ? "atomic access" : "write"; }
 
 static void report_bounds(Warp *w, const Ins *i, int lane, uint32_t bytes, Access how, const EmuRange *r, int64_t offset)
 {
-    const char *name = r->name && *r->name ? r->name : "memory";
+    const char *name = name_of(r);
     if (offset < 0)
         snE_fault(w, i, lane, EMU_BOUNDS, "%s of %u bytes, %lld in front of %.40s (%zu bytes)", verb(how), bytes, (long long)-offset, name, r->bytes);
     else
@@ -102,7 +103,7 @@ static bool meets_block(Warp *w, const Ins *i, int lane, const EmuRange *r, uint
             other = readers->run[k];
     if (other) {
         snE_fault(w, i, lane, EMU_RACE, "race of blocks: %s at offset %lld of %.40s, which block %u %s in this launch", verb(how), (long long)offset,
-                  r->name && *r->name ? r->name : "memory", other - first - 1, written ? "writes" : "reads");
+                  name_of(r), other - first - 1, written ? "writes" : "reads");
         return true;
     }
     if (how == READS && readers->run[0] != run)
@@ -117,12 +118,12 @@ static void touch_global(Warp *w, const Ins *i, int lane, const EmuRange *r, uin
         EmuMark *m = &r->marks[at / 4];
         if (m->run == run && snE_is_load(i) && i->how & 8) {
             snE_fault(w, i, lane, EMU_RACE, "ld.global.nc at offset %lld of %.40s, which the kernel has written: only what no one writes may be read so",
-                      (long long)offset, r->name && *r->name ? r->name : "memory");
+                      (long long)offset, name_of(r));
             return;
         }
         if (m->run == run && !ordered(w, m->mark, thread)) {
             snE_fault(w, i, lane, EMU_RACE, "race: %s of %u bytes at offset %lld of %.40s, written by thread %u, with no barrier between", verb(how), bytes,
-                      (long long)offset, r->name && *r->name ? r->name : "memory", m->mark & (LANES * MAX_WARPS - 1));
+                      (long long)offset, name_of(r), m->mark & (LANES * MAX_WARPS - 1));
             return;
         }
         if (r->readers && how != READS_WRITES && meets_block(w, i, lane, r, offset, at, how))
@@ -204,7 +205,7 @@ static void global_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint3
             report_bounds(w, i, (int)l, bytes, how, &r, (int64_t)offset);
         else if (at[l] & (bytes - 1))
             snE_fault(w, i, (int)l, EMU_MISALIGNED, "%s of %u bytes at offset %lld of %.40s: not aligned to %u", verb(how), bytes, (long long)offset,
-                      r.name ? r.name : "memory", bytes);
+                      name_of(&r), bytes);
         else {
             p[l] = (uint8_t *)r.host + offset;
             uint8_t *flag = r.written ? r.written + offset : NULL;
@@ -214,7 +215,7 @@ static void global_access(Warp *w, const Ins *i, const uint64_t at[LANES], uint3
                 continue;
             if (how != WRITES && !all_written(flag, bytes))
                 snE_fault(w, i, (int)l, EMU_UNINITIALISED, "reads %u bytes at offset %lld of %.40s that nobody has written", bytes, (long long)offset,
-                          r.name ? r.name : "memory");
+                          name_of(&r));
             if (how != READS)
                 memset(flag, 1, bytes);
         }
@@ -656,8 +657,6 @@ static void decode_atom(Decoding *d)
         if (snE_has(d->op, ops[k].name))
             d->ins->how = ops[k].op;
     d->ins->count = (uint8_t)(t.kind | (t.twice ? 0x80 : 0));
-    if ((d->ins->how == A_CAS) != (d->nrefs > 3 && d->ins->r[3] != UINT32_MAX))
-        d->wrong = "only .cas takes a third operand";
     if ((d->ins->space & 0x3f) == SPACE_PARAM || (d->ins->space & 0x3f) == SPACE_LOCAL)
         d->wrong = "atomics are on global or shared memory";
 }
@@ -775,8 +774,13 @@ static void decode_cp_async(Decoding *d)
 /* -- Rows -------------------------------------------------------------------------------------------------------------- */
 
 #define ORDER "(.weak|.volatile|.relaxed|.acquire|.release|.mmio|)(.cta|.gpu|.sys|.cluster|)"
-#define HINTS "(.ca|.cg|.cs|.lu|.cv|.wb|.wt|)(.nc|)(.L1::evict_normal|.L1::evict_unchanged|.L1::evict_first|.L1::evict_last|.L1::no_allocate|)(.L2::64B|.L2::128B|.L2::256B|)"
+#define EVICT "(.L1::evict_normal|.L1::evict_unchanged|.L1::evict_first|.L1::evict_last|.L1::no_allocate|)(.L2::64B|.L2::128B|.L2::256B|)"
+#define HINTS "(.ca|.cg|.cs|.lu|.cv|.wb|.wt|)(.nc|)" EVICT
 #define ANY_TYPE "(b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64)"
+
+#define ATOMIC(name, operands, what)                                                                                                   \
+    { name "(.relaxed|.acquire|.release|.acq_rel|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|)" what, operands,            \
+      snE_run_atom, 0, decode_atom }
 
 static const Ins *run_nothing(Warp *w, const Ins *i)
 {
@@ -788,15 +792,15 @@ const Row snE_memory_rows[] = {
     { "ld" ORDER "(.const|.global|.local|.param|.shared|.shared::cta|)" HINTS "(.v2|.v4|.v8|)." ANY_TYPE, "*X[", run_ld, 0, decode_ld },
     { "ldu(.global|)(.v2|.v4|)." ANY_TYPE, "*X[", run_ld, 0, decode_ld },
     { "st" ORDER "(.global|.local|.param|.shared|.shared::cta|)" HINTS "(.v2|.v4|.v8|)." ANY_TYPE, "[*x", run_st, 0, decode_st },
-    { "atom(.relaxed|.acquire|.release|.acq_rel|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|)(.and|.or|.xor|.exch|.cas).(b32|b64)", "T[t~t", snE_run_atom, 0, decode_atom },
-    { "atom(.relaxed|.acquire|.release|.acq_rel|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|).cas.b16", "T[tt", snE_run_atom, 0, decode_atom },
-    { "atom(.relaxed|.acquire|.release|.acq_rel|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|)(.add|.min|.max|.inc|.dec).(u32|s32|u64|s64)", "T[t", snE_run_atom, 0, decode_atom },
-    { "atom(.relaxed|.acquire|.release|.acq_rel|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|).add.(f32|f64)", "T[t", snE_run_atom, 0, decode_atom },
-    { "atom(.relaxed|.acquire|.release|.acq_rel|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|).add.noftz.(f16|bf16|f16x2|bf16x2)", "T[t", snE_run_atom, 0, decode_atom },
-    { "red(.relaxed|.release|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|)(.and|.or|.xor).(b32|b64)", "-[t", snE_run_atom, 0, decode_atom },
-    { "red(.relaxed|.release|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|)(.add|.min|.max|.inc|.dec).(u32|s32|u64|s64)", "-[t", snE_run_atom, 0, decode_atom },
-    { "red(.relaxed|.release|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|).add.(f32|f64)", "-[t", snE_run_atom, 0, decode_atom },
-    { "red(.relaxed|.release|)(.cta|.gpu|.sys|.cluster|)(.global|.shared|.shared::cta|).add.noftz.(f16|bf16|f16x2|bf16x2)", "-[t", snE_run_atom, 0, decode_atom },
+    ATOMIC("atom", "T[t", "(.and|.or|.xor|.exch).(b32|b64)"),
+    ATOMIC("atom", "T[tt", ".cas.(b16|b32|b64)"),
+    ATOMIC("atom", "T[t", "(.add|.min|.max|.inc|.dec).(u32|s32|u64|s64)"),
+    ATOMIC("atom", "T[t", ".add.(f32|f64)"),
+    ATOMIC("atom", "T[t", ".add.noftz.(f16|bf16|f16x2|bf16x2)"),
+    ATOMIC("red", "-[t", "(.and|.or|.xor).(b32|b64)"),
+    ATOMIC("red", "-[t", "(.add|.min|.max|.inc|.dec).(u32|s32|u64|s64)"),
+    ATOMIC("red", "-[t", ".add.(f32|f64)"),
+    ATOMIC("red", "-[t", ".add.noftz.(f16|bf16|f16x2|bf16x2)"),
     { "cp.async(.ca|.cg).shared(::cta|).global(.L2::64B|.L2::128B|.L2::256B|)", "[[i~w", snE_run_cp_async, 0, decode_cp_async },
     { "cp.async.commit_group", "", run_commit, 0, NULL },
     { "cp.async.wait_group", "i", run_wait_group, 0, NULL },

@@ -94,7 +94,7 @@ static int parse_variable(Parser *P, Space space, bool may_be_open)
 {
     int bits;
     Var v = { .v = { .space = (uint8_t)space, .align = 1 }, .function = P->f ? (int32_t)(P->f - P->p->function) : -1, .line = P->t.line };
-    while (snE_is(P, ".align") || snE_is(P, ".ptr") || snE_is(P, ".global") || snE_is(P, ".const") || snE_is(P, ".shared") || snE_is(P, ".local") || snE_is(P, ".attribute"))
+    while (snE_is_any(P, ".align .ptr .global .const .shared .local .attribute"))
         if (snE_accept(P, ".align"))
             v.v.align = (uint32_t)alignment(P);
         else if (snE_accept(P, ".attribute"))
@@ -107,7 +107,7 @@ static int parse_variable(Parser *P, Space space, bool may_be_open)
         v.v.align = (uint32_t)bytes;
     if (bits == 1)
         FAIL(P, "a variable cannot be a predicate");
-    while (snE_is(P, ".ptr") || snE_is(P, ".global") || snE_is(P, ".const") || snE_is(P, ".shared") || snE_is(P, ".local") || snE_is(P, ".align"))   /* .u64 .ptr .global .align 16 */
+    while (snE_is_any(P, ".ptr .global .const .shared .local .align"))           /* .u64 .ptr .global .align 16 */
         if (snE_accept(P, ".align"))
             alignment(P);
         else
@@ -249,8 +249,7 @@ static void parse_parameters(Parser *P)
 
 static bool skip_directive(Parser *P)
 {
-    if (snE_is(P, ".maxntid") || snE_is(P, ".minnctapersm") || snE_is(P, ".maxnreg") || snE_is(P, ".maxnctapersm") || snE_is(P, ".reqntid") || snE_is(P, ".reqnctapercluster") ||
-        snE_is(P, ".maxclusterrank")) {
+    if (snE_is_any(P, ".maxntid .minnctapersm .maxnreg .maxnctapersm .reqntid .reqnctapercluster .maxclusterrank")) {
         bool required = snE_is(P, ".reqntid"), most = snE_is(P, ".maxntid");
         snE_next(P);
         P->f->most_threads = most ? 1 : P->f->most_threads;
@@ -320,8 +319,7 @@ static void parse_module(Parser *P)
             ;
         else if (snE_accept(P, ".extern"))
             is_extern = true;
-        else if (snE_is(P, ".version") || snE_is(P, ".target") || snE_is(P, ".address_size") || snE_is(P, ".file") || snE_is(P, ".loc") || snE_is(P, ".pragma") ||
-                 snE_is(P, "@"))
+        else if (snE_is_any(P, ".version .target .address_size .file .loc .pragma") || snE_is(P, "@"))
             snE_skip_line(P);
         else if (snE_accept(P, ".section")) {
             snE_next(P);

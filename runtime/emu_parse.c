@@ -258,7 +258,9 @@ static void fit_letter(Fitting *t, const Operand *o, char c)
     case 'e': fit(t, o, false, 'f', 16, false); break;
     case 'f': fit(t, o, false, 'f', 32, false); break;
     case 'g': fit(t, o, false, 'f', 64, false); break;
-    case 'T': case 't': fit(t, o, written, type.kind == 'p' ? 'p' : (type.kind == 'f' || type.kind == 'h') && !type.twice ? 'f' : 'i', type.bits, false); break;
+    case 'T': case 't':
+        fit(t, o, written, type.kind == 'p' ? 'p' : (type.kind == 'f' || type.kind == 'h') && !type.twice ? 'f' : 'i', type.bits, false);
+        break;
     case 'U': case 'u': {
         EmuType before = snE_type(t->op, 1);
         fit(t, o, written, before.kind == 'f' || before.kind == 'h' ? 'f' : 'i', before.bits, true);
@@ -283,6 +285,11 @@ static int group_size(const Operand *o, int n)
     while (k < n && o[k].group == o[0].group)
         k++;
     return n && o[0].group ? k : n ? 1 : 0;
+}
+
+static int vector_length(const char *op)
+{
+    return snE_has(op, ".v2") || snE_has(op, ".x2") ? 2 : snE_has(op, ".v4") || snE_has(op, ".x4") ? 4 : snE_has(op, ".v8") ? 8 : 1;
 }
 
 /* `n` operands of letter c in one pair of braces. */
@@ -344,7 +351,7 @@ static void fit_all(Fitting *t, const char *letters, const Operand *o, int n)
             int want = (int)strtol(c, (char **)&c, 10);
             k += fit_vector(t, o + k, n - k, want, *c);
         } else if (*c == '*') {
-            int want = snE_has(t->op, ".v2") || snE_has(t->op, ".x2") ? 2 : snE_has(t->op, ".v4") || snE_has(t->op, ".x4") ? 4 : snE_has(t->op, ".v8") ? 8 : 1;
+            int want = vector_length(t->op);
             t->s->ins.count = (uint8_t)want;
             k += fit_vector(t, o + k, n - k, want, *++c);
         } else if (*c == '<' || *c == '>')
@@ -418,7 +425,9 @@ static void fit_statement(Parser *P, Stmt *s, const char *mnemonic, Operand *o, 
     if (P->p->failed)
         return;
     s->kind = S_INS;
-    s->passes_on = !strncmp(op, "mov.", 4) || !strncmp(op, "bfi.", 4) || !strncmp(op, "prmt.", 5) || !strncmp(op, "selp.", 5) || !strncmp(op, "cvt.u", 5);
+    static const char *const moving[] = { "mov.", "bfi.", "prmt.", "selp.", "cvt.u" };
+    for (unsigned k = 0; k < sizeof moving / sizeof *moving; k++)
+        s->passes_on |= !strncmp(op, moving[k], strlen(moving[k]));
     s->ins.run = row->lane ? snE_lane_runs()[row->lane] : row->run;
     for (int k = 0; k < t.nref && k < 6; k++)
         s->ins.r[k] = t.ref[k];

@@ -103,6 +103,7 @@ int snE_decode(Parsed *p);           /* every entry -> m->kernel */
 bool snE_no_memory(Parser *P);
 void snE_next(Parser *P);
 bool snE_is(const Parser *P, const char *s);
+bool snE_is_any(const Parser *P, const char *words);
 bool snE_accept(Parser *P, const char *s);
 bool snE_expect(Parser *P, const char *s);
 void snE_skip_line(Parser *P);
