@@ -10,6 +10,7 @@
                      a + (b - a) * (w[e & 3] >> 8) * 2^-24
    all in double, then rounded to the dtype. graph/eval.c has the same formulas; a test compares the
    two. */
+#define _GNU_SOURCE
 #include "runtime/rt.h"
 
 #include <math.h>
@@ -60,10 +61,11 @@ static void fill_normal(const Fill *f, int64_t from, int64_t to)
         uint32_t ctr[4] = { (uint32_t)(e >> 1), 0xffffffffu, 0, f->stream }, w[4];
         sn_philox(f->key, ctr, w);
         double u1 = ((w[0] >> 8) + 0.5) * 0x1p-24, u2 = ((w[1] >> 8) + 0.5) * 0x1p-24;
-        double r = sqrt(-2 * log(u1)), angle = 2 * PI * u2;
-        snR_store(f->st->t.dtype, f->out + e * f->size, r * cos(angle) * f->st->a);
+        double r = sqrt(-2 * log(u1)), sine, cosine;
+        sincos(2 * PI * u2, &sine, &cosine);
+        snR_store(f->st->t.dtype, f->out + e * f->size, r * cosine * f->st->a);
         if (e + 1 < to)
-            snR_store(f->st->t.dtype, f->out + (e + 1) * f->size, r * sin(angle) * f->st->a);
+            snR_store(f->st->t.dtype, f->out + (e + 1) * f->size, r * sine * f->st->a);
     }
 }
 

@@ -132,8 +132,10 @@ void snR_store(int dtype, void *at, double v)
 
 void snR_program_free(SnProgram *p)
 {
-    if (p)
-        free(p->memory);
+    if (!p)
+        return;
+    snR_unmap(p->file);
+    free(p->memory);
 }
 
 static int check_tensor(const char *what, const SnTensorDesc *t, int64_t *bytes, char err[ERR_TEXT])

@@ -1,4 +1,4 @@
-/* program.h: a compiled program, as plain data: what codegen produces, what a bundle will store, what the
+/* program.h: a compiled program, as plain data: what codegen produces, what a bundle stores, what the
    runtime runs. Pointers only to memory that the program owns (one malloc'ed arena); no compiler types.
 
    A program holds several graphs (train, eval, ...) over one table of kernels and one table of storage
@@ -67,6 +67,8 @@ typedef struct SnGraphPlan {
 
 typedef struct SnParam { const char *name, *value; } SnParam;
 
+typedef struct SnMapping SnMapping;  /* a bundle's file in memory (bundle.c) */
+
 typedef struct SnProgram {
     const char *target;              /* "host" */
     int32_t nkernels, nstorage, ngraphs, nparams;
@@ -74,6 +76,7 @@ typedef struct SnProgram {
     const void *code; size_t code_bytes;   /* host: an ELF shared object */
     uint64_t hash;                   /* XXH3 of everything above: two equal builds give the same */
     void *memory;                    /* what snR_program_free releases; the program itself lies in it */
+    SnMapping *file;                 /* in which the code lies, NULL = none; released with it */
     SnHostKernel (*resolve)(const char *symbol);   /* host, code == NULL: kernels of this process (tests) */
 } SnProgram;
 

@@ -76,6 +76,7 @@ double snR_now(void);                            /* seconds, monotonic */
 
 /* -- Programs and initial values --------------------------------------------------------------- */
 
+void snR_unmap(SnMapping *m);                    /* one user less; NULL: nothing */
 int snR_program_check(const SnProgram *p, char err[ERR_TEXT]);  /* all indices, sizes, offsets */
 void snR_init_storage(Pool *pool, const SnStorage *st, uint64_t seed, void *out);
 uint32_t snR_stream(const char *name);           /* low 31 bits of XXH3_64bits(name) */

@@ -25,6 +25,7 @@ struct sn_session {
     Device *device;
     Pool *pool;
     Span *storage;
+    bool *unset;                         /* storage that still has to get its initial value: made when first wanted, or never */
     GraphState *graph;
     SnLaunchArgs launch;
     uint64_t seed;
@@ -167,7 +168,8 @@ static int set_up(sn_session *s, const sn_session_desc *d)
         return ERR_DEVICE;
     s->storage = calloc((size_t)p->nstorage + 1, sizeof *s->storage);
     s->graph = calloc((size_t)p->ngraphs + 1, sizeof *s->graph);
-    if (!s->storage || !s->graph)
+    s->unset = calloc((size_t)p->nstorage + 1, sizeof *s->unset);
+    if (!s->storage || !s->graph || !s->unset)
         return snR_fail(s->err, ERR_NOMEM, "out of memory");
     if ((rc = allocate_storage(s)))
         return rc;
@@ -225,19 +227,30 @@ void sn_session_free(sn_session *s)
     snR_pool_free(s->pool);
     free(s->graph);
     free(s->storage);
+    free(s->unset);
     free(s);
 }
 
 int sn_init(sn_session *s)
 {
+    memset(s->unset, true, (size_t)s->program->nstorage);
+    return 0;
+}
+
+/* Initial values of what has no other: a checkpoint that is loaded at once spares most of this. */
+static int settle(sn_session *s)
+{
     int rc = 0;
     for (int i = 0; i < s->program->nstorage && !rc; i++) {
+        if (!s->unset[i])
+            continue;
         const SnStorage *st = &s->program->storage[i];
         void *place = address(s, s->storage[i]), *here = place ? place : snR_alloc(tensor_bytes(&st->t));
         if (!here)
             return snR_fail(s->err, ERR_NOMEM, "out of memory for the initial value of '%s' (%zu bytes)",
                             st->t.name, tensor_bytes(&st->t));
         snR_init_storage(s->pool, st, s->seed, here);
+        s->unset[i] = false;
         if (place)
             continue;
         rc = write_span(s, s->storage[i], here, tensor_bytes(&st->t));
@@ -299,6 +312,7 @@ int sn_write(sn_session *s, const char *storage, const void *data, size_t bytes)
         return snR_fail(s->err, ERR_UNKNOWN, "the program has no weight or state '%s'", storage);
     if (bytes != tensor_bytes(&s->program->storage[i].t))
         return wrong_size(s, &s->program->storage[i].t, bytes);
+    s->unset[i] = false;
     return write_span(s, s->storage[i], data, bytes);
 }
 
@@ -325,7 +339,9 @@ int sn_run(sn_session *s, const char *graph)
             return snR_fail(s->err, ERR_USAGE,
                             "input '%s' of graph '%s' has no value: bind it first",
                             g->plan->buffers[i].t.name, graph);
-    int rc = g->arena ? 0 : make_arena(s, g);
+    int rc = settle(s);
+    if (!rc && !g->arena)
+        rc = make_arena(s, g);
     if (!rc && !g->prepared && !(g->prepared = ops(s)->prepare(s->device, g->plan, g->buf, s->err)))
         rc = ERR_DEVICE;
     if (!rc && s->poison && g->plan->arena_bytes)
@@ -365,6 +381,9 @@ int sn_read(sn_session *s, const char *graph, const char *output, void *out, siz
     int i = find_storage(s, output);
     if (i < 0)
         return snR_fail(s->err, ERR_UNKNOWN, "no output, weight or state is named '%s'", output);
+    int rc = settle(s);
+    if (rc)
+        return rc;
     return read_tensor(s, &s->program->storage[i].t, s->storage[i], out, bytes);
 }
 
@@ -413,7 +432,7 @@ int sn_save(sn_session *s, const char *path, const char *meta)
     const char *pairs[] = { "sinter", meta ? meta : "{}", NULL };
     sn_tensor *t = calloc((size_t)p->nstorage + 1, sizeof *t);
     void **copy = calloc((size_t)p->nstorage + 1, sizeof *copy);
-    int rc = t && copy ? 0 : snR_fail(s->err, ERR_NOMEM, "out of memory");
+    int rc = t && copy ? settle(s) : snR_fail(s->err, ERR_NOMEM, "out of memory");
     for (int i = 0; i < p->nstorage && !rc; i++) {
         const SnTensorDesc *d = &p->storage[i].t;
         t[i] = (sn_tensor){ .name = d->name,
@@ -486,6 +505,7 @@ int sn_load(sn_session *s, const char *path, char **meta, bool allow_missing)
         if (!t)
             continue;
         rc = load_storage(s, i, t);
+        s->unset[i] = false;
     }
     sn_file_close(f);
     return rc;

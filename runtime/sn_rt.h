@@ -1,5 +1,6 @@
 /* sn_rt.h: the Sinter runtime: open a program, feed it, run it, read it, save it. PUBLIC.
 
+     sn_program *program = sn_program_open("dlm.snb", "host");
      sn_session *s = sn_session_new(program, &(sn_session_desc){ .device = "host", .seed = 1 });
      sn_bind(s, "train", "tokens", tokens, sizeof tokens);        // copied now
      sn_set(s, "lr", 1e-3);
@@ -32,6 +33,11 @@ typedef struct sn_session_desc {
     bool profile;                    /* keep per-kernel times (sn_profile) */
     bool poison;                     /* fill arenas with NaN patterns before each run (tests) */
 } sn_session_desc;
+
+/* A program from a bundle (.snb; `sinter build`): the one of its targets that suits the device, NULL = the first that this machine can run.
+   NULL on failure: sn_rt_error(). Close it after its sessions. */
+SN_API sn_program *sn_program_open(const char *path, const char *device);
+SN_API void sn_program_close(sn_program *p);
 
 SN_API const char *sn_rt_error(void);                        /* last error of a call that had no session (thread-local) */
 SN_API sn_session *sn_session_new(const sn_program *p, const sn_session_desc *d);

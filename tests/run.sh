@@ -325,7 +325,58 @@ fuzz() {
     # shellcheck disable=SC2086
     check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 1 $count $seeds
     counted "fuzz: mutations of PTX under ASan and UBSan" "$BUILD/asan/unit_emu_kernels" fuzz $((count * 20))
+    # shellcheck disable=SC2086
+    "$SINTER" build models/ar.sn -D vocab=17 -D width=16 -D layers=1 -D heads=2 -D hidden=32 -D seq=8 -D batch=2 --train -o "$WORK/fuzz.snb" 2>/dev/null
+    check "fuzz: $((count * 20)) mutations of a bundle" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
     check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
+}
+
+# A bundle runs, trains, evaluates and resumes without the compiler, with the source's bits; equal builds are equal files; what is
+# wrong with a file is said in one line.
+bundles() {
+    b=$WORK/dlm.snb
+    # shellcheck disable=SC2086
+    check "build: host, x86-64-v3, OpenCL in one file" "$SINTER" build models/dlm.sn $SMALL --train -t host,host:x86-64-v3,opencl:x8 -o "$b"
+    # shellcheck disable=SC2086
+    "$SINTER" build models/dlm.sn $SMALL --train -t host,host:x86-64-v3,opencl:x8 -o "$WORK/again.snb" 2>/dev/null
+    check "build: the same bytes twice" cmp "$b" "$WORK/again.snb"
+    mkdir -p "$WORK/bin"
+    cp "$SINTER" "$WORK/bin/sinter"                      # alone: libsinter_llvm.so does not lie beside it
+    alone="env LD_LIBRARY_PATH= $WORK/bin/sinter"
+    options="--unique 32K --val-bytes 8K --draws 1 --eval-every 4 --set dropout=0.1 --set warmup=4 -q --data graph passes"
+    # shellcheck disable=SC2086
+    "$SINTER" train models/dlm.sn $SMALL $options --steps 12 --out "$WORK/from_source" >"$WORK/out" 2>&1
+    # shellcheck disable=SC2086
+    check "a bundle trains without a compiler" $alone train "$b" $options --steps 12 --out "$WORK/from_bundle"
+    check "a bundle trains: the source's bits" "$BUILD/tool_compare" "$WORK/from_source/last.safetensors" "$WORK/from_bundle/last.safetensors" exact
+    # shellcheck disable=SC2086
+    "$SINTER" train models/dlm.sn $SMALL $options --steps 6 --out "$WORK/mixed" >"$WORK/out" 2>&1
+    # shellcheck disable=SC2086
+    check "a bundle resumes a run of the source" $alone train "$b" $options --steps 12 --resume --out "$WORK/mixed"
+    check "a bundle resumes: the same bits" "$BUILD/tool_compare" "$WORK/from_source/last.safetensors" "$WORK/mixed/last.safetensors" exact
+    check "a bundle evaluates" $alone eval "$b" --ckpt "$WORK/from_bundle/best.safetensors" --data "$WORK/from_bundle/data/val.safetensors"
+    check "a bundle runs a graph" $alone run "$b" --graph apply --set lr=1e-3
+    check "a bundle is printed" $alone print "$b" --kernels ir
+    $alone print "$b" --source >"$WORK/source.sn" && check "its source is a model" "$SINTER" print "$WORK/source.sn"
+    check "bench X.snb" $alone bench "$b" --steps 2 --json
+    head -c 3000 "$b" >"$WORK/short.snb"
+    { head -c 8 "$b"; printf '\011'; tail -c +10 "$b"; } >"$WORK/newer.snb"
+    { head -c 900 "$b"; printf 'XX'; tail -c +903 "$b"; } >"$WORK/damaged.snb"
+    refused "cut short" run "$WORK/short.snb"
+    refused "format 9, this runtime reads 1" run "$WORK/newer.snb"
+    refused "is damaged" run "$WORK/damaged.snb"
+    refused "is compiled already, -D" eval "$b" -D layers=3 --data graph
+    refused "none for emu" run "$b" --device emu
+    refused "no graph 'none'" run "$b" --graph none
+    refused "cannot write" build models/ar.sn $SMALL -o "$WORK/no/such/folder.snb"
+}
+
+# refused TEXT ARGUMENTS...: exit status 1 and one line that holds the text
+refused() {
+    text=$1
+    shift
+    "$SINTER" "$@" >"$WORK/out" 2>&1
+    if [ $? = 1 ] && grep -q "$text" "$WORK/out" && [ "$(grep -c error "$WORK/out")" = 1 ]; then pass "refused: $text"; else fail "refused: $text"; cat "$WORK/out"; fi
 }
 
 # Two arms, an anneal, two values of an axis, two seeds; stopped on the way, it goes on and ends with the bits of the study that was not.
@@ -362,7 +413,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies opencl
+PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies bundles opencl
     oclgrind_checks fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

@@ -1,18 +1,22 @@
 /* tool_fuzz.c: byte mutations of valid files through every reader, to be built under ASan and UBSan.
 
      tool_fuzz SEED COUNT FILE...     COUNT mutations of every file: .sn (parse, print), .kir, .kt (parse, verify), .safetensors (open,
-                                      read everything, as tensors and as token shards)
+                                      read everything, as tensors and as token shards), .snb (open, choose, read every program;
+                                      of seven in eight the sums are made right again, so that what is behind them is reached)
 
    What is mutated last lies in $TMPDIR/sinter-fuzz.PID.* when a reader dies. A reader may refuse (one line of error) or accept. */
 #include "codegen/tile.h"
+#include "runtime/bundle.h"
 #include "runtime/sn_rt.h"
 
+#define XXH_INLINE_ALL
 #include <unistd.h>
+#include <xxhash.h>
 
 static uint64_t rng;
 static uint32_t draw(uint32_t n) {
     rng = rng * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)((rng >> 33) % n);
+    return n ? (uint32_t)((rng >> 33) % n) : 0;
 }
 
 typedef struct Bytes { char *s; size_t n; } Bytes;
@@ -89,6 +93,67 @@ static bool read_tensors(const char *path) {
     return f != NULL;
 }
 
+/* -- Bundles: the format is at the top of runtime/bundle.c ------------------------------------------------------------- */
+
+static uint64_t get(const char *p, int n) {
+    uint64_t v = 0;
+    for (int i = 0; i < n; i++) v |= (uint64_t)(uint8_t)p[i] << 8 * i;
+    return v;
+}
+
+static void set(char *p, uint64_t v, int n) { for (int i = 0; i < n; i++) p[i] = (char)(v >> 8 * i); }
+
+static void seal(Bytes b) {
+    uint64_t n = b.n >= 64 ? get(b.s + 12, 4) : 0;
+    if (b.n < 64 || n > (b.n - 64) / 32) return;
+    set(b.s + 16, b.n, 8);
+    for (uint64_t i = 0; i < n; i++) {
+        char *e = b.s + 64 + 32 * i;
+        uint64_t at = get(e + 8, 8), size = get(e + 16, 8);
+        if (at <= b.n && size <= b.n - at) set(e + 24, XXH3_64bits(b.s + at, size), 8);
+    }
+    set(b.s + 24, XXH3_64bits(b.s + 64, n * 32), 8);
+}
+
+/* Edits aim at the manifests: code is not looked into, and is most of the file. */
+static Bytes mutate_bundle(Bytes in) {
+    uint64_t n = get(in.s + 12, 4), which = draw((uint32_t)n);
+    const char *e = in.s + 64 + 32 * which;
+    uint64_t at = get(e + 8, 8), size = get(e + 16, 8);
+    Bytes part = { in.s + at, size }, head = { in.s, in.n };
+    if (draw(4) == 0) return mutate(head);
+    Bytes m = mutate(part), out = { malloc(in.n + m.n + 1024), in.n };
+    memcpy(out.s, in.s, in.n);
+    if (m.n > size) m.n = size;                          /* what is shorter ends the section early */
+    memcpy(out.s + at, m.s, m.n);
+    set(out.s + 64 + 32 * which + 16, m.n, 8);
+    free(m.s);
+    return out;
+}
+
+static bool read_bundle(const char *path) {
+    char err[ERR_TEXT];
+    Bundle *b = snR_bundle_open(path, err);
+    bool all = b != NULL;
+    for (int i = 0; b && i < snR_bundle_count(b); i++) {
+        SnProgram *p = snR_bundle_program(b, i, err);
+        all &= p != NULL;
+        for (int k = 0; p && k < p->ngraphs; k++)
+            for (int l = 0; l < p->graphs[k].nlaunches; l++)
+                if (strlen(p->kernels[p->graphs[k].launches[l].kernel].symbol) > p->code_bytes + 100000) abort();
+        if (p) snR_program_free(p);
+    }
+    if (b) snR_bundle_choose(b, draw(2) ? "host" : NULL, err);
+    snR_bundle_close(b);
+    return all;
+}
+
+static bool read_any(const char *name, const char *path, Bytes b) {
+    const char *dot = strrchr(name, '.');
+    if (!strcmp(dot, ".snb")) return read_bundle(path);
+    return !strcmp(dot, ".safetensors") ? read_tensors(path) : read_text(name, b);
+}
+
 int main(int argc, char **argv) {
     int accepted = 0, all = 0;
     char path[300];
@@ -102,10 +167,12 @@ int main(int argc, char **argv) {
         if (!in.s || !dot) { fprintf(stderr, "cannot read %s\n", argv[f]); return 2; }
         snprintf(path, sizeof path, "%s/sinter-fuzz.%d%s", tmp ? tmp : "/tmp", (int)getpid(), dot);
         for (int i = 0; i < atoi(argv[2]); i++, all++) {
-            Bytes b = mutate(in);
+            bool bundle = !strcmp(dot, ".snb");
+            Bytes b = bundle ? mutate_bundle(in) : mutate(in);
+            if (bundle && draw(8)) seal(b);
             FILE *w = fopen(path, "wb");
             if (!w || fwrite(b.s, 1, b.n, w) != b.n || fclose(w)) { perror(path); return 2; }
-            accepted += !strcmp(dot, ".safetensors") ? read_tensors(path) : read_text(argv[f], b);
+            accepted += read_any(argv[f], path, b);
             free(b.s);
         }
         unlink(path);

@@ -19,6 +19,7 @@ int bench_model(const BenchOptions *o);
 int bench_rows(const BenchOptions *o);
 int bench_attention(const BenchOptions *o);
 int bench_xent(const BenchOptions *o);
+int bench_bundle(const BenchOptions *o);
 
 static inline const char *bench_dtype(const BenchOptions *o) { return o->passes.autocast ? o->passes.autocast : "f32"; }
 void bench_row(json_t *row);                     /* prints one object on one line and frees it */

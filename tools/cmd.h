@@ -59,6 +59,11 @@ int model_error(const sn_ctx *c);                                /* prints the c
 /* The graph of that name; name NULL: the first of `preferred` that exists, else the first. NULL after an error line. */
 const Graph *model_graph(const Model *m, const char *name, const char *const *preferred);
 
+/* A bundle in the place of a model file (bundles.c). */
+bool is_bundle(const char *path);
+int print_bundle(const char *path, const char *graph, bool source, bool kernels);
+int bundle_takes(const char *path, const StrList *defines, const PassOptions *po, const char *fuse);   /* 0, or 1 after a line: it is compiled */
+
 /* -- Files ---------------------------------------------------------------------------------------------------- */
 
 int make_folder(const char *path);                               /* with parents; 0 or an exit status after an error line */

@@ -19,7 +19,7 @@ static int run(const BenchOptions *o) {
         { "gemm", bench_gemm }, { "rows", bench_rows }, { "attention", bench_attention }, { "xent", bench_xent } };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         if (!strcmp(o->file, families[i].name)) return families[i].run(o);
-    return bench_model(o);
+    return is_bundle(o->file) ? bench_bundle(o) : bench_model(o);
 }
 
 int cmd_bench(const Command *self, int argc, char **argv) {
@@ -57,7 +57,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (rc < 0 && (!o.fuse || strcmp(o.fuse, "each"))) rc = cmd_fuse(self, o.fuse);
     if (rc < 0) rc = cmd_pass_options(self, &o.passes);
     if (rc >= 0) return rc;
-    if (pos.n != 1) return cmd_usage(self, "wants one model file, or gemm, rows, attention, xent");
+    if (pos.n != 1) return cmd_usage(self, "wants one model file or bundle, or gemm, rows, attention, xent");
     if (o.dtype && strcmp(o.dtype, "f32") && strcmp(o.dtype, "bf16")) return cmd_usage(self, "--dtype is f32 or bf16, not '%s'", o.dtype);
     if (o.steps > MAX_STEPS) return cmd_usage(self, "--steps is at most %d", MAX_STEPS);
     const char *dot = o.picture ? strrchr(o.picture, '.') : NULL;

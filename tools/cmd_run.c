@@ -114,7 +114,7 @@ static int run_compiled(RunJob *j) {
     return rc;
 }
 
-/* -- The command ------------------------------------------------------------------------------------------------ */
+/* -- What comes out ------------------------------------------------------------------------------------------------- */
 
 static void note_unused(const RunJob *j) {
     int unused = 0;
@@ -140,6 +140,85 @@ static int write_result(RunJob *j) {
     return sn_file_write(j->out, j->result.v, (int)j->result.n, NULL, err) ? cmd_fail("%s", err) : 0;
 }
 
+/* -- A bundle ------------------------------------------------------------------------------------------------------ */
+
+static int64_t elements(const SnTensorDesc *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->rank; i++) n *= t->dim[i];
+    return n;
+}
+
+/* A tensor of --in for an input, weight or state of this type; NULL after an error line when it does not fit. */
+static void *packed(RunJob *j, const NamedTensor *n, const SnTensorDesc *t, size_t *bytes) {
+    *bytes = (size_t)elements(t) * (size_t)snG_dtype_size((Dtype)t->dtype);
+    if (n->val.n != elements(t)) {
+        cmd_fail("'%s' of --in has %lld elements, the program's %lld", n->name, (long long)n->val.n, (long long)elements(t));
+        return NULL;
+    }
+    void *data = snU_alloc(&j->arena, *bytes + 1);
+    snV_pack((Dtype)t->dtype, n->val.v, n->val.n, data);
+    return data;
+}
+
+static int feed_bundle(RunJob *j, const SnProgram *p, const SnGraphPlan *g, sn_session *s) {
+    int rc = 0;
+    size_t bytes;
+    for (int i = 0; i < g->nbuffers && !rc; i++) {
+        NamedTensor *n = g->buffers[i].kind == SN_BUF_INPUT ? tensors_find(&j->in, g->buffers[i].t.name) : NULL;
+        void *data = n ? packed(j, n, &g->buffers[i].t, &bytes) : NULL;
+        if (!n) continue;
+        if (!data) return EXIT_FAILED;
+        n->used = true;
+        rc = sn_bind(s, g->name, n->name, data, bytes);
+    }
+    for (int i = 0; i < p->nstorage && !rc; i++) {
+        NamedTensor *n = tensors_find(&j->in, p->storage[i].t.name);
+        void *data = n ? packed(j, n, &p->storage[i].t, &bytes) : NULL;
+        if (!n) continue;
+        if (!data) return EXIT_FAILED;
+        n->used = true;
+        rc = sn_write(s, n->name, data, bytes);
+    }
+    for (int i = 0; i < j->set.n && !rc; i++) rc = sn_set(s, j->set.v[i].name, j->set.v[i].value);
+    return rc ? cmd_fail("%s", sn_session_error(s)) : 0;
+}
+
+static int keep_desc(RunJob *j, sn_session *s, const char *graph, const char *name, const SnTensorDesc *t) {
+    Type ty = { .dtype = t->dtype, .rank = t->rank };
+    for (int i = 0; i < t->rank; i++) ty.dim[i] = t->dim[i];
+    size_t bytes = (size_t)elements(t) * (size_t)snG_dtype_size((Dtype)t->dtype);
+    void *data = snU_alloc(&j->arena, bytes + 1);
+    int rc = sn_read(s, graph, name, data, bytes);
+    if (!rc) keep(j, name, &ty, data);
+    return rc;
+}
+
+static int run_graph(RunJob *j, const SnProgram *p, const SnGraphPlan *g, sn_session *s) {
+    int rc = feed_bundle(j, p, g, s);
+    if (rc) return rc;
+    rc = sn_step(s, (uint32_t)j->step, 0);
+    if (!rc) rc = sn_run(s, g->name);
+    for (int i = 0; i < g->noutputs && !rc; i++) rc = keep_desc(j, s, g->name, g->outputs[i].name, &g->buffers[g->outputs[i].buffer].t);
+    for (int i = 0; i < p->nstorage && !rc && j->out; i++) rc = keep_desc(j, s, NULL, p->storage[i].t.name, &p->storage[i].t);
+    return rc ? cmd_fail("%s", sn_session_error(s)) : 0;
+}
+
+static int run_bundle(RunJob *j) {
+    sn_program *p = sn_program_open(j->file, j->device);
+    if (!p) return cmd_fail("%s", sn_rt_error());
+    const SnGraphPlan *g = NULL;
+    for (int i = 0; i < p->ngraphs && !g; i++) if (!j->graph || !strcmp(j->graph, p->graphs[i].name)) g = &p->graphs[i];
+    sn_session *s = g ? sn_session_new(p, &(sn_session_desc){ .device = j->device, .seed = (uint64_t)j->seed, .threads = (int)j->threads }) : NULL;
+    int rc = s ? run_graph(j, p, g, s) : g ? cmd_fail("%s", sn_rt_error()) : cmd_fail("%s has no graph '%s'", j->file, j->graph ? j->graph : "");
+    if (s) sn_session_free(s);
+    if (!rc) note_unused(j);
+    if (!rc) rc = write_result(j);
+    sn_program_close(p);                                 /* the names are its */
+    return rc;
+}
+
+/* -- The command ------------------------------------------------------------------------------------------------ */
+
 static int run_job(RunJob *j) {
     const Graph *g = model_graph(&j->m, j->graph, NULL);
     if (!g) return EXIT_FAILED;
@@ -162,7 +241,7 @@ static int run_job(RunJob *j) {
 
 int cmd_run(const Command *self, int argc, char **argv) {
     StrList defs = {0}, pos = {0}, ins = {0}, sets = {0};
-    RunJob j = { .device = "host", .fuse = "all", .seed = 1, .step = 1 };
+    RunJob j = { .fuse = "all", .seed = 1, .step = 1 };
     bool grad = false;
     const Opt opts[] = {
         { "define", 'D', OPT_LIST, &defs, "K=V", "a param or dim of the file" },
@@ -184,14 +263,20 @@ int cmd_run(const Command *self, int argc, char **argv) {
     if (rc < 0) rc = cmd_settings(self, &sets, &j.set);
     if (rc < 0) rc = cmd_pass_options(self, &j.po);
     if (rc >= 0) return rc;
-    if (pos.n != 1) return cmd_usage(self, "wants one model file");
+    if (pos.n != 1) return cmd_usage(self, "wants one model file or bundle");
+    j.file = pos.v[0];
     if ((rc = cmd_fuse(self, j.fuse)) >= 0) return rc;
+    bool bundle = is_bundle(j.file);
+    if (!j.device && !bundle) j.device = "host";
+    if (bundle && (grad || j.passes)) return cmd_usage(self, "--grad and -p are of models; a bundle is compiled");
+    if (bundle && (rc = bundle_takes(j.file, &defs, &j.po, j.fuse))) return rc;
     if (j.po.recompute && !grad && !j.passes) return cmd_usage(self, "--recompute wants --grad");
     if (grad && !j.passes) j.passes = j.po.autocast || j.po.recompute ? SNP_ORDER_GRAD : "canon,recognise,grad";
     rc = 0;
     for (int i = 0; i < ins.n && !rc; i++) rc = tensors_read(&j.in, ins.v[i]);
-    if (!rc) rc = model_load(&j.m, pos.v[0], NULL, &defs);
-    if (!rc) rc = run_job(&j);
+    if (!rc && bundle) rc = run_bundle(&j);
+    if (!rc && !bundle) rc = model_load(&j.m, j.file, NULL, &defs);
+    if (!rc && !bundle) rc = run_job(&j);
     model_free(&j.m);
     tensors_free(&j.in);
     snU_free_arena(&j.arena);

@@ -42,7 +42,7 @@ static int prepare_data(Train *t) {
 static int choose_graphs(Train *t) {
     t->step_graph = lab_graph(&t->lab, t->o.accum > 1 ? "accum" : "train");
     t->apply_graph = t->o.accum > 1 ? lab_graph(&t->lab, "apply") : NULL;
-    if (!t->step_graph) return cmd_fail("%s has no graph `train`", t->o.file);
+    if (!t->step_graph) return cmd_fail(t->lab.bundle ? "%s has no graph `train`, or was built without --train" : "%s has no graph `train`", t->o.file);
     int rc = lab_batch(t->step_graph, &t->b);
     if (rc) return rc;
     int64_t rows = lab_output_count(t->step_graph, "row_loss");
@@ -61,10 +61,11 @@ static int open_lab(Train *t) {
                       .threads = (int)t->o.threads, .device = t->o.device };
     int rc = lab_open(&t->lab, &lo);
     if (!rc) rc = choose_graphs(t);
-    if (!rc && !t->o.quiet)
-        fprintf(stderr, "%s: %lld weights, %lld x %lld tokens a step, %d kernels, compiled in %.1f s\n", t->o.file,
-                (long long)t->lab.params, (long long)(t->b.rows * t->o.accum), (long long)t->b.window, t->lab.stats.unique_kernels,
-                t->lab.stats.compile_s + t->lab.stats.lower_s + t->lab.stats.passes_s + t->lab.stats.plan_s);
+    if (rc || t->o.quiet) return rc;
+    double seconds = t->lab.bundle ? t->lab.load_s : t->lab.stats.compile_s + t->lab.stats.lower_s + t->lab.stats.passes_s + t->lab.stats.plan_s;
+    fprintf(stderr, "%s: %lld weights, %lld x %lld tokens a step, %d kernels, %s in %.2f s\n", t->o.file, (long long)t->lab.params,
+            (long long)(t->b.rows * t->o.accum), (long long)t->b.window, t->lab.bundle ? t->lab.p->nkernels : t->lab.stats.unique_kernels,
+            t->lab.bundle ? "loaded" : "compiled", seconds);
     return rc;
 }
 

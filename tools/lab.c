@@ -5,6 +5,7 @@
    Scoring reads every window once per draw. The last batch is filled up with copies of its last window, whose results are
    ignored. For a masked-diffusion model window w of draw d has n = 1 + perm_d(w) * T / W masked positions: every n equally
    often, so that the mean over windows is a stratified estimate of the NELBO. */
+#include "runtime/bundle.h"
 #include "tools/lab.h"
 
 #include <math.h>
@@ -31,9 +32,26 @@ int lab_target(const char *device, const char *target, char out_target[64], char
     return 0;
 }
 
+/* A program that is compiled already. */
+static int open_bundle(Lab *lab, const LabOptions *o) {
+    int rc = bundle_takes(o->file, o->defines, &o->passes, o->fuse);
+    if (rc) return rc;
+    double t0 = snU_now();
+    if (!(lab->p = sn_program_open(o->file, o->device))) return cmd_fail("%s", sn_rt_error());
+    lab->load_s = snU_now() - t0;
+    lab->bundle = true;
+    lab->seed = o->seed;
+    sn_session_desc d = { .device = o->device, .seed = o->seed, .threads = o->threads, .profile = o->profile };
+    if (!(lab->s = sn_session_new(lab->p, &d))) rc = cmd_fail("%s", sn_rt_error());
+    if (!rc) count_weights(lab);
+    else lab_close(lab);
+    return rc;
+}
+
 int lab_open(Lab *lab, const LabOptions *o) {
     memset(lab, 0, sizeof *lab);
     char target[64], device[16];
+    if (!o->text && is_bundle(o->file)) return open_bundle(lab, o);
     int rc = lab_target(o->device, o->target, target, device);
     if (rc) return rc;
     double t0 = snU_now();

@@ -25,6 +25,7 @@ typedef struct Lab {
     BuildStats stats;
     double load_s;                   /* text to graphs */
     uint64_t seed;
+    bool bundle;                     /* p was compiled before: there is no module */
     int64_t params;                  /* elements of all weights */
     int64_t vocab;                   /* of the param `vocab`; 0 = the file has none */
 } Lab;

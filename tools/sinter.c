@@ -6,8 +6,8 @@
 #include "tools/cmd.h"
 
 #define COMMANDS(C)                                                                                                      \
-    C(print,   "M.sn [-D k=v] [-p pass,...] [--graph G] [--path h.3] [--dot] [--stats]",                                 \
-      "Prints a graph, flat, as elaborated or after passes; what is printed is valid input.",                           \
+    C(print,   "M.sn|X.snb [-D k=v] [-p pass,...] [--graph G] [--path h.3] [--dot] [--stats]",                                 \
+      "Prints a graph, flat, as elaborated or after passes; what is printed is valid input. Of a bundle: what is in it.",                           \
       "sinter print models/dlm.sn -D layers=2 --graph train -p canon,recognise,grad")                                   \
     C(check,   "M.sn [-D k=v] [--graph G] [-p pass,...] [--seed N]",                                                     \
       "Evaluates the graph after every pass on the same values; names the first pass that moves the answer.",           \
@@ -15,24 +15,29 @@
     C(ops,     "[NAME...]",                                                                                              \
       "The op reference, from the table and std.sn; with names, only these.",                                           \
       "sinter ops matmul gather")                                                                                       \
-    C(run,     "M.sn [--graph G] [--in F.safetensors]... [--set k=v]... [--out F.safetensors]",                          \
+    C(build,   "M.sn -o X.snb [-t TARGET,...] [--train] [-D k=v]",                                                          \
+      "Compiles a model ahead of time, for one or several targets, into one file that print, run, train, eval and bench take in the\n"  \
+      "place of the model, on machines without a compiler. docs/bundle.md says what is in it.",                           \
+      "sinter build models/dlm.sn --train -t host,opencl:x8 -D layers=2 -o dlm.snb")                                      \
+    C(run,     "M.sn|X.snb [--graph G] [--in F.safetensors]... [--set k=v]... [--out F.safetensors]",                          \
       "Runs one graph once. Tensors of --in are inputs, weights, states, or any named node, which they replace.\n"       \
       "What is not given takes its initial value or default. --out gets all outputs, and updated weights and states.",  \
       "sinter run models/ar.sn --graph eval --in batch.safetensors --out result.safetensors")                           \
-    C(train,   "M.sn --data PATH... [--steps N | --epochs N] [--out DIR] [--resume] [--set k=v]...",                     \
+    C(train,   "M.sn|X.snb --data PATH... [--steps N | --epochs N] [--out DIR] [--resume] [--set k=v]...",                     \
       "Trains a model on text or on prepared token shards. Everything about the run lands in --out: config.json,\n"      \
       "log.jsonl (one object a line), checkpoints last, best and step-N, and the losses of every validation window.\n"   \
       "SIGINT saves and stops; --resume goes on to the same bits.",                                                      \
       "sinter train models/dlm.sn --data src/ --epochs 50 --out runs/dlm --set lr=1e-3 --set dropout=0.1")              \
-    C(eval,    "M.sn --ckpt F.safetensors --data PATH... [--draws N] [--out F.safetensors]",                             \
+    C(eval,    "M.sn|X.snb --ckpt F.safetensors --data PATH... [--draws N] [--out F.safetensors]",                             \
       "Loss of a checkpoint on whole windows: exact likelihood (AR) or the NELBO over --draws stratified draws (DLM).", \
       "sinter eval models/dlm.sn --ckpt runs/dlm/best.safetensors --data runs/dlm/data/test.safetensors --draws 16")    \
-    C(bench,   "M.sn | gemm | rows | attention | xent [--fuse LIST] [--json] [--shapes LIST] [--steps N] [--threads N]",         \
+    C(bench,   "M.sn | X.snb | gemm | rows | attention | xent [--fuse LIST] [--json] [--shapes LIST] [--steps N] [--threads N]",         \
       "M.sn: the training step, fused against unfused in turn: time, FLOPs, bytes, launches, memory, and per fused kernel its\n"  \
       "share of the roofline (FMA peak and bandwidth measured in the same run) and the time of the unfused kernels it replaces.\n" \
       "Loss, moments and weights of both sides are compared; a difference beyond rounding fails.\n"                               \
       "gemm: matrix products against the FMA peak. rows: softmax, norms, swiglu, dropout, AdamW against the bandwidth.\n"         \
-      "attention: any mask, forward and backward, FLOPs over visited blocks. xent: vocabulary projection and loss.",             \
+      "attention: any mask, forward and backward, FLOPs over visited blocks. xent: vocabulary projection and loss.\n"             \
+      "X.snb: from the file to the first launch.",             \
       "sinter bench models/dlm.sn -D layers=2 --fuse=-epilogue")                                                          \
     C(study,   "FILE.study [--data PATH...] [--out DIR] [--jobs N]",                                                     \
       "Runs many arms under matched settings: every arm at every value of the axes with every seed, some at a time.\n"   \
