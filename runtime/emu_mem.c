@@ -89,8 +89,8 @@ static bool ordered(const Warp *w, uint32_t mark, uint32_t thread)
     return mark >> THREAD_BITS < w->seen[mark >> 5 & (MAX_WARPS - 1)] || ((mark & (LANES * MAX_WARPS - 1)) == thread && mark < MARK_ASYNC);
 }
 
-/* Blocks are compared: whoever else in this launch wrote the word, or read what is now written. */
-static bool meets_block(Warp *w, const Ins *i, int lane, const EmuRange *r, uint64_t offset, uint64_t at, Access how)
+/* Blocks are compared: whoever else in this launch wrote the word, or read what is now written. A part of a word leaves no mark. */
+static bool meets_block(Warp *w, const Ins *i, int lane, const EmuRange *r, uint64_t offset, uint64_t at, Access how, bool whole)
 {
     uint32_t run = w->block->run, first = w->block->launch->m->runs, other = 0;
     const EmuMark *m = &r->marks[at / 4];
@@ -106,7 +106,7 @@ static bool meets_block(Warp *w, const Ins *i, int lane, const EmuRange *r, uint
                   name_of(r), other - first - 1, written ? "writes" : "reads");
         return true;
     }
-    if (how == READS && readers->run[0] != run)
+    if (how == READS && whole && readers->run[0] != run)
         readers->run[readers->run[0] > first] = run;
     return false;
 }
@@ -126,7 +126,7 @@ static void touch_global(Warp *w, const Ins *i, int lane, const EmuRange *r, uin
                       (long long)offset, name_of(r), m->mark & (LANES * MAX_WARPS - 1));
             return;
         }
-        if (r->readers && how != READS_WRITES && meets_block(w, i, lane, r, offset, at, how))
+        if (r->readers && how != READS_WRITES && meets_block(w, i, lane, r, offset, at, how, !(bytes & 3)))
             return;
         if (how == WRITES)
             *m = bytes & 3 ? (EmuMark){ 0, 0 } : (EmuMark){ run, me };   /* whoever writes a part of a word is not followed */
