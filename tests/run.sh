@@ -277,6 +277,22 @@ opencl() {
     fi
 }
 
+# Kernels for NVIDIA cards in the emulator, which stops at races, bounds, uninitialised memory; blocks compared with each other as well.
+emu() {
+    every=16
+    [ "$LONG" = 1 ] && every=1
+    if ! "$SINTER" test --device emu tests/text/diff_rows.sn >"$WORK/out" 2>&1 && grep -q 'kernel for the host' "$WORK/out"; then
+        skip "emu: this build does not write PTX"; return
+    fi
+    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_matmul.sn tests/text/diff_place.sn
+    counted "emu: every ${every}th op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu --every $every
+    counted "emu: models" "$BUILD/unit_models" --device emu models/ar.sn models/dlm.sn
+    train emu.host 6 >"$WORK/out" 2>&1 && train emu.steps 6 --device emu >"$WORK/out" 2>&1
+    check "emu: 6 steps as on the host, to rounding" "$BUILD/tool_compare" "$WORK/emu.host/last.safetensors" "$WORK/emu.steps/last.safetensors" all 1e-3
+    train emu.one 6 --device emu --threads 1 >"$WORK/out" 2>&1
+    check "emu: one thread or all: the same bits" "$BUILD/tool_compare" "$WORK/emu.steps/last.safetensors" "$WORK/emu.one/last.safetensors" exact
+}
+
 # The same kernels under oclgrind, as a driver of the loader's: races between groups, accesses out of bounds, wrong calls. Its exit
 # status says nothing: a report is a line in its log. Without optimisation, for version 21.10 widens vectors of i1 wrongly. Not
 # its check of uninitialised values: the CPU form computes padding that nobody reads.
@@ -414,6 +430,6 @@ install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
 PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies bundles opencl
-    oclgrind_checks fuzz"
+    oclgrind_checks emu fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish
