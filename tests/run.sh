@@ -166,7 +166,7 @@ last_step() {
 
 command_line() {
     check "sinter --help" "$SINTER" --help
-    for command in print check ops run train eval bench report devices test; do
+    for command in print check ops run train eval generate bench report devices test; do
         check "sinter $command --help" "$SINTER" $command --help
         "$SINTER" $command --no-such-option >/dev/null 2>&1
         if [ $? = 2 ]; then pass "sinter $command: wrong usage is exit status 2"; else fail "sinter $command: wrong usage is exit status 2"; fi
@@ -329,6 +329,32 @@ gpu_forms() {
     counted "unit_tile as thread blocks with warps" "$BUILD/unit_tile" 2 ptx:sm_80
 }
 
+# Completions of a task file, as the scorer of HumanEval reads them: a line a task, its id, valid JSON; what is wrong is one line.
+generation() {
+    printf '{"task_id":"T/0","prompt":"def f(x):\\n"}\n\n{"task_id":"T/1","prompt":"\\u00e9"}\n' >"$WORK/tasks.jsonl"
+    for arm in ar dlm; do
+        # shellcheck disable=SC2086
+        check "generate $arm: completions" "$SINTER" generate models/$arm.sn $SMALL --tasks "$WORK/tasks.jsonl" -n 12 -t 1 --samples 2 --out "$WORK/$arm.jsonl"
+        if [ "$(cut -c1-32 "$WORK/$arm.jsonl" | cut -d, -f1 | tr -d '\n')" = '{"task_id":"T/0"{"task_id":"T/0"{"task_id":"T/1"{"task_id":"T/1"' ]; then pass "generate $arm: ids"; else fail "generate $arm: ids"; cat "$WORK/$arm.jsonl"; fi
+        # shellcheck disable=SC2086
+        "$SINTER" generate models/$arm.sn $SMALL --tasks "$WORK/tasks.jsonl" -n 12 -t 1 --samples 2 --threads 1 >"$WORK/again.jsonl"
+        check "generate $arm: the same bits with one thread" cmp "$WORK/$arm.jsonl" "$WORK/again.jsonl"
+    done
+    for bad in '[1]' '{"task_id":1,"prompt":"x"}' '{"task_id":"x"}' '{"task_id' ''; do
+        echo "$bad" >"$WORK/bad.jsonl"
+        # shellcheck disable=SC2086
+        one_line "generate --tasks '$bad'" "$SINTER" generate models/ar.sn $SMALL --tasks "$WORK/bad.jsonl"
+    done
+}
+# one_line NAME COMMAND...: fails with exit status 1 and one line
+one_line() {
+    name=$1
+    shift
+    "$@" >"$WORK/out" 2>&1
+    rc=$?
+    if [ $rc = 1 ] && [ "$(wc -l <"$WORK/out")" = 1 ]; then pass "$name: one line"; else fail "$name: exit status $rc"; head -n 3 "$WORK/out"; fi
+}
+
 text_tests() { counted "text tests" "$SINTER" test tests; }
 golden_files() { golden tests/golden; }
 
@@ -429,7 +455,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line benchmarks pages study studies bundles opencl
+PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation benchmarks pages study studies bundles opencl
     oclgrind_checks emu fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

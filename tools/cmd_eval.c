@@ -50,7 +50,7 @@ static int evaluate(EvalJob *j) {
     rc = lab_open(&lab, &(LabOptions){ .file = j->file, .defines = &j->defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes,
                                        .device = j->device });
     if (rc) return rc;
-    if (j->ckpt && sn_load(lab.s, j->ckpt, NULL, false)) rc = lab_error(&lab);
+    if (j->ckpt) rc = lab_load(&lab, j->ckpt);
     if (!rc) rc = lab_score(&lab, info.train.path, j->draws, (uint64_t)j->eval_seed, j->limit, &s);
     if (!rc) rc = print_score(j, &s);
     if (!rc && j->out) rc = write_windows(j->out, &s);

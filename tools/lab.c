@@ -19,8 +19,32 @@ static void count_weights(Lab *lab) {
         for (int k = 0; k < st->t.rank; k++) n *= st->t.dim[k];
         if (!st->is_state) lab->params += n;
     }
+    lab->vocab = lab_param(lab, "vocab", 0);
+}
+
+int64_t lab_param(const Lab *lab, const char *name, int64_t otherwise) {
     for (int i = 0; i < lab->p->nparams; i++)
-        if (!strcmp(lab->p->params[i].name, "vocab")) lab->vocab = strtoll(lab->p->params[i].value, NULL, 10);
+        if (!strcmp(lab->p->params[i].name, name)) return strtoll(lab->p->params[i].value, NULL, 10);
+    return otherwise;
+}
+
+static bool listed(const char *list, const char *name) {
+    size_t n = strlen(name);
+    for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',')
+        if (!strncmp(p, name, n) && (p[n] == ',' || !p[n])) return true;
+    return false;
+}
+
+/* What is not run is not compiled, nor does its state get into checkpoints. */
+static void choose_graphs(Module *m, const char *graphs) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->graphs.n; i++) {
+        const char *name = snU_str(m->ctx, m->graphs.v[i]->name);
+        bool keep = graphs ? listed(graphs, name) : !listed("logits,prefill,decode", name);
+        if (keep) m->graphs.v[n++] = m->graphs.v[i];
+        else snG_free(m->graphs.v[i]);
+    }
+    m->graphs.n = n;
 }
 
 int lab_target(const char *device, const char *target, char out_target[64], char out_device[16]) {
@@ -57,6 +81,7 @@ int lab_open(Lab *lab, const LabOptions *o) {
     double t0 = snU_now();
     rc = model_load(&lab->m, o->file, o->text, o->defines);
     if (rc) return rc;
+    if (!o->text) choose_graphs(lab->m.m, o->graphs);
     lab->load_s = snU_now() - t0;
     BuildOptions bo = { .target = target, .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
                         .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute };
@@ -67,6 +92,25 @@ int lab_open(Lab *lab, const LabOptions *o) {
     if (!rc && !(lab->s = sn_session_new(lab->p, &d))) rc = cmd_fail("%s", sn_rt_error());
     if (!rc) count_weights(lab);
     else lab_close(lab);
+    return rc;
+}
+
+static int load_weight(Lab *lab, const sn_file *f, const char *path, const SnTensorDesc *d) {
+    const sn_tensor *t = sn_file_find(f, d->name);
+    if (!t) return cmd_fail("%s: has no weight '%s'; is it a checkpoint of this model, with these -D?", path, d->name);
+    if (t->dtype != d->dtype || t->rank != d->rank || memcmp(t->dim, d->dim, sizeof *d->dim * d->rank))
+        return cmd_fail("%s: the weight '%s' has another shape or dtype (%zu bytes) than the model's; are -D those of the training?", path, d->name, t->bytes);
+    return sn_write(lab->s, d->name, t->data, t->bytes) ? lab_error(lab) : 0;
+}
+
+int lab_load(Lab *lab, const char *path) {
+    char err[256];
+    sn_file *f = sn_file_open(path, err);
+    if (!f) return cmd_fail("%s", err);
+    int rc = 0;
+    for (int i = 0; i < lab->p->nstorage && !rc; i++)
+        if (!lab->p->storage[i].is_state) rc = load_weight(lab, f, path, &lab->p->storage[i].t);
+    sn_file_close(f);
     return rc;
 }
 

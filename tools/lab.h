@@ -12,6 +12,7 @@ typedef struct LabOptions {
     const char *order;               /* instead of train: these passes for every graph */
     BuildTrace *trace;               /* filled, may be NULL */
     const StrList *defines;
+    const char *graphs;              /* "logits,decode": these alone, where the file has them; NULL: all but those of generation */
     PassOptions passes;              /* autocast, recompute */
     bool train, profile, verbose;
     uint64_t seed;
@@ -34,6 +35,9 @@ typedef struct Lab {
 int lab_target(const char *device, const char *target, char out_target[64], char out_device[16]);
 int lab_open(Lab *lab, const LabOptions *o);                     /* 0 or 1 after an error line */
 void lab_close(Lab *lab);
+/* The weights of a checkpoint, none of its states. 0 or 1 after a line. */
+int lab_load(Lab *lab, const char *path);
+int64_t lab_param(const Lab *lab, const char *name, int64_t otherwise);   /* a whole number of the file's params */
 int lab_error(const Lab *lab);                                   /* prints the session's error, returns 1 */
 
 const SnGraphPlan *lab_graph(const Lab *lab, const char *name);  /* NULL when there is none */

@@ -31,6 +31,10 @@
     C(eval,    "M.sn|X.snb --ckpt F.safetensors --data PATH... [--draws N] [--out F.safetensors]",                             \
       "Loss of a checkpoint on whole windows: exact likelihood (AR) or the NELBO over --draws stratified draws (DLM).", \
       "sinter eval models/dlm.sn --ckpt runs/dlm/best.safetensors --data runs/dlm/data/test.safetensors --draws 16")    \
+    C(generate, "M.sn --ckpt F.safetensors [--prompt TEXT | --tasks F.jsonl] [--tokens N] [--temperature X]",                 \
+      "Text after a prompt: AR token by token over a cache of keys and values, DLM by denoising blocks; completions of task files.\n"   \
+      "The same seed gives the same text. docs/generation.md tells the samplers.",                                     \
+      "sinter generate models/dlm.sn --ckpt runs/dlm/best.safetensors --prompt 'def f(x):' --tokens 64 --steps 32 --block 16")   \
     C(bench,   "M.sn | X.snb | gemm | rows | attention | xent [--fuse LIST] [--json] [--shapes LIST] [--steps N] [--threads N]",         \
       "M.sn: the training step, fused against unfused in turn: time, FLOPs, bytes, launches, memory, and per fused kernel its\n"  \
       "share of the roofline (FMA peak and bandwidth measured in the same run) and the time of the unfused kernels it replaces.\n" \
@@ -67,7 +71,7 @@ enum { NCOMMANDS = sizeof commands / sizeof *commands };
 static void overview(FILE *f) {
     fprintf(f, "sinter %s: compiles transformer language models from graph files, runs and trains them\n\n", SINTER_VERSION);
     for (int i = 0; i < NCOMMANDS; i++)
-        fprintf(f, "  sinter %-8s %.*s\n", commands[i].name, (int)strcspn(commands[i].doc, "\n"), commands[i].doc);
+        fprintf(f, "  sinter %-9s %.*s\n", commands[i].name, (int)strcspn(commands[i].doc, "\n"), commands[i].doc);
     fprintf(f, "\n`sinter COMMAND --help` shows its options and an example.\n");
 }
 

@@ -1,0 +1,236 @@
+/* generate.c: sampling from models.
+
+   In:  graphs `prefill` and `decode` (AR) or `logits` (DLM), a prompt. Out: the tokens after it.
+
+   AR: prefill runs once over BOS and the prompt and fills the cache; each decode takes one token and writes its keys and values
+   behind those before. DLM, as LLaDA's generate.py: the text is the prompt and masks; blocks from left to right; in every step the
+   model predicts all masked positions, and those of the block that it is surest of are kept, as many as the steps left want. What
+   has been kept is never changed. */
+#include "tools/generate.h"
+
+#include <stdlib.h>
+
+static int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* -- Opening ------------------------------------------------------------------------------------------------------ */
+
+static bool named(const StrList *l, const char *name) {
+    size_t n = strlen(name);
+    for (int i = 0; i < l->n; i++)
+        if (!strncmp(l->v[i], name, n) && l->v[i][n] == '=') return true;
+    return false;
+}
+
+int checkpoint_params(const char *ckpt, StrList *defines) {
+    char err[256];
+    sn_file *f = sn_file_open(ckpt, err);
+    if (!f) return cmd_fail("%s", err);
+    const char *text = sn_file_meta(f, "sinter"), *key;
+    json_t *meta = text ? json_loads(text, 0, NULL) : NULL, *v;
+    json_object_foreach(json_object_get(meta, "params"), key, v)
+        if (json_is_string(v) && strcmp(key, "B") && strcmp(key, "T") && strcmp(key, "ctx") && !named(defines, key))
+            list_add(defines, text_fmt("%s=%s", key, json_string_value(v)));
+    json_decref(meta);
+    sn_file_close(f);
+    return 0;
+}
+
+static int has_graph(const LabOptions *o, const char *name, bool *has) {
+    Model m;
+    int rc = model_load(&m, o->file, NULL, o->defines);
+    if (rc) return rc;
+    *has = snG_get(m.m, name) != NULL;
+    model_free(&m);
+    return 0;
+}
+
+static int check_model(Generator *g) {
+    g->vocab = lab_output_count(lab_graph(&g->lab, g->ar ? "decode" : "logits"), "logits");
+    if (!g->vocab) return cmd_fail("%s has no graphs for generation: prefill and decode (AR), or logits (DLM), with the output logits", g->lab.m.m ? "the model" : "");
+    if (!g->ar) g->vocab /= g->room;
+    g->mask = lab_param(&g->lab, "mask_id", g->vocab - 1);
+    g->bos = lab_param(&g->lab, "bos_id", g->vocab - 1);
+    if (g->tok->vocab > g->vocab)
+        return cmd_fail("the tokenizer has %lld tokens, the model's vocabulary is %lld; set -D vocab", (long long)g->tok->vocab, (long long)g->vocab);
+    g->tokens = calloc((size_t)g->room + 1, sizeof *g->tokens);
+    g->logits = malloc(sizeof *g->logits * (size_t)(g->vocab * (g->ar ? 1 : g->room)));
+    if (g->o.guidance > 0) g->without = malloc(sizeof *g->without * (size_t)(g->vocab * g->room));
+    return g->tokens && g->logits && (g->without || g->o.guidance <= 0) ? 0 : cmd_fail("out of memory");
+}
+
+int generator_open(Generator *g, const LabOptions *desc, const char *ckpt, const Tokenizer *tok, const GenOptions *o, int64_t longest) {
+    *g = (Generator){ .tok = tok, .o = *o, .room = longest + o->length };
+    StrList defines = {0};
+    for (int i = 0; i < desc->defines->n; i++) list_add(&defines, desc->defines->v[i]);
+    LabOptions lo = *desc;
+    lo.defines = &defines;
+    int rc = ckpt ? checkpoint_params(ckpt, &defines) : 0;
+    if (!rc) rc = has_graph(&lo, "decode", &g->ar);
+    if (rc) return rc;
+    if (g->ar) {
+        g->fed = round_up(longest + 1, 32);
+        g->room = at_least(g->room + 1, g->fed);
+        list_add(&defines, text_fmt("ctx=%lld", (long long)g->room));
+        list_add(&defines, text_fmt("prefill.T=%lld", (long long)g->fed));
+    } else {
+        list_add(&defines, text_fmt("logits.T=%lld", (long long)g->room));
+    }
+    lo.graphs = g->ar ? "prefill,decode" : "logits";
+    rc = lab_open(&g->lab, &lo);
+    if (rc) return rc;
+    if (ckpt) rc = lab_load(&g->lab, ckpt);
+    if (!rc) rc = check_model(g);
+    if (rc) generator_close(g);
+    return rc;
+}
+
+void generator_close(Generator *g) {
+    lab_close(&g->lab);
+    free(g->tokens);
+    free(g->logits);
+    free(g->without);
+}
+
+static void show(const Generator *g, Progress *p, int64_t done, int64_t all, const char *unit, const int32_t *ids, int64_t n, int32_t mask) {
+    if (!p || !p->tty) return;
+    size_t bytes = 0;
+    char *text = NULL;
+    if (mask < 0) text = g->tok->decode(g->tok, ids, n, &bytes);
+    else {                                                       /* masks are underscores */
+        StrBuf b = {0};
+        for (int64_t i = 0; i < n; i++) {
+            char *one = ids[i] == mask ? NULL : g->tok->decode(g->tok, ids + i, 1, &bytes);
+            snU_putf(&b, "%s", one ? one : "_");
+            free(one);
+        }
+        text = strdup(b.n ? b.s : "");
+        bytes = text ? strlen(text) : 0;
+        free(b.s);
+    }
+    progress_show(p, done, all, unit, text, bytes);
+    free(text);
+}
+
+/* -- AR ------------------------------------------------------------------------------------------------------------- */
+
+static int prefill(Generator *g, const Tokens *prompt) {
+    int32_t len = (int32_t)prompt->n + 1;
+    memset(g->tokens, 0, sizeof *g->tokens * (size_t)g->room);
+    g->tokens[0] = (int32_t)g->bos;
+    memcpy(g->tokens + 1, prompt->v, sizeof *g->tokens * (size_t)prompt->n);
+    sn_session *s = g->lab.s;
+    int rc = sn_bind(s, "prefill", "tokens", g->tokens, sizeof *g->tokens * (size_t)g->fed);
+    if (!rc) rc = sn_bind(s, "prefill", "len", &len, sizeof len);
+    if (!rc) rc = sn_run(s, "prefill");
+    return rc ? rc : sn_read(s, "prefill", "logits", g->logits, sizeof *g->logits * (size_t)g->vocab);
+}
+
+static int decode_token(Generator *g, int32_t token, int64_t at) {
+    int32_t pos = (int32_t)at;
+    double t0 = snU_now();
+    sn_session *s = g->lab.s;
+    int rc = sn_bind(s, "decode", "tokens", &token, sizeof token);
+    if (!rc) rc = sn_bind(s, "decode", "pos", &pos, sizeof pos);
+    if (!rc) rc = sn_run(s, "decode");
+    if (!rc) rc = sn_read(s, "decode", "logits", g->logits, sizeof *g->logits * (size_t)g->vocab);
+    g->decode_s += snU_now() - t0;
+    g->decoded++;
+    return rc;
+}
+
+static int next_tokens(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
+    int rc = prefill(g, prompt);
+    while (!rc && out->n < g->o.length) {
+        Draw d = { g->o.seed, number, (uint32_t)out->n };
+        int32_t t = sample_token(&g->o.rule, g->logits, g->vocab, d);
+        if (t == g->o.eos) break;
+        out->v[out->n++] = t;
+        show(g, p, out->n, g->o.length, "tokens", out->v, out->n, -1);
+        if (out->n < g->o.length) rc = decode_token(g, t, prompt->n + out->n);
+    }
+    return rc ? lab_error(&g->lab) : 0;
+}
+
+/* -- DLM ------------------------------------------------------------------------------------------------------------ */
+
+static int run_logits(Generator *g, const int32_t *tokens, int64_t len, float *logits) {
+    int32_t n = (int32_t)len;
+    sn_session *s = g->lab.s;
+    int rc = sn_bind(s, "logits", "tokens", tokens, sizeof *tokens * (size_t)g->room);
+    if (!rc) rc = sn_bind(s, "logits", "len", &n, sizeof n);
+    if (!rc) rc = sn_run(s, "logits");
+    if (!rc) rc = sn_read(s, "logits", "logits", logits, sizeof *logits * (size_t)(g->room * g->vocab));
+    return rc ? lab_error(&g->lab) : 0;
+}
+
+static int predict(Generator *g, int64_t prompt, int64_t len) {
+    int rc = run_logits(g, g->tokens, len, g->logits);
+    if (rc || g->o.guidance <= 0) return rc;
+    int32_t *blind = malloc(sizeof *blind * (size_t)g->room);
+    if (!blind) return cmd_fail("out of memory");
+    for (int64_t i = 0; i < g->room; i++) blind[i] = i < prompt ? (int32_t)g->mask : g->tokens[i];
+    rc = run_logits(g, blind, len, g->without);
+    free(blind);
+    if (!rc) sample_guide(g->logits + prompt * g->vocab, g->without + prompt * g->vocab, (len - prompt) * g->vocab, g->o.guidance);
+    return rc;
+}
+
+typedef struct Spot { Guess g; int64_t at; } Spot;
+
+static int surer(const void *a, const void *b) {
+    const Spot *x = a, *y = b;
+    return x->g.sure != y->g.sure ? (x->g.sure < y->g.sure) - (x->g.sure > y->g.sure) : (x->at > y->at) - (x->at < y->at);
+}
+
+/* One step in [from, to): keeps the `keep` surest, or all beyond the threshold and at least one. The number of masks left. */
+static int64_t keep_surest(Generator *g, int64_t from, int64_t to, int64_t keep, Draw d, Spot *spot) {
+    int64_t n = 0;
+    for (int64_t i = from; i < to; i++)
+        if (g->tokens[i] == g->mask)
+            spot[n++] = (Spot){ sample_guess(g->logits + i * g->vocab, g->vocab, (int32_t)g->mask, g->o.rule.temperature, g->o.remask, d, (uint64_t)i), i };
+    qsort(spot, (size_t)n, sizeof *spot, surer);
+    if (g->o.remask == REMASK_THRESHOLD)
+        for (keep = 1; keep < n && spot[keep].g.sure > g->o.threshold; ) keep++;
+    for (int64_t i = 0; i < n && i < keep; i++) g->tokens[spot[i].at] = spot[i].g.token;
+    return n > keep ? n - keep : 0;
+}
+
+static int denoise_block(Generator *g, int64_t prompt, int64_t len, int64_t from, int64_t to, int64_t steps, Draw *d, Progress *p, Spot *spot) {
+    int64_t n = to - from, left = n;
+    bool by_count = g->o.remask != REMASK_THRESHOLD;
+    for (int64_t s = 0; left && (s < steps || !by_count); s++, d->step++) {
+        int rc = predict(g, prompt, len);
+        if (rc) return rc;
+        left = keep_surest(g, from, to, n / steps + (s < n % steps), *d, spot);
+        show(g, p, to - left - prompt, len - prompt, "tokens", g->tokens + prompt, len - prompt, (int32_t)g->mask);
+    }
+    return 0;
+}
+
+static int denoise(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
+    int64_t len = prompt->n + g->o.length, block = g->o.block ? g->o.block : g->o.length, blocks = (g->o.length + block - 1) / block;
+    for (int64_t i = 0; i < g->room; i++) g->tokens[i] = i < prompt->n ? prompt->v[i] : (int32_t)g->mask;
+    Spot *spot = malloc(sizeof *spot * (size_t)(block + 1));
+    Draw d = { g->o.seed, number, 0 };
+    int64_t total = g->o.steps ? g->o.steps : g->o.length;
+    int rc = spot ? 0 : cmd_fail("out of memory");
+    for (int64_t b = 0; b < blocks && !rc; b++) {
+        int64_t from = prompt->n + b * block, to = from + block < len ? from + block : len;
+        int64_t steps = at_least(1, total / blocks + (b < total % blocks));
+        rc = denoise_block(g, prompt->n, len, from, to, steps < to - from ? steps : to - from, &d, p, spot);
+    }
+    free(spot);
+    for (int64_t i = prompt->n; i < len && !rc && g->tokens[i] != g->o.eos; i++) out->v[out->n++] = g->tokens[i];
+    return rc;
+}
+
+int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
+    *out = (Tokens){ malloc(sizeof *out->v * (size_t)(g->o.length + 1)), 0 };
+    if (!out->v) return cmd_fail("out of memory");
+    int64_t most = (g->ar ? g->fed - 1 : g->room - g->o.length);
+    if (prompt->n > most) return cmd_fail("the prompt has %lld tokens, there is room for %lld", (long long)prompt->n, (long long)most);
+    for (int64_t i = 0; i < prompt->n; i++)
+        if (prompt->v[i] < 0 || prompt->v[i] >= g->vocab) return cmd_fail("the prompt has the token %d, the vocabulary is %lld", prompt->v[i], (long long)g->vocab);
+    return g->ar ? next_tokens(g, prompt, number, p, out) : denoise(g, prompt, number, p, out);
+}
