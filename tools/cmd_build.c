@@ -3,7 +3,7 @@
    In:  a model file and options. Out: a bundle (runtime/bundle.c): the same bytes for the same input. */
 #include "codegen/family.h"
 #include "runtime/bundle.h"
-#include "tools/cmd.h"
+#include "tools/lab.h"
 
 #include <sys/stat.h>
 
@@ -90,6 +90,7 @@ int cmd_build(const Command *self, int argc, char **argv) {
     split_targets(&j.targets, &targets);
     Model m;
     if ((rc = model_load(&m, j.file, NULL, &j.defines))) return rc;
+    if (j.train) lab_choose_graphs(m.m, NULL);
     SnProgram **p = calloc((size_t)targets.n + 1, sizeof *p);
     if (!p) abort();
     rc = build_all(&j, &m, &targets, p);

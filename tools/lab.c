@@ -36,7 +36,7 @@ static bool listed(const char *list, const char *name) {
 }
 
 /* What is not run is not compiled, nor does its state get into checkpoints. */
-static void choose_graphs(Module *m, const char *graphs) {
+void lab_choose_graphs(Module *m, const char *graphs) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->graphs.n; i++) {
         const char *name = snU_str(m->ctx, m->graphs.v[i]->name);
@@ -81,7 +81,7 @@ int lab_open(Lab *lab, const LabOptions *o) {
     double t0 = snU_now();
     rc = model_load(&lab->m, o->file, o->text, o->defines);
     if (rc) return rc;
-    if (!o->text) choose_graphs(lab->m.m, o->graphs);
+    if (!o->text) lab_choose_graphs(lab->m.m, o->graphs);
     lab->load_s = snU_now() - t0;
     BuildOptions bo = { .target = target, .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
                         .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute };

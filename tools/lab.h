@@ -35,6 +35,9 @@ typedef struct Lab {
 int lab_target(const char *device, const char *target, char out_target[64], char out_device[16]);
 int lab_open(Lab *lab, const LabOptions *o);                     /* 0 or 1 after an error line */
 void lab_close(Lab *lab);
+/* Drops the graphs that are not listed; NULL: those of generation. */
+void lab_choose_graphs(Module *m, const char *graphs);
+
 /* The weights of a checkpoint, none of its states. 0 or 1 after a line. */
 int lab_load(Lab *lab, const char *path);
 int64_t lab_param(const Lab *lab, const char *name, int64_t otherwise);   /* a whole number of the file's params */
