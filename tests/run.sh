@@ -287,9 +287,12 @@ emu() {
     counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_matmul.sn tests/text/diff_place.sn
     counted "emu: every ${every}th op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu --every $every
     counted "emu: models" "$BUILD/unit_models" --device emu models/ar.sn models/dlm.sn
-    train emu.host 6 >"$WORK/out" 2>&1 && train emu.steps 6 --device emu >"$WORK/out" 2>&1
+    small="--val-bytes 512 --eval-every 100"
+    # shellcheck disable=SC2086
+    train emu.host 6 $small >"$WORK/out" 2>&1 && train emu.steps 6 $small --device emu >"$WORK/out" 2>&1
     check "emu: 6 steps as on the host, to rounding" "$BUILD/tool_compare" "$WORK/emu.host/last.safetensors" "$WORK/emu.steps/last.safetensors" all 1e-3
-    train emu.one 6 --device emu --threads 1 >"$WORK/out" 2>&1
+    # shellcheck disable=SC2086
+    train emu.one 6 $small --device emu --threads 1 >"$WORK/out" 2>&1
     check "emu: one thread or all: the same bits" "$BUILD/tool_compare" "$WORK/emu.steps/last.safetensors" "$WORK/emu.one/last.safetensors" exact
 }
 
