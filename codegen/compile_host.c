@@ -57,6 +57,8 @@ static void *open_module(char why[512]) {
         if (slash) *slash = 0;
         snprintf(path, sizeof path, "%s/libsinter_llvm.so", exe);
         if (!access(path, R_OK)) goto open;
+        snprintf(path, sizeof path, "%s/../" SN_LIBDIR "/libsinter_llvm.so", exe);           /* installed */
+        if (!access(path, R_OK)) goto open;
     }
     const char *lib = getenv("SN_LIB");
     if (lib && *lib) {

@@ -306,7 +306,7 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
 
 /* -- Which one is meant ------------------------------------------------------------------------ */
 
-#define KINDS "host, opencl[:N][:gpu], emu[:sm_NN]"
+#define KINDS "host, opencl[:N][:gpu], emu[:sm_NN], null"
 
 static bool is_kind(const char *name, const char *kind)
 {
@@ -314,7 +314,7 @@ static bool is_kind(const char *name, const char *kind)
     return n == strlen(kind) && !memcmp(name, kind, n);
 }
 
-/* `host`, `opencl[:N][:FORM]` or `emu[:sm_NN]`, by default what the program was compiled for. */
+/* `host`, `opencl[:N][:FORM]`, `emu[:sm_NN]` or `null`, by default what the program was compiled for. */
 Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int threads, char err[ERR_TEXT])
 {
     const char *target = p->target ? p->target : "";
@@ -322,6 +322,8 @@ Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int th
         name = is_kind(target, "opencl") ? "opencl" : is_kind(target, "ptx") ? "emu" : "host";
     if (is_kind(name, "emu"))
         return snR_emu_open(p, name, pool, err);
+    if (!strcmp(name, "null"))
+        return snR_null_open(err);
     if (strcmp(name, "host") && !is_kind(name, "opencl"))
         snR_fail(err, ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: " KINDS, name);
     else if (!is_kind(target, is_kind(name, "host") ? "host" : "opencl"))
@@ -337,7 +339,7 @@ int sn_device_target(const char *device, char target[64])
         return snR_emu_target(device, target, snR_last_error());
     if (device && !strncmp(device, "opencl", 6))
         return snR_opencl_target(device, target, snR_last_error());
-    if (device && strcmp(device, "host"))
+    if (device && strcmp(device, "host") && strcmp(device, "null"))
         return snR_fail(snR_last_error(), ERR_UNSUPPORTED, "unknown device '%s'; this runtime has: " KINDS, device);
     snprintf(target, 64, "host");
     return 0;

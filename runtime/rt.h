@@ -67,6 +67,8 @@ struct Device { const DeviceOps *ops; };         /* the head of what the device 
 Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int threads, char err[ERR_TEXT]);
 Device *snR_host_open(const SnProgram *p, Pool *pool, char err[ERR_TEXT]);
 Device *snR_opencl_open(const SnProgram *p, const char *name, int threads, char err[ERR_TEXT]);
+Device *snR_null_open(char err[ERR_TEXT]);
+void snR_null_fault(int64_t n);                  /* the n-th call of a device null from now on fails; 0 = none */
 int snR_opencl_devices(sn_device_info *out, int cap);                /* the number */
 int snR_opencl_target(const char *name, char target[64], char err[ERR_TEXT]);
 Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[ERR_TEXT]);

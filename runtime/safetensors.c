@@ -24,6 +24,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+void *sn_no_stdin;                               /* see CMakeLists.txt: jansson inside libsinter_rt */
+
 enum { MAX_HEADER = 100 << 20, ALIGN = 64 };
 
 static const struct { const char *name; uint8_t dtype; } file_types[] = {
@@ -268,9 +270,25 @@ static json_t *make_entry(const sn_tensor *t, int64_t offset)
         if (file_types[i].dtype == t->dtype)
             type = file_types[i].name;
     for (int i = 0; i < t->rank; i++)
-        json_array_append_new(shape, json_integer(t->dim[i]));
+        if (json_array_append_new(shape, json_integer(t->dim[i]))) {
+            json_decref(shape);
+            return NULL;
+        }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", type, "shape", shape, "data_offsets",
                      (json_int_t)offset, (json_int_t)(offset + (int64_t)t->bytes));
+}
+
+/* The text of the header. json_dumps may leave out what it had no memory for, so it is read back. */
+static char *dump_header(const json_t *root)
+{
+    char *text = json_dumps(root, JSON_COMPACT);
+    json_t *again = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    bool whole = again && json_equal(root, again);
+    json_decref(again);
+    if (whole)
+        return text;
+    free(text);
+    return NULL;
 }
 
 /* The header's JSON, padded with spaces: the data starts on a multiple of ALIGN; NULL: error. */
@@ -298,7 +316,7 @@ static char *make_header(const sn_tensor *const *t, int n, const char *const *me
         rc = json_object_set_new(root, t[i]->name, make_entry(t[i], offset));
         offset += (int64_t)t[i]->bytes;
     }
-    text = rc ? NULL : json_dumps(root, JSON_COMPACT);
+    text = rc ? NULL : dump_header(root);
     if (!text) {
         snR_fail(err, ERR_USAGE,
                  "cannot write the header: a name or a metadata text is not UTF-8, or no memory");

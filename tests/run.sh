@@ -139,12 +139,13 @@ resume() {
     check "two micro-batches are one batch" "$BUILD/tool_compare" "$WORK/rows/last.safetensors" "$WORK/accum/last.safetensors" all 2e-3
 }
 
-# Killed at eight moments, wherever it is then: between steps, in an evaluation, in a save. In the end, the bits of the run that was not.
+# Killed at eight moments (fifty in the long form), wherever it is then: between steps, in an evaluation, in a save. In the end, the bits of the run that was not.
 kill_and_resume() {
     train calm 600 --eval-every 20 >"$WORK/out" 2>&1 || { fail "train 600 steps"; tail -n 5 "$WORK/out"; return; }
-    at=0 killed=
+    at=0 killed= every=70
+    [ "$LONG" = 1 ] && every=11                          # fifty times
     while [ $at -lt 560 ]; do
-        at=$((at + 70))
+        at=$((at + every))
         (EXEC=exec; train killed 600 --eval-every 20 --resume >"$WORK/out" 2>&1) &
         pid=$!
         tries=0
@@ -416,6 +417,44 @@ bundles() {
     refused "cannot write" build models/ar.sn $SMALL -o "$WORK/no/such/folder.snb"
 }
 
+# The runtime as others get it: installed into a folder, nothing but libc behind it, sn_* alone to be seen, and the example built against it.
+library() {
+    ninja -C "$BUILD" >"$WORK/out" 2>&1 || { fail "build of the libraries"; tail -n 5 "$WORK/out"; return; }
+    check "cmake --install" cmake --install "$BUILD" --prefix "$WORK/prefix"
+    lib=$(dirname "$(find "$WORK/prefix" -name libsinter_rt.a)")
+    size=$(strip -o "$WORK/rt.so" "$lib/libsinter_rt.so" && wc -c <"$WORK/rt.so")
+    check "libsinter_rt.so: $size bytes stripped, under 500 KB" test "$size" -lt 500000
+    ldd "$lib/libsinter_rt.so" | awk '{ print $1 }' | grep -vE '^(linux-vdso|libm|libc|libdl|libpthread|/lib.*/ld-linux)' >"$WORK/out"
+    check "libsinter_rt.so needs libc, libm, libdl and libpthread alone" test ! -s "$WORK/out"
+    { nm -D --defined-only "$lib/libsinter_rt.so"; nm -g --defined-only "$lib/libsinter_rt.a"; } | awk 'NF == 3 && $3 !~ /^sn_/' >"$WORK/out"
+    check "libsinter_rt defines sn_* alone" test ! -s "$WORK/out"
+    ldd "$WORK/prefix/bin/sinter" | grep -i llvm >"$WORK/out"
+    check "sinter links no LLVM" test ! -s "$WORK/out"
+    "$WORK/prefix/bin/sinter" build models/ar.sn --train -D width=32 -D layers=1 -D heads=2 -D seq=32 -D batch=4 -o "$WORK/ar.snb" >"$WORK/out" 2>&1
+    check "an installed sinter builds" test -s "$WORK/ar.snb"
+    # shellcheck disable=SC2046
+    if command -v pkg-config >/dev/null; then
+        export PKG_CONFIG_PATH="$lib/pkgconfig"
+        gcc -Wall -Werror docs/example.c $(pkg-config --cflags --libs sinter_rt) -o "$WORK/shared_example" 2>"$WORK/out"
+        check "the example, shared, by pkg-config" env LD_LIBRARY_PATH="$lib" "$WORK/shared_example" "$WORK/ar.snb" 4 32
+    else skip "the example by pkg-config: not installed here"; fi
+    mkdir -p "$WORK/user"
+    cat >"$WORK/user/CMakeLists.txt" <<END
+cmake_minimum_required(VERSION 3.16)
+project(user C)
+find_package(sinter_rt REQUIRED)
+foreach(kind sinter_rt static)
+  add_executable(example_\${kind} $ROOT/docs/example.c)
+  target_link_libraries(example_\${kind} PRIVATE sinter_rt::\${kind})
+endforeach()
+END
+    check "find_package(sinter_rt)" cmake -S "$WORK/user" -B "$WORK/user/build" -DCMAKE_PREFIX_PATH="$WORK/prefix"
+    check "the example builds by CMake" cmake --build "$WORK/user/build"
+    for kind in sinter_rt static; do
+        check "the example, $kind, by CMake" env LD_LIBRARY_PATH= "$WORK/user/build/example_$kind" "$WORK/ar.snb" 4 32
+    done
+}
+
 # refused TEXT ARGUMENTS...: exit status 1 and one line that holds the text
 refused() {
     text=$1
@@ -458,7 +497,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation benchmarks pages study studies bundles opencl
-    oclgrind_checks emu fuzz"
+PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation benchmarks pages study studies
+    bundles library opencl oclgrind_checks emu fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish
