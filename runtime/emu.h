@@ -45,7 +45,7 @@ typedef struct EmuLaunch {
     int nparams;
     const EmuRange *ranges;
     int nranges;
-    uint64_t budget;                 /* instructions of a warp, summed over a block, before it counts as endless; 0 = 2^30 */
+    uint64_t budget;                 /* instructions of a warp, summed over a block, before it counts as endless; 0 = 2^28 */
     bool compare_blocks;             /* one after the other; what two of them access and one writes is reported, but for atomics */
     int most;                        /* reports to collect before a launch gives up; 0 = 1 */
 } EmuLaunch;

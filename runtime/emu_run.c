@@ -629,7 +629,7 @@ static int run_launch(EmuModule *m, Launch *l, Pool *pool, int threads, char err
 
 int snE_launch(EmuModule *m, const EmuLaunch *l, Pool *pool, EmuReport *out, char err[ERR_TEXT])
 {
-    Launch s = { .s = { .m = m, .l = l, .most = l->most > 0 ? l->most : 1, .budget = l->budget ? l->budget : 1u << 30, .multiply = snE_multiply() }, .report = out };
+    Launch s = { .s = { .m = m, .l = l, .most = l->most > 0 ? l->most : 1, .budget = l->budget ? l->budget : 1u << 28, .multiply = snE_multiply() }, .report = out };
     int rc = check_launch(m, l, &s.s, err);
     if (rc)
         return rc;

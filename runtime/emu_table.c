@@ -350,6 +350,13 @@ static const Ins *run_nothing(Warp *w, const Ins *i)
     return i + 1;
 }
 
+/* The turn of this warp is over: others may do what it waits for. */
+static const Ins *run_nanosleep(Warp *w, const Ins *i)
+{
+    w->left = 0;
+    return i + 1;
+}
+
 static const Ins *run_trap(Warp *w, const Ins *i)
 {
     snE_fault(w, i, __builtin_ctz(w->active), EMU_TRAP, "the kernel stops itself (trap)");
@@ -380,7 +387,7 @@ const Row snE_other_rows[] = {
     { "fence(.sc|.acq_rel|)(.cta|.cluster|.gpu|.sys)", "", run_nothing, 0, NULL },
     { "fence.proxy(.async|.alias|.async.global|.async.shared::cta)", "", run_nothing, 0, NULL },
     { "griddepcontrol(.wait|.launch_dependents)", "", run_nothing, 0, NULL },
-    { "nanosleep.u32", "w", run_nothing, 0, NULL },
+    { "nanosleep.u32", "w", run_nanosleep, 0, NULL },
     { "trap", "", run_trap, 0, NULL },
 };
 const int snE_nother_rows = sizeof snE_other_rows / sizeof *snE_other_rows;

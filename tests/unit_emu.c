@@ -477,6 +477,8 @@ static const Right right[] = {
     { "special registers", "mov.u32 %r6, %laneid; mov.u32 %r7, %warpid; shl.b32 %r6, %r6, 8; shl.b32 %r7, %r7, 16; or.b32 %r6, %r6, %r7; or.b32 %r6, %r6, %ntid.x; st.global.u32 [" HALF "], %r6;", 64, w_shape },
     { "redux.and", "ld.global.u32 %r6, [%q3]; redux.sync.and.b32 %r7, %r6, 0xffffffff; st.global.u32 [" HALF "], %r7;", 64, w_redux },
     { "lanemask", "mov.u32 %r6, %lanemask_lt; st.global.u32 [" HALF "], %r6;", 64, w_prefix },
+    { "one warp waits for a flag that another sets", "mov.u32 %r6, 0; setp.ne.u32 %p1, %r0, 0; @!%p1 st.shared.u32 [%r3], %r6; bar.sync 0; setp.ge.u32 %p2, %r0, 32; @%p2 bra L2;\nL1: nanosleep.u32 20; atom.shared.or.b32 %r7, [%r3], 0;\n"
+      "setp.eq.u32 %p3, %r7, 0; @%p3 bra L1; bra L3;\nL2: setp.ne.u32 %p1, %r0, 40; @%p1 bra L3; atom.shared.exch.b32 %r8, [%r3], 1;\nL3: st.global.u32 [" HALF "], %r0;", 64, w_tid },
     { "calls", "ld.global.u32 %r6, [%q3];\n{ .param .b32 p0; .param .b32 p1; .param .b32 r; st.param.b32 [p0], %r6; st.param.b32 [p1], %r0; call.uni (r), triple, (p0, p1); ld.param.b32 %r7, [r]; }\nst.global.u32 [" HALF "], %r7;", 64, w_call },
     { "some lanes leave early", "mov.u32 %r6, 99; st.global.u32 [" HALF "], %r6; setp.ge.u32 %p1, %r0, 40; @%p1 ret; bar.sync 0; st.global.u32 [" HALF "], %r0;", 64, w_exits },
     { "loops that end at different times", "mov.u32 %r6, %r0; mov.u32 %r7, 0;\nL1: setp.le.u32 %p1, %r6, 2; @%p1 bra L3; and.b32 %r8, %r6, 1; setp.eq.u32 %p2, %r8, 0; @%p2 bra L2; sub.u32 %r6, %r6, 1; bra L4;\nL2: shr.u32 %r6, %r6, 1;\n"
