@@ -1,8 +1,9 @@
-/* family_gemm.c: a matmul with the elementwise work that follows it.
+/* family_gemm.c: a matmul with the elementwise work before and after it.
 
    In: a group with one matmul. Out: one tile program over grid (m, n, batch...): a loop over K stages a block of each operand and
-   adds their product; then the cone of every output is computed from the product tile and stored. Operands are read through their
-   views, so transposes, head splits and slices are strides; outputs may be stored permuted. A matmul_some reads its count
+   adds their product; then the cone of every output is computed from the product tile and stored. An operand that is not in
+   memory is a cone as well, of any leaves: its stage evaluates it, once for each program that packs it.
+   Operands are read through their views, so transposes, head splits and slices are strides; outputs may be stored permuted. A matmul_some reads its count
    first: the loop over K ends there, or rows beyond it get the cone of 0. */
 #include "codegen/gen.h"
 
@@ -59,19 +60,22 @@ static void operand_at(const Gen *c, const Product *p, int o, Lin *at)
     at[k_axis] = p->gd[p->n];
 }
 
-/* Does the operand lie with K fastest? Found by a dry run that collects its address form. */
+/* Does the operand lie with K fastest? Found by a dry run that collects the address forms of its leaves: those that vary over
+   both of its axes decide, or any, if none does. */
 static bool k_fastest(Gen *c, const Product *p, int o)
 {
     Lin at[MAX_RANK];
     uint32_t first = c->seen.n;
-    int free_dim = p->inner[p->n - 2 + o];
+    int free_dim = p->inner[p->n - 2 + o], k_dim = p->inner[p->n];
     operand_at(c, p, o, at);
     gen(c, snG_in(c->g, p->id, (unsigned)o), at);
-    for (uint32_t i = first; i < c->seen.n; i++) {
-        const Lin *l = &c->seen.v[i];
-        if (free_dim >= 0 && l->k[free_dim] == 1) return false;
-        if (l->k[p->inner[p->n]] == 1) return true;
-    }
+    for (int any = 0; any < 2; any++)
+        for (uint32_t i = first; i < c->seen.n; i++) {
+            const Lin *l = &c->seen.v[i];
+            if (!any && (free_dim < 0 || !l->k[free_dim] || !l->k[k_dim])) continue;
+            if (free_dim >= 0 && l->k[free_dim] == 1) return false;
+            if (l->k[k_dim] == 1) return true;
+        }
     return true;
 }
 

@@ -167,13 +167,18 @@ static bool is_leaf(const Low *lo, const TIns *i)
     return i->op == T_full || i->op == T_iota || (i->op == T_load && !lo->t->params.v[i->buf].written);
 }
 
-/* The only user is a stage, or a value that itself is evaluated by one. */
-static bool only_staged(const Low *lo, TVal x)
+/* The stage that evaluates x: each of its users is that stage, or a value that the stage evaluates; 0 = something else uses it.
+   Users come later, so their hows are known. */
+static TVal evaluating_stage(const Low *lo, TVal x)
 {
-    uint32_t a = lo->first_user[x], n = lo->first_user[x + 1] - a;
-    if (n != 1) return false;
-    TVal u = lo->users[a];
-    return INS(lo, u)->op == T_stage || lo->v[u].how == H_INLINE;
+    TVal stage = 0;
+    for (uint32_t a = lo->first_user[x]; a < lo->first_user[x + 1]; a++) {
+        TVal u = lo->users[a];
+        while (lo->v[u].how == H_INLINE) u = lo->users[lo->first_user[u]];
+        if (INS(lo, u)->op != T_stage || (stage && u != stage)) return 0;
+        stage = u;
+    }
+    return stage;
 }
 
 static void find_hows(Low *lo)
@@ -187,7 +192,7 @@ static void find_hows(Low *lo)
         else if (i->op == T_dot || i->op == T_scan || i->op == T_topk || i->op == T_var || i->op == T_get ||
                  i->op == T_stage) v->how = H_TILE;
         else if (is_leaf(lo, i)) v->how = H_LEAF;
-        else if ((i->op == T_ew || i->op == T_random || i->op == T_gather) && is_vec(i->type) && only_staged(lo, x))
+        else if ((i->op == T_ew || i->op == T_random || i->op == T_gather) && is_vec(i->type) && evaluating_stage(lo, x))
             v->how = H_INLINE;
     }
     for (TVal x = 1; x < n; x++) {

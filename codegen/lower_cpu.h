@@ -11,7 +11,7 @@ typedef enum {
     H_IDX,       /* index value: an i64 in `k` */
     H_SCALAR,    /* [1,1] that needs no loop: in `k` from its segment's start */
     H_LEAF,      /* full, iota, load of a read-only buffer: evaluated wherever it is used */
-    H_INLINE,    /* evaluated by the one stage that uses it */
+    H_INLINE,    /* evaluated by the one stage that uses it, wherever it packs */
     H_CHAIN,     /* computed by a nest of its segment; has a scratch tile (`at`) only if something else needs it */
     H_TILE,      /* always in scratch: results of dot, scan, topk, var, get */
 } How;

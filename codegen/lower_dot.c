@@ -176,10 +176,14 @@ static void pack_line(Low *lo, const View *w, KVal to, KVal at)
     KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -nv * one)), x[4];
     lo->width = i->type.c;
     KVal c = snK_for(lo->k, ki(lo, 0), whole, ki(lo, nv * one), 1);
+    bool quads = nv == 4 && !w->pairs && snL_has_quads(lo, i->a[0]);
+    if (quads) lo->quad_stamp = ++lo->stamp;
     for (int u = 0; u < nv; u++) {
         lo->col = kadd(lo, c, ki(lo, u * one));
+        lo->quad = quads ? u + 1 : 0;
         x[u] = across(lo, w, false);
     }
+    lo->quad = 0;
     KVal words = kadd(lo, at, in_words(lo, w, c));
     for (int u = 0; u < nv; u++) snK_store(lo->k, to, kadd(lo, words, ki(lo, (int64_t)u * lo->L)), x[u], 0);
     snK_end(lo->k);

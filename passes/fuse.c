@@ -668,10 +668,16 @@ static void mark_output(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *u
     if (f->set[p] >= 0 && root(f, f->set[p]) != root(f, edge->set)) f->place[p] |= 64;
 }
 
-/* A value in the making: the light nodes that would be computed again, the large tensor they read. */
-typedef struct Light { NodeId node[16], large; int n; int64_t full; } Light;
+/* A value in the making: the light nodes that would be computed again, the large tensors they read, at most `most` of them, and
+   vector instructions an element. */
+typedef struct Light { NodeId node[16], large[2]; int n, nlarge, most, work; int64_t full; } Light;
 
-/* Collects what computing x again takes; false when that is not light, or reads two tensors of full size, tables of single
+static bool is_large(const Light *l, NodeId x) {
+    for (int i = 0; i < l->nlarge; i++) if (l->large[i] == x) return true;
+    return false;
+}
+
+/* Collects what computing x again takes; false when that is not light, or reads too many tensors of full size, tables of single
    elements aside. */
 static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
     static const uint16_t light[] = { OP_add, OP_sub, OP_mul, OP_neg, OP_select, OP_cast, OP_not, OP_lt, OP_le, OP_gt, OP_ge, OP_eq, OP_ne, OP_max, OP_min, OP_sigmoid };
@@ -680,28 +686,46 @@ static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
     if (f->cheap[x] && !f->stored[x]) return true;
     bool memory = is_leaf(g, x) || (depth && f->set[x] >= 0 && f->place[x] & 64);
     if (memory) {
-        if (snG_count(snG_type(g, x)) < l->full || x == l->large) return true;
-        if (l->large || snG_node(g, x)->op == OP_random) return false;
-        l->large = x;
+        if (snG_count(snG_type(g, x)) < l->full || is_large(l, x)) return true;
+        if (l->nlarge == l->most || snG_node(g, x)->op == OP_random) return false;
+        l->large[l->nlarge++] = x;
         return true;
     }
     bool gather = snG_node(g, x)->op == OP_gather && snG_type(g, snG_in(g, x, 0))->rank == 1, ok = gather;
     for (size_t i = 0; i < sizeof light / sizeof *light; i++) ok |= snG_node(g, x)->op == light[i];
     if (!ok || depth > 4 || l->n == 16 || f->stored[x]) return false;
     if (!f->again[x]) l->node[l->n++] = x;
+    l->work += transcendental(snG_node(g, x)->op) ? 20 : 1;
     for (unsigned i = gather; i < snG_node(g, x)->nin; i++) if (!collect_light(f, snG_in(g, x, i), l, depth + 1)) return false;
     return true;
 }
 
-/* Every reader, through virtual nodes, computes elements or rows: no contraction, no table, no copy. */
-static bool readers_can(Fuse *f, NodeId o, NodeId id, int depth) {
+/* A product packs its operand once for every 1024 or so columns (rows) of its result (MOST of codegen/sched.c), and so often
+   evaluates it: that may take an eighth of the time of its FMAs, both in vector instructions an element of the operand. */
+static bool product_can(Fuse *f, NodeId product, NodeId operand, int work) {
+    const Type *t = snG_type(f->g, product);
+    if (f->without & FUSE_prologue || snG_node(f->g, product)->op != OP_matmul) return false;
+    for (unsigned o = 0; o < 2; o++) {
+        int64_t across = t->dim[t->rank - 1 - (int)o];
+        if (snG_in(f->g, product, o) == operand && 16 * work * ((across + 1023) / 1024) > across) return false;
+    }
+    return true;
+}
+
+/* Every reader, through virtual nodes, computes elements or rows, or is a product for which it is worth it: no table, no copy. */
+static bool readers_can(Fuse *f, NodeId o, NodeId id, const Light *l, int depth) {
     const Graph *g = f->g;
     NodeId bad;
     for (uint32_t u = f->uses[id]; u < f->uses[id + 1]; u++) {
         NodeId v = f->user[u];
         if (!v || depth > 8) return false;
-        if (is_virtual(f, v)) { if (!readers_can(f, o, v, depth + 1)) return false; continue; }
+        if (is_virtual(f, v)) { if (!readers_can(f, o, v, l, depth + 1)) return false; continue; }
         OpClass cls = snG_op(g->ctx, snG_node(g, v)->op)->cls;
+        if (cls == C_CONTRACT) {
+            if (!product_can(f, v, id, l->work) || !walk_operands(f, v, NULL, NULL, &bad, NULL)) return false;
+            continue;
+        }
+        if (l->nlarge > 1) return false;
         if ((cls != C_EWISE && cls != C_REDUCE) || snP_is_view(g, v)) return false;
         if (!walk_operands(f, v, NULL, NULL, &bad, NULL)) return false;
         const Set *s = &f->sets.v[root(f, f->set[v])];
@@ -712,10 +736,10 @@ static bool readers_can(Fuse *f, NodeId o, NodeId id, int depth) {
 
 /* A stored value that is one light step from another stored value is computed again by its readers: they read the other one. */
 static void read_again(Fuse *f, NodeId id) {
-    Light l = { .full = snG_count(snG_type(f->g, id)) };
+    Light l = { .full = snG_count(snG_type(f->g, id)), .most = f->without & FUSE_prologue ? 1 : 2 };
     if (f->set[id] < 0 || f->place[id] != (64 | FULL) || !collect_light(f, id, &l, 0)) return;
     for (int i = 0; i < l.n; i++) f->again[l.node[i]] = 1;
-    bool can = readers_can(f, id, id, 0);
+    bool can = readers_can(f, id, id, &l, 0);
     for (int i = 0; i < l.n; i++) {
         NodeId x = l.node[i];
         if (!can) { f->again[x] = 0; continue; }

@@ -49,6 +49,7 @@ PASSES(PASS)
     F(parts,    "parts of a concat and permuted copies are stored by the kernel that computes them")     \
     F(index,    "masks and other index arithmetic are computed where they are read")                     \
     F(again,    "a value one light step from a stored one is computed again by its readers")             \
+    F(prologue, "a product computes a light operand while it packs it, in place of a kernel that stores it")\
     F(xent,     "cross entropy of a projection: logits in chunks, never whole")                          \
     F(compact,  "of a masked cross entropy only the rows that count are projected")                      \
     F(attention, "attention and its gradients go block by block: nothing of queries x keys is stored")

@@ -541,6 +541,40 @@ static void test_dots(void)
     }
 }
 
+/* An operand computed while it is packed: silu(g) u times a factor a row and one a column, under dropout; g and silu have two
+   users, r is computed beforehand. rounded: to bf16, as products in pairs want it. */
+static TVal operand_cone(Tile *t, int r, int c, TVal vr, TVal vc, bool rounded)
+{
+    TVal g = snT_ew(t, S_mul, SN_F32, input(t, rounded ? SN_BF16 : SN_F32, r, c, vr, vc), snT_full(t, ty(SN_F32, 1, 1), 0.5), 0);
+    TVal u = input(t, SN_F32, r, c, vr, vc), scale = input(t, SN_F32, r, 1, vr, 0), gain = input(t, SN_F32, 1, c, 0, vc), one = snT_full(t, ty(SN_F32, 1, 1), 1);
+    TVal e = snT_ew(t, S_exp, SN_F32, snT_ew(t, S_neg, SN_F32, g, 0, 0), 0, 0);
+    TVal y = snT_ew(t, S_mul, SN_F32, snT_ew(t, S_div, SN_F32, g, snT_ew(t, S_add, SN_F32, e, one, 0), 0), u, 0);
+    y = snT_ew(t, S_mul, SN_F32, y, snT_ew(t, S_add, SN_F32, snT_ew(t, S_mul, SN_F32, scale, scale, 0), one, 0), 0);
+    y = snT_ew(t, S_mul, SN_F32, y, gain, 0);
+    TIns random = { .op = T_random, .type = ty(SN_F32, r, c), .imm = 7, .rs = c, .cs = 1 };
+    random.a[0] = snT_ix(t, T_imul, snT_grid(t, 0), snT_idx(t, (int64_t)r * c));
+    TVal drop = snT_ew(t, S_lt, SN_BOOL, snT_add(t, &random), snT_full(t, ty(SN_F32, 1, 1), 0.25), 0);
+    y = snT_ew(t, S_select, SN_F32, drop, snT_full(t, ty(SN_F32, 1, 1), 0), y);
+    if (rounded) y = snT_ew(t, S_cast, SN_BF16, y, 0, 0);
+    return snT_stage(t, y, vr, vc);
+}
+
+static void test_prologues(void)
+{
+    for (int n = 0; n < 24; n++) {
+        char what[96];
+        int m = any_size(), k = any_size(), c = any_size();
+        bool ta = rnd(2), tb = rnd(2), rounded = n % 3 == 0;
+        snprintf(what, sizeof what, "prologues %d x %d x %d%s%s%s", m, k, c, ta ? " ta" : "", tb ? " tb" : "", rounded ? " bf16" : "");
+        Tile *t = program("prologues", 3);
+        TVal vk = some_valid(t, k), vm = some_valid(t, m), vc = some_valid(t, c);
+        TVal a = ta ? operand_cone(t, k, m, vk, vm, rounded) : operand_cone(t, m, k, vm, vk, rounded);
+        TVal b = tb ? operand_cone(t, c, k, vc, vk, rounded) : operand_cone(t, k, c, vk, vc, rounded);
+        output(t, snT_dot(t, a, b, snT_full(t, ty(SN_F32, m, c), 0), ta, tb), vm, vc);
+        test(t, rounded ? 1e-2 : 2e-5, what);
+    }
+}
+
 static TVal f32_op(Tile *t, int fn, TVal a, TVal b) { return snT_ew(t, fn, SN_F32, a, b, 0); }
 
 /* Attention forward with online softmax over blocks of keys, causal. */
@@ -640,7 +674,7 @@ int main(int argc, char **argv)
     SN_ENTER(&ctx, printf("FAILED %s\n", ctx.message); return 1);
     bool lanes = argc > 2 && argv[2][0] >= '0' && argv[2][0] <= '9';
     snK_target(&ctx, argc > 2 && !lanes ? argv[2] : "host", &target);
-    if (lanes) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16;   /* LLVM splits what the CPU lacks */
+    if (lanes) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16, target.bf16_dot &= target.f32_lanes == 16;   /* LLVM splits what the CPU lacks */
     test_text();
     test_files();
     test_functions();
@@ -655,6 +689,7 @@ int main(int argc, char **argv)
     test_control();
     test_random_chains(150);
     test_dots();
+    test_prologues();
     test_attention();
     test_gemm(90, 300);
     flush();
