@@ -1,5 +1,5 @@
-/* compile_host.c: kernels to one shared object. In: kernels of a build and the target. Out: the
-   bytes of an ELF shared object, and the symbol of each kernel.
+/* compile_host.c: kernels to one shared object, or one PTX text. In: kernels of a build and the
+   target. Out: the bytes of an ELF shared object (of PTX), and the symbol of each kernel.
 
      kernels --print--> texts --dedupe--> objects --ld--> shared object
                                           (cache, or libsinter_llvm.so on several threads)
@@ -269,6 +269,25 @@ static void *link_objects(Batch *b, size_t *bytes, char err[512]) {
     return so;
 }
 
+/* -- PTX texts to one ------------------------------------------------------------------------------ */
+
+/* All begin with the same head (comments, .version, .target, .address_size): the first one's is kept. */
+static const char *behind_head(const char *s) {
+    const char *size = strstr(s, ".address_size");
+    return size ? size + strcspn(size, "\n") : s;
+}
+
+static void *join_texts(const Batch *b, size_t *bytes) {
+    StrBuf text = {0};
+    for (int i = 0; i < b->n; i++) {
+        char *s = strndup(b->jobs[i].obj, b->jobs[i].bytes);
+        snU_puts(&text, i && s ? behind_head(s) : s ? s : "");
+        free(s);
+    }
+    *bytes = text.n;
+    return text.s;
+}
+
 /* -- The batch --------------------------------------------------------------------------------- */
 
 static void symbol_name(Batch *b, Job *j, const char *name) {
@@ -335,7 +354,8 @@ int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Targe
             if ((code = b.jobs[i].code) != 0)
                 snprintf(err, sizeof err, "kernel %s: %.440s", snU_str(c, b.jobs[i].kernel.name),
                          b.jobs[i].err);
-        if (!code && !(*so = link_objects(&b, bytes, err))) code = SN_IO;
+        if (!code && snK_is_ptx(t)) *so = join_texts(&b, bytes);
+        else if (!code && !(*so = link_objects(&b, bytes, err))) code = SN_IO;
         if (*so) to_cache(&b, key, *so, *bytes);
     }
     for (int i = 0; i < b.n; i++) free(b.jobs[i].obj);

@@ -1,6 +1,6 @@
-/* emit_llvm.c: kernel IR to a native object, by LLVM's C API. In: kernels and a target. Out: the
-   bytes of an object file with one function per kernel, of the type SnHostKernel
-   (runtime/program.h).
+/* emit_llvm.c: kernel IR to a native object, or to PTX, by LLVM's C API. In: kernels and a target.
+   Out: the bytes of an object file with one function per kernel, of the type SnHostKernel
+   (runtime/program.h); or PTX text with one entry per kernel (emit_nvptx.c).
 
    A module of its own (libsinter_llvm.so), opened when something is compiled; it shares no code
    with the compiler and exports snK_emit_object alone. The walk prints: a value of kernel IR is
@@ -11,40 +11,9 @@
    bf16 and f16 live in registers as i16. bf16 is rounded by integer operations on every CPU: a
    plain fptrunc would call __truncsfbf2, and vcvtneps2bf16 flushes denormals. Masks are vectors
    of i1, bool elements in memory are bytes. */
-#include "codegen/kir.h"
-#include <llvm-c/Analysis.h>
-#include <llvm-c/Core.h>
-#include <llvm-c/DebugInfo.h>
-#include <llvm-c/Target.h>
-#include <llvm-c/TargetMachine.h>
-#include <llvm-c/Transforms/PassBuilder.h>
-#include <pthread.h>
+#include "codegen/emit_llvm.h"
 
-enum { EMITTER_VERSION = 3, MAX_DEPTH = 200 };
-typedef LLVMValueRef Val;
-typedef LLVMTypeRef Typ;
-typedef LLVMBasicBlockRef Block;
-
-typedef struct Region {
-    const KIns *at;
-    Val i, end, step;
-    Block body, other, join;
-    bool has_else;
-} Region;
-
-typedef struct Emit {
-    const Kernel *k;
-    const Target *target;
-    LLVMContextRef ctx;
-    LLVMModuleRef mod;
-    LLVMBuilderRef b, entry;         /* entry: before everything, for leaves and vars */
-    Val fn, *v;
-    Region region[MAX_DEPTH];
-    int depth;
-    char *err;                       /* 512 bytes; empty = no error */
-} Emit;
-
-static void wrong(Emit *e, const char *what) { if (!e->err[0]) snprintf(e->err, 512, "%s", what); }
+void snL_wrong(Emit *e, const char *what) { if (!e->err[0]) snprintf(e->err, 512, "%s", what); }
 
 /* -- Types and constants ----------------------------------------------------------------------- */
 
@@ -59,10 +28,10 @@ static int bytes_of(int kind) {
 }
 
 static Typ lanes_of(Typ t, int lanes) { return lanes > 1 ? LLVMVectorType(t, (unsigned)lanes) : t; }
-static Typ ints(Emit *e, int bits, int lanes) {
+Typ snL_ints(Emit *e, int bits, int lanes) {
     return lanes_of(LLVMIntTypeInContext(e->ctx, (unsigned)bits), lanes);
 }
-static Typ floats(Emit *e, int lanes) { return lanes_of(LLVMFloatTypeInContext(e->ctx), lanes); }
+Typ snL_floats(Emit *e, int lanes) { return lanes_of(LLVMFloatTypeInContext(e->ctx), lanes); }
 
 static Typ scalar(Emit *e, int kind) {
     if (kind == K_F32) return LLVMFloatTypeInContext(e->ctx);
@@ -73,7 +42,7 @@ static Typ scalar(Emit *e, int kind) {
 static Typ type(Emit *e, KType t) { return lanes_of(scalar(e, t.kind), t.lanes); }
 
 /* The same in memory: bools are bytes. */
-static Typ element(Emit *e, int kind) { return kind == K_BOOL ? ints(e, 8, 1) : scalar(e, kind); }
+static Typ element(Emit *e, int kind) { return kind == K_BOOL ? snL_ints(e, 8, 1) : scalar(e, kind); }
 
 static Val all(Val x, int lanes) {
     Val lane[64];
@@ -81,13 +50,13 @@ static Val all(Val x, int lanes) {
     return lanes > 1 ? LLVMConstVector(lane, (unsigned)lanes) : x;
 }
 
-static Val int_const(Emit *e, int bits, int lanes, int64_t v) {
-    Typ t = ints(e, bits, 1);
+Val snL_int(Emit *e, int bits, int lanes, int64_t v) {
+    Typ t = snL_ints(e, bits, 1);
     return all(LLVMConstInt(t, (unsigned long long)v, 1), lanes);
 }
 
 static Val float_const(Emit *e, int lanes, double v) {
-    Typ t = floats(e, 1);
+    Typ t = snL_floats(e, 1);
     return all(LLVMConstReal(t, v), lanes);
 }
 
@@ -101,15 +70,15 @@ static uint16_t bf16_bits(float f) {
 static Val constant(Emit *e, const KIns *i) {
     int lanes = i->type.lanes, kind = i->type.kind;
     if (kind == K_F32) return float_const(e, lanes, i->f);
-    if (kind == K_BF16) return int_const(e, 16, lanes, bf16_bits((float)i->f));
+    if (kind == K_BF16) return snL_int(e, 16, lanes, bf16_bits((float)i->f));
     if (kind == K_F16) {
         Val h = LLVMConstReal(LLVMHalfTypeInContext(e->ctx), i->f);
-        return all(LLVMConstBitCast(h, ints(e, 16, 1)), lanes);
+        return all(LLVMConstBitCast(h, snL_ints(e, 16, 1)), lanes);
     }
-    return int_const(e, kind == K_BOOL ? 1 : bytes_of(kind) * 8, lanes, i->imm);
+    return snL_int(e, kind == K_BOOL ? 1 : bytes_of(kind) * 8, lanes, i->imm);
 }
 
-static Val call(Emit *e, const char *name, Typ *over, unsigned nover, Val *args, unsigned n) {
+Val snL_call(Emit *e, const char *name, Typ *over, unsigned nover, Val *args, unsigned n) {
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     Val f = LLVMGetIntrinsicDeclaration(e->mod, id, over, nover);
     return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, over, nover), f, args, n, "");
@@ -117,13 +86,13 @@ static Val call(Emit *e, const char *name, Typ *over, unsigned nover, Val *args,
 
 static Val call1(Emit *e, const char *name, Val x) {
     Typ t = LLVMTypeOf(x);
-    return call(e, name, &t, 1, &x, 1);
+    return snL_call(e, name, &t, 1, &x, 1);
 }
 
 /* -- Arithmetic -------------------------------------------------------------------------------- */
 
 static int bits_of(KType t) { return t.kind == K_BOOL ? 1 : bytes_of(t.kind) * 8; }
-static Val like(Emit *e, KType t, int64_t v) { return int_const(e, bits_of(t), t.lanes, v); }
+static Val like(Emit *e, KType t, int64_t v) { return snL_int(e, bits_of(t), t.lanes, v); }
 static Val icmp(Emit *e, LLVMIntPredicate p, Val a, Val b) {
     return LLVMBuildICmp(e->b, p, a, b, "");
 }
@@ -154,23 +123,23 @@ static Val least(Emit *e, KType t, bool max, Val a, Val b) {
 /* a * 2^b: one instruction on AVX-512, else two exact powers of 2 so that only the last product rounds. */
 static Val ldexp_op(Emit *e, int lanes, Val a, Val b) {
     if (e->target->f32_lanes == 16 && (lanes == 1 || lanes == 16)) {
-        Typ v = floats(e, lanes == 1 ? 4 : 16);
-        Val zero = LLVMConstNull(v), i0 = int_const(e, 32, 1, 0), round = int_const(e, 32, 1, 4);
+        Typ v = snL_floats(e, lanes == 1 ? 4 : 16);
+        Val zero = LLVMConstNull(v), i0 = snL_int(e, 32, 1, 0), round = snL_int(e, 32, 1, 4);
         if (lanes == 1) {
             a = LLVMBuildInsertElement(e->b, zero, a, i0, "");
             b = LLVMBuildInsertElement(e->b, zero, b, i0, "");
-            a = call(e, "llvm.x86.avx512.mask.scalef.ss", NULL, 0, (Val[]){ a, b, zero, int_const(e, 8, 1, -1), round }, 5);
+            a = snL_call(e, "llvm.x86.avx512.mask.scalef.ss", NULL, 0, (Val[]){ a, b, zero, snL_int(e, 8, 1, -1), round }, 5);
             return LLVMBuildExtractElement(e->b, a, i0, "");
         }
-        return call(e, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, (Val[]){ a, b, zero, int_const(e, 16, 1, -1), round }, 5);
+        return snL_call(e, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, (Val[]){ a, b, zero, snL_int(e, 16, 1, -1), round }, 5);
     }
-    b = LLVMBuildBitCast(e->b, LLVMBuildFAdd(e->b, b, float_const(e, lanes, 12582912), ""), ints(e, 32, lanes), "");
-    Val n = LLVMBuildSub(e->b, b, int_const(e, 32, lanes, 0x4b400000), "");        /* the bits of 1.5 * 2^23 */
-    Val half = LLVMBuildAShr(e->b, n, int_const(e, 32, lanes, 1), "");
+    b = LLVMBuildBitCast(e->b, LLVMBuildFAdd(e->b, b, float_const(e, lanes, 12582912), ""), snL_ints(e, 32, lanes), "");
+    Val n = LLVMBuildSub(e->b, b, snL_int(e, 32, lanes, 0x4b400000), "");        /* the bits of 1.5 * 2^23 */
+    Val half = LLVMBuildAShr(e->b, n, snL_int(e, 32, lanes, 1), "");
     Val part[] = { half, LLVMBuildSub(e->b, n, half, "") };
     for (int k = 0; k < 2; k++) {
-        Val bits = LLVMBuildShl(e->b, LLVMBuildAdd(e->b, part[k], int_const(e, 32, lanes, 127), ""), int_const(e, 32, lanes, 23), "");
-        a = LLVMBuildFMul(e->b, a, LLVMBuildBitCast(e->b, bits, floats(e, lanes), ""), "");
+        Val bits = LLVMBuildShl(e->b, LLVMBuildAdd(e->b, part[k], snL_int(e, 32, lanes, 127), ""), snL_int(e, 32, lanes, 23), "");
+        a = LLVMBuildFMul(e->b, a, LLVMBuildBitCast(e->b, bits, snL_floats(e, lanes), ""), "");
     }
     return a;
 }
@@ -191,18 +160,18 @@ static Val float_op(Emit *e, const KIns *i, Val a, Val b, Val c) {
     case K_ldexp: return ldexp_op(e, i->type.lanes, a, b);
     case K_fma: {
         Typ t = LLVMTypeOf(a);
-        return call(e, "llvm.fma", &t, 1, (Val[]){ a, b, c }, 3);
+        return snL_call(e, "llvm.fma", &t, 1, (Val[]){ a, b, c }, 3);
     }
-    default: return wrong(e, "no such float op"), a;
+    default: return snL_wrong(e, "no such float op"), a;
     }
 }
 
 static Val mulhi(Emit *e, int lanes, Val a, Val b) {
-    Typ wide = ints(e, 64, lanes);
+    Typ wide = snL_ints(e, 64, lanes);
     a = LLVMBuildZExt(e->b, a, wide, "");
     b = LLVMBuildZExt(e->b, b, wide, "");
-    Val p = LLVMBuildLShr(e->b, LLVMBuildMul(e->b, a, b, ""), int_const(e, 64, lanes, 32), "");
-    return LLVMBuildTrunc(e->b, p, ints(e, 32, lanes), "");
+    Val p = LLVMBuildLShr(e->b, LLVMBuildMul(e->b, a, b, ""), snL_int(e, 64, lanes, 32), "");
+    return LLVMBuildTrunc(e->b, p, snL_ints(e, 32, lanes), "");
 }
 
 static Val int_op(Emit *e, const KIns *i, Val a, Val b) {
@@ -227,7 +196,7 @@ static Val int_op(Emit *e, const KIns *i, Val a, Val b) {
         b = LLVMBuildAnd(e->b, b, like(e, t, bits_of(t) - 1), "");
         if (i->op == K_shl) return LLVMBuildShl(e->b, a, b, "");
         return is_signed(t.kind) ? LLVMBuildAShr(e->b, a, b, "") : LLVMBuildLShr(e->b, a, b, "");
-    default: return wrong(e, "no such integer op"), a;
+    default: return snL_wrong(e, "no such integer op"), a;
     }
 }
 
@@ -247,33 +216,33 @@ static Val compare(Emit *e, int op, int kind, Val a, Val b) {
 static Val widen_half(Emit *e, int kind, int lanes, Val x) {
     if (kind == K_F16) {
         Val h = LLVMBuildBitCast(e->b, x, lanes_of(LLVMHalfTypeInContext(e->ctx), lanes), "");
-        return LLVMBuildFPExt(e->b, h, floats(e, lanes), "");
+        return LLVMBuildFPExt(e->b, h, snL_floats(e, lanes), "");
     }
-    Val u = LLVMBuildShl(e->b, LLVMBuildZExt(e->b, x, ints(e, 32, lanes), ""),
-                         int_const(e, 32, lanes, 16), "");
-    return LLVMBuildBitCast(e->b, u, floats(e, lanes), "");
+    Val u = LLVMBuildShl(e->b, LLVMBuildZExt(e->b, x, snL_ints(e, 32, lanes), ""),
+                         snL_int(e, 32, lanes, 16), "");
+    return LLVMBuildBitCast(e->b, u, snL_floats(e, lanes), "");
 }
 
 static Val narrow_half(Emit *e, int kind, int lanes, Val x) {
     if (kind == K_F16) {
         Val h = LLVMBuildFPTrunc(e->b, x, lanes_of(LLVMHalfTypeInContext(e->ctx), lanes), "");
-        return LLVMBuildBitCast(e->b, h, ints(e, 16, lanes), "");
+        return LLVMBuildBitCast(e->b, h, snL_ints(e, 16, lanes), "");
     }
-    Val u = LLVMBuildBitCast(e->b, x, ints(e, 32, lanes), "");
-    Val sixteen = int_const(e, 32, lanes, 16);
+    Val u = LLVMBuildBitCast(e->b, x, snL_ints(e, 32, lanes), "");
+    Val sixteen = snL_int(e, 32, lanes, 16);
     Val high = LLVMBuildLShr(e->b, u, sixteen, "");
-    Val even = LLVMBuildAnd(e->b, high, int_const(e, 32, lanes, 1), "");
-    Val up = LLVMBuildAdd(e->b, u, int_const(e, 32, lanes, 0x7fff), "");
+    Val even = LLVMBuildAnd(e->b, high, snL_int(e, 32, lanes, 1), "");
+    Val up = LLVMBuildAdd(e->b, u, snL_int(e, 32, lanes, 0x7fff), "");
     up = LLVMBuildAdd(e->b, up, even, "");
-    Val quiet = LLVMBuildOr(e->b, high, int_const(e, 32, lanes, 0x40), "");
+    Val quiet = LLVMBuildOr(e->b, high, snL_int(e, 32, lanes, 0x40), "");
     Val r = pick(e, LLVMBuildFCmp(e->b, LLVMRealUNO, x, x, ""), quiet,
                  LLVMBuildLShr(e->b, up, sixteen, ""));
-    return LLVMBuildTrunc(e->b, r, ints(e, 16, lanes), "");
+    return LLVMBuildTrunc(e->b, r, snL_ints(e, 16, lanes), "");
 }
 
 static Val float_to_int(Emit *e, KType t, Val x) {
     Typ over[2] = { type(e, t), LLVMTypeOf(x) };
-    return call(e, is_signed(t.kind) ? "llvm.fptosi.sat" : "llvm.fptoui.sat", over, 2, &x, 1);
+    return snL_call(e, is_signed(t.kind) ? "llvm.fptosi.sat" : "llvm.fptoui.sat", over, 2, &x, 1);
 }
 
 static Val cast(Emit *e, KType from, KType t, Val x) {
@@ -282,8 +251,8 @@ static Val cast(Emit *e, KType from, KType t, Val x) {
     if (kind == t.kind) return x;
     if (is_float(t.kind) || is_half(t.kind)) {
         if (kind != K_F32)
-            x = is_signed(kind) ? LLVMBuildSIToFP(e->b, x, floats(e, lanes), "")
-                                : LLVMBuildUIToFP(e->b, x, floats(e, lanes), "");
+            x = is_signed(kind) ? LLVMBuildSIToFP(e->b, x, snL_floats(e, lanes), "")
+                                : LLVMBuildUIToFP(e->b, x, snL_floats(e, lanes), "");
         return is_half(t.kind) ? narrow_half(e, t.kind, lanes, x) : x;
     }
     if (t.kind == K_BOOL)
@@ -302,11 +271,11 @@ static Val dot_pairs(Emit *e, Val a, Val b, Val c) {
     static const char name[] = "llvm.x86.avx512bf16.dpbf16ps.512";
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     Typ params[3];
-    if (!id) return wrong(e, "no dot product of bf16 pairs in this LLVM"), c;
+    if (!id) return snL_wrong(e, "no dot product of bf16 pairs in this LLVM"), c;
     LLVMGetParamTypes(LLVMIntrinsicGetType(e->ctx, id, NULL, 0), params);
     a = LLVMBuildBitCast(e->b, a, params[1], "");
     b = LLVMBuildBitCast(e->b, b, params[2], "");
-    return call(e, name, NULL, 0, (Val[]){ c, a, b }, 3);
+    return snL_call(e, name, NULL, 0, (Val[]){ c, a, b }, 3);
 }
 
 /* -- Vectors ----------------------------------------------------------------------------------- */
@@ -361,7 +330,7 @@ static Val from_memory(Emit *e, int kind, Val x) {
 }
 
 static Val to_memory(Emit *e, KType t, Val x) {
-    return t.kind == K_BOOL ? LLVMBuildZExt(e->b, x, ints(e, 8, t.lanes), "") : x;
+    return t.kind == K_BOOL ? LLVMBuildZExt(e->b, x, snL_ints(e, 8, t.lanes), "") : x;
 }
 
 /* The address of p[index]; under a mask it may lie outside the buffer when every lane is off, so
@@ -387,7 +356,7 @@ static Val load(Emit *e, const KIns *i, Val p, Val index, Val mask) {
     Typ over[2] = { LLVMVectorType(el, t.lanes), LLVMTypeOf(at) };
     Val args[4] = { at, i32c(e, (int)alignment(i, t.kind)), one_lane(e, mask),
                     LLVMConstNull(over[0]) };
-    Val x = call(e, "llvm.masked.load", over, 2, args, 4);
+    Val x = snL_call(e, "llvm.masked.load", over, 2, args, 4);
     if (t.lanes == 1) x = LLVMBuildExtractElement(e->b, x, i32c(e, 0), "");
     return from_memory(e, t.kind, x);
 }
@@ -402,13 +371,13 @@ static void store(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
     }
     x = one_lane(e, x);
     Typ over[2] = { LLVMTypeOf(x), LLVMTypeOf(at) };
-    call(e, "llvm.masked.store", over, 2,
+    snL_call(e, "llvm.masked.store", over, 2,
          (Val[]){ x, at, i32c(e, (int)alignment(i, t.kind)), one_lane(e, mask) }, 4);
 }
 
 static Val all_on(Emit *e, Val mask, int lanes) {
     if (mask) return one_lane(e, mask);
-    return lanes == 1 ? one_lane(e, int_const(e, 1, 1, 1)) : int_const(e, 1, lanes, 1);
+    return lanes == 1 ? one_lane(e, snL_int(e, 1, 1, 1)) : snL_int(e, 1, lanes, 1);
 }
 
 static Val gather(Emit *e, const KIns *i, Val p, Val index, Val mask) {
@@ -418,7 +387,7 @@ static Val gather(Emit *e, const KIns *i, Val p, Val index, Val mask) {
     Typ over[2] = { LLVMVectorType(el, t.lanes), LLVMTypeOf(at) };
     Val args[4] = { at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes),
                     LLVMConstNull(over[0]) };
-    Val x = call(e, "llvm.masked.gather", over, 2, args, 4);
+    Val x = snL_call(e, "llvm.masked.gather", over, 2, args, 4);
     if (t.lanes == 1) x = LLVMBuildExtractElement(e->b, x, i32c(e, 0), "");
     return from_memory(e, t.kind, x);
 }
@@ -429,14 +398,14 @@ static void scatter(Emit *e, const KIns *i, Val p, Val index, Val x, Val mask) {
     Val at = address(e, element(e, t.kind), p, one_lane(e, index), !mask);
     x = one_lane(e, to_memory(e, t, x));
     Typ over[2] = { LLVMTypeOf(x), LLVMTypeOf(at) };
-    call(e, "llvm.masked.scatter", over, 2,
+    snL_call(e, "llvm.masked.scatter", over, 2,
          (Val[]){ x, at, i32c(e, bytes_of(t.kind)), all_on(e, mask, t.lanes) }, 4);
 }
 
 static void prefetch(Emit *e, const KIns *i, Val p, Val index) {
     Val at = address(e, element(e, e->k->ins.v[i->a[0]].mem), p, index, false);
     Typ over = LLVMTypeOf(at);
-    call(e, "llvm.prefetch", &over, 1, (Val[]){ at, i32c(e, (int)i->imm), i32c(e, 3), i32c(e, 1) }, 4);
+    snL_call(e, "llvm.prefetch", &over, 1, (Val[]){ at, i32c(e, (int)i->imm), i32c(e, 3), i32c(e, 1) }, 4);
 }
 
 /* -- Structure --------------------------------------------------------------------------------- */
@@ -508,14 +477,15 @@ static void close_region(Emit *e) {
 /* -- The walk ---------------------------------------------------------------------------------- */
 
 static Val byte_offset(Emit *e, Val p, int64_t bytes) {
-    Val at = int_const(e, 64, 1, bytes);
-    return LLVMBuildInBoundsGEP2(e->entry, ints(e, 8, 1), p, &at, 1, "");
+    Val at = snL_int(e, 64, 1, bytes);
+    return LLVMBuildInBoundsGEP2(e->entry, snL_ints(e, 8, 1), p, &at, 1, "");
 }
 
 /* Leaves stand before everything: arguments of the call, constants. bufs, la, begin, end,
    scratch are arguments 0..4. */
 static Val leaf(Emit *e, const KIns *i) {
-    Typ ptr = LLVMPointerTypeInContext(e->ctx, 0), word = ints(e, 32, 1);
+    if (e->target->gpu && i->op != K_const && i->op != K_lane) return snN_leaf(e, i);
+    Typ ptr = LLVMPointerTypeInContext(e->ctx, 0), word = snL_ints(e, 32, 1);
     switch (i->op) {
     case K_const: return constant(e, i);
     case K_param: {
@@ -533,13 +503,14 @@ static Val leaf(Emit *e, const KIns *i) {
             lane[n] = LLVMConstInt(scalar(e, i->type.kind), (unsigned)n, 0);
         return i->type.lanes > 1 ? LLVMConstVector(lane, i->type.lanes) : lane[0];
     }
-    default: return wrong(e, "a GPU's op in a kernel for the host"), NULL;
+    default: return snL_wrong(e, "a GPU's op in a kernel for the host"), NULL;
     }
 }
 
 static Val value(Emit *e, const KIns *i, KType from, Val a, Val b, Val c) {
     int lanes = i->type.lanes;
     if (i->op >= K_lt && i->op <= K_ne) return compare(e, i->op, from.kind, a, b);
+    if (i->op >= K_barrier && i->op <= K_ex2) return snN_op(e, i, a, b, c);
     if (i->op >= K_add && i->op <= K_mulhi)
         return is_float(i->type.kind) ? float_op(e, i, a, b, c) : int_op(e, i, a, b);
     switch (i->op) {
@@ -561,7 +532,7 @@ static Val value(Emit *e, const KIns *i, KType from, Val a, Val b, Val c) {
         LLVMBuildStore(e->b, a, p);
         return p;
     }
-    default: return wrong(e, "unknown op"), a;
+    default: return snL_wrong(e, "unknown op"), a;
     }
 }
 
@@ -576,8 +547,8 @@ static void instruction(Emit *e, KVal x) {
     case K_if: open_if(e, i, a); break;
     case K_else: other_branch(e); break;
     case K_end: close_region(e); break;
-    case K_prefetch: prefetch(e, i, a, b); break;
-    case K_barrier: wrong(e, "a GPU's op in a kernel for the host"); break;
+    case K_prefetch: if (!e->target->gpu) prefetch(e, i, a, b); break;
+    case K_barrier: case K_cp_async: case K_cp_commit: case K_cp_wait: snN_op(e, i, a, b, c); break;
     default: e->v[x] = value(e, i, e->k->ins.v[i->a[0]].type, a, b, c);
     }
 }
@@ -610,14 +581,15 @@ static void declare(Emit *e, const char *cpu, const char *features) {
 }
 
 static void emit_kernel(Emit *e, const char *cpu, const char *features) {
-    declare(e, cpu, features);
+    if (e->target->gpu) snN_declare(e);
+    else declare(e, cpu, features);
     Block entry = new_block(e), body = new_block(e);
     e->b = LLVMCreateBuilderInContext(e->ctx);
     e->entry = LLVMCreateBuilderInContext(e->ctx);
     LLVMPositionBuilderAtEnd(e->b, body);
     LLVMPositionBuilderAtEnd(e->entry, entry);
     e->v = calloc(e->k->ins.n, sizeof *e->v);
-    if (!e->v) wrong(e, "out of memory");
+    if (!e->v) snL_wrong(e, "out of memory");
     for (KVal x = 1; x < e->k->ins.n && !e->err[0]; x++) {
         int op = e->k->ins.v[x].op;
         if (op >= K_const && op <= K_lane) e->v[x] = leaf(e, &e->k->ins.v[x]);
@@ -638,6 +610,10 @@ static void emit_kernel(Emit *e, const char *cpu, const char *features) {
 static void start_llvm(void) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
 }
 
 static void optimise(LLVMModuleRef mod, LLVMTargetMachineRef tm, char err[512]) {
@@ -666,7 +642,7 @@ static void dump(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, co
 }
 
 static void finish(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, const char *name,
-                   void **obj, size_t *bytes, char err[512]) {
+                   bool text, void **obj, size_t *bytes, char err[512]) {
     char *msg = NULL;
     if (LLVMVerifyModule(mod, LLVMReturnStatusAction, &msg)) snprintf(err, 512, "LLVM: %s", msg);
     LLVMDisposeMessage(msg);
@@ -674,7 +650,7 @@ static void finish(LLVMModuleRef mod, LLVMTargetMachineRef tm, const char *dir, 
     if (err[0]) return;
     if (dir) dump(mod, tm, dir, name);
     LLVMMemoryBufferRef buf;
-    if (LLVMTargetMachineEmitToMemoryBuffer(tm, mod, LLVMObjectFile, &msg, &buf)) {
+    if (LLVMTargetMachineEmitToMemoryBuffer(tm, mod, text ? LLVMAssemblyFile : LLVMObjectFile, &msg, &buf)) {
         snprintf(err, 512, "LLVM: %s", msg);
         LLVMDisposeMessage(msg);
         return;
@@ -699,7 +675,7 @@ static void compile(const Kernel *const *kernels, int n, const Target *t, const 
         Emit e = { .k = kernels[i], .target = t, .ctx = ctx, .mod = mod, .err = err };
         emit_kernel(&e, cpu, features);
     }
-    if (!err[0]) finish(mod, tm, dir, name, obj, bytes, err);
+    if (!err[0]) finish(mod, tm, dir, name, t->gpu, obj, bytes, err);
     LLVMDisposeTargetData(layout);
     LLVMDisposeModule(mod);
     LLVMContextDispose(ctx);
@@ -718,6 +694,23 @@ static void identity(const char *triple, const char *cpu, const char *features, 
     *obj = s;
 }
 
+static int emit_ptx(const Kernel *const *kernels, int n, const Target *t, const char *dump_dir,
+                    void **obj, size_t *bytes, char err[512]) {
+    const char *triple, *features;
+    char cpu[16];
+    snN_identity(t, &triple, cpu, &features);
+    if (n == 0) {
+        identity(triple, cpu, features, obj, bytes);
+        return *obj ? 0 : SN_NOMEM;
+    }
+    LLVMTargetMachineRef tm = snN_machine(t, err);
+    if (tm) {
+        compile(kernels, n, t, cpu, features, tm, triple, dump_dir, obj, bytes, err);
+        LLVMDisposeTargetMachine(tm);
+    }
+    return err[0] ? SN_UNSUPPORTED : *obj ? 0 : SN_NOMEM;
+}
+
 /* kir.h has the type: EmitObjectFn. With n = 0 the result is the text that identifies this
    compiler and CPU. */
 __attribute__((visibility("default")))
@@ -728,6 +721,7 @@ int snK_emit_object(const Kernel *const *kernels, int n, const Target *t, const 
     err[0] = 0;
     *obj = NULL;
     *bytes = 0;
+    if (t->gpu) return emit_ptx(kernels, n, t, dump_dir, obj, bytes, err);
     char *triple = LLVMGetDefaultTargetTriple(), *host_cpu = LLVMGetHostCPUName(),
          *host_features = LLVMGetHostCPUFeatures(), *msg = NULL;
     const char *cpu = t->cpu[0] ? t->cpu : host_cpu;

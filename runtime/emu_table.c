@@ -58,7 +58,7 @@ static const Ins *run_whole(Warp *w, const Ins *i)
     EACH_LANE(w->active, l) {
         uint64_t v = 0;
         for (int k = 0; k < i->count; k++)
-            v |= (uint64_t)snE_in32(w, i->more[1 + k])[l] << k * bits;
+            v |= low_bits(snE_in32(w, i->more[1 + k])[l], bits) << k * bits;     /* an undefined part may hold more */
         if (i->bytes == 8)
             snE_out64(w, i->more[0])[l] = v;
         else

@@ -297,6 +297,30 @@ emu() {
     check "emu: one thread or all: the same bits" "$BUILD/tool_compare" "$WORK/emu.steps/last.safetensors" "$WORK/emu.one/last.safetensors" exact
 }
 
+# Every kernel of both arms assembles for every card, without a register spilled. The long form: at 124M weights, too.
+ptx() {
+    ptxas=$(command -v ptxas || ls /usr/local/cuda/bin/ptxas 2>/dev/null)
+    [ -n "$ptxas" ] || { skip "PTX is not assembled: no ptxas here (CUDA toolkit)"; return; }
+    shapes="-Dlayers=2"
+    [ "$LONG" = 1 ] && shapes="$shapes -Dlayers=12,width=768,heads=12,hidden=2048,seq=1024,batch=4,vocab=50304"
+    for shape in $shapes; do
+        defines=$(echo "$shape" | sed 's/^-D/-D /; s/,/ -D /g')
+        for arm in ar dlm; do
+            for cast in "" "--autocast bf16"; do
+                for sm in 80 89 90; do
+                    # shellcheck disable=SC2086
+                    "$SINTER" build models/$arm.sn $defines $cast --train -t ptx:sm_$sm -o "$WORK/ptx.snb" >"$WORK/out" 2>&1 &&
+                        "$SINTER" print "$WORK/ptx.snb" --code >"$WORK/k.ptx" && "$ptxas" -v -arch=sm_$sm "$WORK/k.ptx" -o "$WORK/k.cubin" >"$WORK/out" 2>&1
+                    rc=$?
+                    spills=$(grep spill "$WORK/out" | grep -vc ' 0 bytes spill stores, 0 bytes spill loads')
+                    kernels=$(grep -c 'Used [0-9]* registers' "$WORK/out")
+                    check "ptxas sm_$sm $arm $cast $shape: $kernels kernels, $spills spill" test "$rc" = 0 -a "$spills" = 0 -a "$kernels" -gt 20
+                done
+            done
+        done
+    done
+}
+
 # The same kernels under oclgrind, as a driver of the loader's: races between groups, accesses out of bounds, wrong calls. Its exit
 # status says nothing: a report is a line in its log. Without optimisation, for version 21.10 widens vectors of i1 wrongly. Not
 # its check of uninitialised values: the CPU form computes padding that nobody reads.
@@ -498,6 +522,6 @@ install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
 PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation benchmarks pages study studies
-    bundles library opencl oclgrind_checks emu fuzz"
+    bundles library opencl oclgrind_checks emu ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

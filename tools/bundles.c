@@ -57,10 +57,29 @@ static void print_program(const SnProgram *p, const char *graph, bool kernels) {
 }
 
 /* source: the model itself; else what was made of it. */
-int print_bundle(const char *path, const char *graph, bool source, bool kernels) {
+/* The code of a target that is a text: OpenCL C, PTX. */
+static int print_code(Bundle *b, const char *path) {
+    char err[ERR_TEXT];
+    for (int i = 0; i < snR_bundle_count(b); i++) {
+        if (!strncmp(snR_bundle_target(b, i), "host", 4)) continue;
+        SnProgram *p = snR_bundle_program(b, i, err);
+        if (!p) return cmd_fail("%s", err);
+        fwrite(p->code, 1, p->code_bytes, stdout);
+        snR_program_free(p);
+        return 0;
+    }
+    return cmd_fail("%s holds no code that is a text (opencl, ptx)", path);
+}
+
+int print_bundle(const char *path, const char *graph, bool source, bool kernels, bool code_only) {
     char err[ERR_TEXT];
     Bundle *b = snR_bundle_open(path, err);
     int rc = b ? 0 : cmd_fail("%s", err);
+    if (!rc && code_only) {
+        rc = print_code(b, path);
+        snR_bundle_close(b);
+        return rc;
+    }
     if (!rc && source) fputs(snR_bundle_source(b), stdout);
     for (int i = 0; !rc && !source && i < snR_bundle_count(b); i++) {
         SnProgram *p = snR_bundle_program(b, i, err);

@@ -61,7 +61,7 @@ const Graph *model_graph(const Model *m, const char *name, const char *const *pr
 
 /* A bundle in the place of a model file (bundles.c). */
 bool is_bundle(const char *path);
-int print_bundle(const char *path, const char *graph, bool source, bool kernels);
+int print_bundle(const char *path, const char *graph, bool source, bool kernels, bool code);
 int bundle_takes(const char *path, const StrList *defines, const PassOptions *po, const char *fuse);   /* 0, or 1 after a line: it is compiled */
 
 /* -- Files ---------------------------------------------------------------------------------------------------- */

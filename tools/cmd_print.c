@@ -80,7 +80,7 @@ static int list_passes(void) {
 int cmd_print(const Command *self, int argc, char **argv) {
     StrList defs = {0}, pos = {0};
     const char *passes = NULL, *name = NULL, *path = NULL, *kernels = NULL, *target = "host", *sched = NULL;
-    bool dot = false, list = false, source = false;
+    bool dot = false, list = false, source = false, code = false;
     PassOptions po = {0};
     const Opt opts[] = {
         { "define", 'D', OPT_LIST, &defs, "K=V", "a param or dim of the file" },
@@ -95,6 +95,7 @@ int cmd_print(const Command *self, int argc, char **argv) {
         { "sched", 0, OPT_TEXT, &sched, "LIST", "for --kernels: gemm:bm=128,bn=256" },
         { "fuse", 0, OPT_TEXT, &po.fuse, "LIST", cmd_fuse_doc() },
         { "source", 0, OPT_FLAG, &source, "", "of a bundle: the model's graphs, flat, as they were built" },
+        { "code", 0, OPT_FLAG, &code, "", "of a bundle: its OpenCL C or PTX" },
         { "list-passes", 0, OPT_FLAG, &list, "", "the passes, a line each" },
         { 0 }
     };
@@ -105,7 +106,7 @@ int cmd_print(const Command *self, int argc, char **argv) {
     if (pos.n != 1) return cmd_usage(self, "wants one file");
     if (is_bundle(pos.v[0])) {
         if (dot || path || passes) return cmd_usage(self, "-p, --path and --dot are of models; print X.snb --source gives the model");
-        return (rc = bundle_takes(pos.v[0], &defs, &po, po.fuse)) ? rc : print_bundle(pos.v[0], name, source, kernels != NULL);
+        return (rc = bundle_takes(pos.v[0], &defs, &po, po.fuse)) ? rc : print_bundle(pos.v[0], name, source, kernels != NULL, code);
     }
     if (kernels && strcmp(kernels, "tiles") && strcmp(kernels, "ir")) return cmd_usage(self, "--kernels is tiles or ir, not '%s'", kernels);
     if ((rc = cmd_fuse(self, po.fuse)) >= 0) return rc;
