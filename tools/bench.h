@@ -6,7 +6,7 @@
 #include "tools/lab.h"
 
 typedef struct BenchOptions {
-    const char *file, *fuse, *shapes, *masks, *dirs, *seq, *dim, *picture, *dtype, *device, *target;
+    const char *file, *fuse, *shapes, *masks, *dirs, *seq, *dim, *picture, *dtype, *device, *target, *sched;
     StrList defines, sets;
     Settings set;
     PassOptions passes;
@@ -49,7 +49,7 @@ typedef struct PairOptions {
     FeedFn feed;
     void *user;
     int threads;
-    const char *device, *target;     /* as in LabOptions */
+    const char *device, *target, *sched;   /* as in LabOptions */
 } PairOptions;
 
 typedef struct Pair {

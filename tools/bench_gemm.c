@@ -40,6 +40,8 @@ typedef struct GemmRun {
     Dtype dtype;                     /* of a and b */
     char device[16];
     double ms, peak, gflops, error;
+    GemmSched sched;                 /* of the shape */
+    char overrides[sizeof ((Target *)0)->sched];   /* the target's own, before --sched */
 } GemmRun;
 
 static SnTensorDesc matrix(const char *name, Dtype d, int64_t rows, int64_t cols) {
@@ -119,8 +121,13 @@ static int time_shape(GemmRun *r, const Shape *s) {
     return rc;
 }
 
-static int bench_shape(GemmRun *r, const Shape *s) {
+/* sched: what --sched says for this run, NULL = nothing. */
+static int bench_shape(GemmRun *r, const Shape *s, const char *sched) {
     SN_ENTER(r->c, return model_error(r->c));
+    memcpy(r->target.sched, r->overrides, sizeof r->overrides);
+    if (sched) snK_sched_override(r->c, &r->target, sched);
+    r->sched = snK_sched_gemm(&r->target, 1, s->m, s->n, s->k, s->ta, s->tb, r->dtype);
+    if (r->sched.bm < 1 || r->sched.bn < 1 || r->sched.kc < 1) snU_fail(r->c, SN_USAGE, 0, "--sched: bm, bn and kc of '%s' are at least 1", sched);
     GemmShape gs = { 1, s->m, s->n, s->k, s->ta, s->tb, r->dtype, SN_F32 };
     Tile *t = snT_gemm_plain(r->c, &r->arena, &gs, &r->target);
     Kernel *k = snK_lower(r->c, &r->arena, t, &r->target);
@@ -138,14 +145,37 @@ static int bench_shape(GemmRun *r, const Shape *s) {
 
 static void print_shape(const GemmRun *r, const Shape *s) {
     if (r->o->json) {
-        bench_row(json_pack("{s:s s:s s:I s:I s:I s:b s:b s:s s:s s:s s:f s:f s:f s:f}", "kind", "gemm", "name", s->name, "m", (json_int_t)s->m, "n",
+        bench_row(json_pack("{s:s s:s s:I s:I s:I s:b s:b s:s s:s s:s s:f s:f s:f s:f s:i s:i s:i}", "kind", "gemm", "name", s->name, "m", (json_int_t)s->m, "n",
                             (json_int_t)s->n, "k", (json_int_t)s->k, "ta", s->ta, "tb", s->tb, "dir", s->dir, "dtype", snG_dtype_name(r->dtype), "target", r->target.name, "ms", r->ms, "gflops",
-                            r->gflops, "peak_gflops", r->peak, "ratio", r->gflops / r->peak));
+                            r->gflops, "peak_gflops", r->peak, "ratio", r->gflops / r->peak, "bm", r->sched.bm, "bn", r->sched.bn, "kc", r->sched.kc));
         return;
     }
-    printf("%-14s %6lld %6lld %6lld  %-5s %10.3f %9.1f %9.1f %7.3f\n", s->name, (long long)s->m, (long long)s->n, (long long)s->k,
-           s->ta ? "a^T" : s->tb ? "b^T" : "", r->ms, r->gflops, r->peak, r->gflops / r->peak);
+    printf("%-14s %6lld %6lld %6lld  %-5s %10.3f %9.1f %9.1f %7.3f  %d x %d, %d\n", s->name, (long long)s->m, (long long)s->n, (long long)s->k,
+           s->ta ? "a^T" : s->tb ? "b^T" : "", r->ms, r->gflops, r->peak, r->gflops / r->peak, r->sched.bm, r->sched.bn, r->sched.kc);
     fflush(stdout);
+}
+
+/* The shape by the model's schedule, or by each of --sched; of several, the fastest as a row for sched.tab. */
+static int bench_schedules(GemmRun *r, const Shape *s) {
+    const char *next = r->o->sched;
+    GemmSched best = { 0 };
+    double ms = INFINITY;
+    int tried = 0;
+    do {
+        char one[sizeof r->overrides];
+        size_t n = next ? strcspn(next, "/") : 0;
+        if (n >= sizeof one) return cmd_fail("--sched: one schedule is at most %zu characters", sizeof one - 1);
+        if (next) memcpy(one, next, n), one[n] = 0;
+        int rc = bench_shape(r, s, next ? one : NULL);
+        if (rc) return rc;
+        print_shape(r, s);
+        if (r->ms < ms) ms = r->ms, best = r->sched;
+        next = next && next[n] ? next + n + 1 : NULL;
+        tried++;
+    } while (next);
+    if (tried > 1 && !r->o->json)
+        printf("gemm v%d %lldx%lldx%lld bm=%d bn=%d kc=%d\n", r->target.f32_lanes, (long long)s->m, (long long)s->n, (long long)s->k, best.bm, best.bn, best.kc);
+    return 0;
 }
 
 /* "MxNxK[ta|tb],..." */
@@ -176,16 +206,15 @@ int bench_gemm(const BenchOptions *o) {
     char target[64];
     if (!rc) rc = lab_target(o->device, o->target, target, r.device);
     SN_ENTER(r.c, { rc = model_error(r.c); goto end; });
-    if (!rc) snK_target(r.c, target, &r.target);
+    if (!rc) snK_target(r.c, target, &r.target), memcpy(r.overrides, r.target.sched, sizeof r.overrides);
     SN_LEAVE(r.c);
     if (!rc && !o->json)
-        printf("%s on %s; best of 5 or more runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s\n",
+        printf("%s on %s; best of 5 or more runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s  %s\n",
                snG_dtype_name(r.dtype), r.target.name,
-               r.dtype == SN_BF16 && r.target.bf16_dot ? "products of bf16 pairs" : "FMAs", "name", "m", "n", "k", "", "ms", "GFLOP/s", "peak", "ratio");
+               r.dtype == SN_BF16 && r.target.bf16_dot ? "products of bf16 pairs" : "FMAs", "name", "m", "n", "k", "", "ms", "GFLOP/s", "peak", "ratio", "tile, K step");
     for (int i = 0; i < n && !rc; i++) {
         const Shape *s = given ? &given[i] : &DEFAULT_SHAPES[i];
-        rc = bench_shape(&r, s);
-        if (!rc) print_shape(&r, s);
+        rc = bench_schedules(&r, s);
     }
 end:
     free(given);

@@ -139,7 +139,7 @@ static void report_rows(const BenchOptions *o, const Pair *p, int side) {
 
 static int run_pair(const BenchOptions *o, Pair *p, const char *fused, const char *unfused) {
     PairOptions po = { .file = o->file, .graph = "train", .passes = o->passes, .fuse = { fused, unfused }, .defines = &o->defines, .set = &o->set,
-                       .feed = feed_random, .threads = (int)o->threads, .device = o->device, .target = o->target };
+                       .feed = feed_random, .threads = (int)o->threads, .device = o->device, .target = o->target, .sched = o->sched };
     int rc = pair_open(p, &po);
     if (!rc && p->sides == 2) rc = pair_compare(p);
     return rc ? rc : pair_time(p, o->steps, 4);

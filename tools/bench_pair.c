@@ -25,7 +25,7 @@ static int open_side(Pair *p, int i) {
     s->fuse = o->fuse[i];
     LabOptions lo = { .file = o->file, .text = o->text, .order = o->order, .fuse = s->fuse, .passes = o->passes, .defines = o->defines,
                       .train = !o->order, .trace = &s->trace, .profile = true, .seed = 1, .threads = o->threads,
-                      .device = o->device, .target = o->target };
+                      .device = o->device, .target = o->target, .sched = o->sched };
     int rc = lab_open(&s->lab, &lo);
     if (rc) return rc;
     s->g = lab_graph(&s->lab, o->graph);

@@ -34,6 +34,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         { "define", 'D', OPT_LIST, &o.defines, "K=V", "a param or dim of the file" },
         { "set", 0, OPT_LIST, &o.sets, "K=V", "a scalar input" },
         { "fuse", 0, OPT_TEXT, &o.fuse, "LIST", fuse_doc },
+        { "sched", 0, OPT_TEXT, &o.sched, "LIST", "tile sizes: gemm:bm=128,bn=256; of `bench gemm` several, each after a slash" },
         PASS_OPTIONS(&o.passes),
         { "alone", 0, OPT_FLAG, &o.alone, "", "only the fused side: nothing to compare with" },
         { "picture", 0, OPT_TEXT, &o.picture, "FILE", "both timelines, the roofline, the regions, as .html or .svg" },
@@ -64,5 +65,6 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (o.picture && (!dot || (strcmp(dot, ".svg") && strcmp(dot, ".html")))) return cmd_usage(self, "--picture wants a .svg or .html file, not '%s'", o.picture);
     if (profile) o.top = INT32_MAX;
     o.file = pos.v[0];
+    if (o.sched && is_bundle(o.file)) return cmd_fail("%s is compiled already, --sched cannot change it", o.file);
     return run(&o);
 }

@@ -84,7 +84,7 @@ int lab_open(Lab *lab, const LabOptions *o) {
     if (!o->text) lab_choose_graphs(lab->m.m, o->graphs);
     lab->load_s = snU_now() - t0;
     BuildOptions bo = { .target = target, .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
-                        .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute };
+                        .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute, .sched = o->sched };
     lab->seed = o->seed;
     lab->p = snK_build(lab->m.m, &bo, &lab->stats);
     if (!lab->p) rc = model_error(lab->m.c);

@@ -14,6 +14,7 @@ typedef struct LabOptions {
     const StrList *defines;
     const char *graphs;              /* "logits,decode": these alone, where the file has them; NULL: all but those of generation */
     PassOptions passes;              /* autocast, recompute */
+    const char *sched;               /* schedules instead of the model's, as BuildOptions.sched; NULL: none */
     bool train, profile, verbose;
     uint64_t seed;
     int threads;
