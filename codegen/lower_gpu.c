@@ -118,7 +118,7 @@ static bool wants_memory(const Low *lo, TVal x)
         TVal u = lo->users[a];
         const TIns *i = INS(lo, u);
         if (i->op == T_stage || i->op == T_scan || i->op == T_topk || lo->v[u].how == H_INLINE) return true;
-        if (i->op == T_dot && i->a[0] == x) return true;
+        if (i->op == T_dot && i->a[0] == x && (!lo->gpu->mma || i->imm & 1)) return true;
         if (i->op == T_scatter_add) return true;
     }
     return false;
@@ -128,7 +128,7 @@ static bool fits_registers(const Low *lo, TVal x)
 {
     TType ty = INS(lo, x)->type;
     int vectors = lo->gpu->dot_tc ? frag_rows(lo, ty) * frag_cols(lo, ty) : 0;
-    return vectors && ty.r > 1 && vectors <= (ty.c == 1 ? 16 : 24);
+    return vectors && ty.r > 1 && vectors <= (ty.c == 1 ? 16 : lo->gpu->mma ? 64 : 24);
 }
 
 static void make_frag(Low *lo, TVal x)
@@ -193,7 +193,7 @@ GView *snG_view(Low *lo, TVal stage, bool turned)
 
 KVal snG_view_ptr(Low *lo, const GView *w)
 {
-    return w->shared ? snK_shared_ptr(lo->k, K_F32, w->at) : snK_scratch_ptr(lo->k, K_F32, w->at);
+    return w->shared ? snK_shared_ptr(lo->k, w->kind, w->at) : snK_scratch_ptr(lo->k, w->kind, w->at);
 }
 
 /* A right operand [n, k] is turned, so that a dot reads vectors along n; a left one is read an element at a time either way. */
@@ -208,7 +208,7 @@ static void plan_views(Low *lo)
             if (INS(lo, s)->op != T_stage || snG_view(lo, s, turned)) continue;
             TType ty = INS(lo, s)->type;
             int64_t r = turned ? ty.c : ty.r, c = turned ? ty.r : ty.c, wide = (int64_t)lo->gpu->dot_tc * lo->L;
-            GView w = { .stage = s, .turned = turned, .ld = up(c, wide) + 4 };
+            GView w = { .stage = s, .turned = turned, .kind = K_F32, .ld = up(c, wide) + 4 };
             w.at = snG_reserve(lo, up(r, lo->gpu->T / lo->gpu->dot_tc) * w.ld * 4, &w.shared);
             PUSH(lo->arena, lo->gpu->views, w);
         }
@@ -260,8 +260,11 @@ Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
     lo->zero_loop = NEWN(a, TVal, t->ins.n + 1);
     lo->direct = NEWN(a, TVal, t->ins.n + 1);
     gpu.tid = snK_leaf(lo->k, K_thread, i64(), 0);
-    gpu.dot_tc = dot_columns(lo);
-    plan_views(lo);
+    gpu.mma = snG_takes_mma(lo);
+    if (gpu.mma) lo->L = 2;
+    gpu.dot_tc = gpu.mma ? 4 : dot_columns(lo);
+    if (gpu.mma) snG_plan_halves(lo);
+    else plan_views(lo);
     place_vars(lo);
     snL_grid(lo, snK_leaf(lo->k, K_block, i64(), 0));
     snL_region(lo, 1, t->ins.n);

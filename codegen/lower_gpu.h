@@ -19,13 +19,16 @@ typedef struct GView {               /* a staged operand in memory */
     TVal stage;
     bool turned;                     /* columns of the tile are rows here */
     bool shared;
+    KKind kind;                      /* of an element: f32, or 16 bits for tensor cores */
     int64_t at, ld;                  /* byte offset; elements between rows */
+    int64_t rows, cols;              /* with padding (tensor cores) */
 } GView;
 
 typedef struct Gpu {
     int T;                           /* threads of the block */
     KVal tid;
     int dot_tc;                      /* TC of the fragments; 0 = the program has no dot */
+    bool mma;                        /* dots run on tensor cores (lower_gpu_mma.c) */
     VEC(Frag) frags;
     VEC(GView) views;
     int64_t red, red_bytes;          /* shared memory that reductions between threads go through */
@@ -67,5 +70,14 @@ void snG_copy(Low *lo, TVal x, TVal to);                 /* as snL_copy */
 /* lower_gpu_dot.c */
 void snG_pack(Low *lo, TVal stage);
 void snG_dot(Low *lo, TVal d);
+KVal snG_limit(Low *lo, TVal valid, int64_t size);       /* a valid count, between 0 and the size */
+/* A vector of the value at (row, vector v), zero in rows >= vr, columns >= vc and beyond the width; all: no row is outside. */
+KVal snG_staged_value(Low *lo, TVal value, TVal vr, TVal vc, KVal row, KVal v, bool all, bool tail);
+
+/* lower_gpu_mma.c */
+bool snG_takes_mma(const Low *lo);
+void snG_plan_halves(Low *lo);
+void snG_pack_halves(Low *lo, TVal stage);
+void snG_mma_dot(Low *lo, TVal d);
 
 #endif

@@ -10,7 +10,7 @@
 static KVal op2(Low *lo, int op, KVal a, KVal b) { return snK_op(lo->k, op, i64(), a, b, 0); }
 static KType vf(const Low *lo) { return kt(K_F32, lo->L); }
 
-static KVal count(Low *lo, TVal valid, int64_t size)
+KVal snG_limit(Low *lo, TVal valid, int64_t size)
 {
     return valid ? op2(lo, K_max, op2(lo, K_min, lo->v[valid].k, ki(lo, size)), ki(lo, 0)) : ki(lo, size);
 }
@@ -28,21 +28,22 @@ static void store_staged(Low *lo, const GView *w, KVal row, KVal x)
         snK_store(lo->k, ptr, kadd(lo, kmul(lo, kadd(lo, lo->col, ki(lo, l)), w->ld), row), snK_extract(lo->k, x, l), 0);
 }
 
-/* The value at (row, vector v), zero outside: rows >= `rows` are, and columns beyond the valid ones. */
-static KVal staged_value(Low *lo, TVal stage, KVal row, KVal v, KVal rows, bool all_rows, bool tail)
+KVal snG_staged_value(Low *lo, TVal value, TVal vr, TVal vc, KVal row, KVal v, bool all, bool tail)
 {
-    const TIns *i = INS(lo, stage);
     KVal zero = snK_float(lo->k, vf(lo), 0), r = snK_var(lo->k, zero);
-    if (!all_rows) snK_if(lo->k, snK_op(lo->k, K_lt, kt(K_BOOL, 1), row, rows, 0));
-    snL_begin_row(lo, row, stage);
+    if (!all) snK_if(lo->k, snK_op(lo->k, K_lt, kt(K_BOOL, 1), row, snG_limit(lo, vr, INS(lo, value)->type.r), 0));
+    lo->row = row;
+    lo->row_limit = vr;
+    snL_new_row(lo);
+    snL_touch(lo, value);
     lo->col = kmul(lo, v, lo->L);
     snL_new_vec(lo);
     lo->tail = tail;
-    KVal x = snL_vec(lo, i->a[0]), mask = snL_mask(lo, i->a[2]);
+    KVal x = snL_vec(lo, value), mask = snL_mask(lo, vc);
     if (mask) x = snK_op(lo->k, K_select, vf(lo), mask, x, zero);
     lo->tail = false;
     snK_set(lo->k, r, x);
-    if (!all_rows) snK_end(lo->k);
+    if (!all) snK_end(lo->k);
     return snK_get(lo->k, r);
 }
 
@@ -58,9 +59,9 @@ static void pack(Low *lo, const GView *w)
     snG_map(lo, tc);
     lo->width = i->type.c;
     lo->level = 0, lo->phase = -1, lo->rows = i->type.r;
-    KVal rows = count(lo, i->a[1], i->type.r), row = snK_for(lo->k, g->tr, ki(lo, nr), ki(lo, g->TR), 1);
+    KVal row = snK_for(lo->k, g->tr, ki(lo, nr), ki(lo, g->TR), 1);
     KVal v = snK_for(lo->k, g->tc, ki(lo, nc / L), ki(lo, g->TC), 1);
-    KVal x = staged_value(lo, w->stage, row, v, rows, !i->a[1] && nr == i->type.r, i->a[2] || nc != i->type.c);
+    KVal x = snG_staged_value(lo, i->a[0], i->a[1], i->a[2], row, v, !i->a[1] && nr == i->type.r, i->a[2] || nc != i->type.c);
     lo->col = kmul(lo, v, L);
     store_staged(lo, w, row, x);
     snK_end(lo->k);
@@ -71,6 +72,7 @@ static void pack(Low *lo, const GView *w)
 void snG_pack(Low *lo, TVal stage)
 {
     Gpu *g = lo->gpu;
+    if (g->mma) { snG_pack_halves(lo, stage); return; }
     for (uint32_t n = 0; n < g->views.n; n++) {
         const GView *w = &g->views.v[n];
         if (w->stage != stage) continue;
@@ -128,7 +130,7 @@ static Product open_product(Low *lo, TVal d)
     snG_sync(lo, &t);
     p.b = snG_view_ptr(lo, w), p.ldb = w->ld;
     TVal ka = a->op == T_stage ? a->a[ta ? 1 : 2] : 0, kb = b->a[tb ? 2 : 1];
-    p.depth = count(lo, kb, ta ? a->type.r : a->type.c);
+    p.depth = snG_limit(lo, kb, ta ? a->type.r : a->type.c);
     if (ka && ka != kb) p.depth = op2(lo, K_min, p.depth, lo->v[ka].k);
     return p;
 }
@@ -234,6 +236,7 @@ static void tile_dot(Low *lo, TVal d)
 
 void snG_dot(Low *lo, TVal d)
 {
-    if (lo->v[d].frag) fragment_dot(lo, d);
+    if (lo->gpu->mma) snG_mma_dot(lo, d);
+    else if (lo->v[d].frag) fragment_dot(lo, d);
     else tile_dot(lo, d);
 }

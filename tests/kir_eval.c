@@ -296,14 +296,14 @@ static float fragment(const Run *r, KVal x, int thread, int word, int e, int64_t
 /* PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type" and "... mma.m16n8k8 ... .tf32". */
 static void mma(Run *r, const KIns *i, int first) {
     float a[16][16] = { { 0 } }, b[16][8] = { { 0 } };
-    bool u = false;
+    bool au[16] = { 0 }, bu[8] = { 0 };                  /* an undefined element spoils its row, or column */
     int per = i->imm == 2 ? 1 : 2, half = i->imm == 2 ? 4 : 8, depth = 2 * half;
     for (int l = 0; l < WARP; l++)
         for (int e = 0; e < per; e++) {
             int g = l / 4, k = l % 4 * per + e;
             for (int w = 0; w < 4; w++) a[g + w % 2 * 8][k + w / 2 * half] = fragment(r, i->a[0], first + l, w, e, i->imm);
             for (int w = 0; w < 2; w++) b[k + w * half][g] = fragment(r, i->a[1], first + l, w, e, i->imm);
-            for (int w = 0; w < 4; w++) u |= undefined(r, i->a[0], first + l)[w] | undefined(r, i->a[1], first + l)[w % 2];
+            for (int w = 0; w < 4; w++) au[g + w % 2 * 8] |= undefined(r, i->a[0], first + l)[w], bu[g] |= undefined(r, i->a[1], first + l)[w % 2];
         }
     for (int l = 0; l < WARP; l++)
         for (int w = 0; w < 4; w++) {
@@ -311,7 +311,7 @@ static void mma(Run *r, const KIns *i, int first) {
             double sum = (double)as_float(bits(r, i->a[2], first + l)[w]);
             for (int k = 0; k < depth; k++) sum += (double)a[row][k] * (double)b[k][col];
             bits(r, r->at, first + l)[w] = float_bits((float)sum);
-            undefined(r, r->at, first + l)[w] = u | undefined(r, i->a[2], first + l)[w];
+            undefined(r, r->at, first + l)[w] = au[row] | bu[col] | undefined(r, i->a[2], first + l)[w];
         }
 }
 

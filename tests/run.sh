@@ -255,7 +255,7 @@ study() {
 # OpenCL on PoCL: every op of kernel IR bit for bit, generated op tests, a model, 200 steps beside the host's.
 opencl() {
     if ! "$SINTER" devices --quick | grep -q '^opencl:'; then skip "OpenCL: no device here (Debian: apt-get install pocl-opencl-icd)"; return; fi
-    every=16 models=models/dlm.sn masks=causal-document
+    every=16 models=models/dlm.sn masks=window
     [ "$LONG" = 1 ] && every=1 models="models/ar.sn models/dlm.sn" masks=
     counted "OpenCL: kernel IR, bit for bit" "$BUILD/unit_kir" --device opencl ops vectors philox
     counted "OpenCL: every ${every}th op test" "$BUILD/unit_ops" --device opencl --every $every
