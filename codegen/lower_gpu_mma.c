@@ -153,6 +153,7 @@ static KVal word(Low *lo, const Mma *m, int i, int j)
     if (i >= m->left->ni || j >= m->left->nj) return snK_int(k, kt(K_U32, 1), 0);
     KVal x = snK_get(k, m->left->reg[i * m->left->nj + j]);
     int64_t size = INS(lo, INS(lo, m->d)->a[0])->type.c;
+    if (size == 1) x = both(lo, x, snK_float(k, kt(K_F32, 1), 0));
     if (m->cut || 8 * (j + 1) > size) {
         KType it = kt(K_I32, 2);
         KVal rest = op2(lo, K_sub, m->depth, kadd(lo, kmul(lo, lo->gpu->tc, 2), ki(lo, 8 * j)));

@@ -514,30 +514,36 @@ static void test_gemm(int count, int most)
     }
 }
 
+/* What 16-bit products take: rounded values. */
+static TVal as(Tile *t, int d, TVal x) { return d == SN_F32 ? x : snT_ew(t, S_cast, (Dtype)d, x, 0, 0); }
+static double rounding(int d) { return d == SN_BF16 ? 1.5e-2 : d == SN_F16 ? 2e-3 : 2e-5; }
+
 /* Products with staged expressions, with an accumulator from memory, and with a register tile on the left, both ways round. */
 static void test_dots(void)
 {
-    for (int n = 0; n < 24; n++) {
+    for (int n = 0; n < 36; n++) {
         char what[96];
-        int m = any_size(), k = any_size(), c = any_size();
+        int m = any_size(), k = any_size(), c = any_size(), d = n % 3 == 0 ? SN_F32 : n % 3 == 1 ? SN_BF16 : SN_F16;
         bool ta = rnd(2), tb = rnd(2), ta2 = rnd(2);
-        snprintf(what, sizeof what, "dots %d x %d x %d%s%s%s", m, k, c, ta ? " ta" : "", tb ? " tb" : "", ta2 ? " ta2" : "");
+        snprintf(what, sizeof what, "dots %s %d x %d x %d%s%s%s", snG_dtype_name((Dtype)d), m, k, c, ta ? " ta" : "", tb ? " tb" : "", ta2 ? " ta2" : "");
         Tile *t = program("dots", 3);
         TVal vk = some_valid(t, k), vm = some_valid(t, m), vc = some_valid(t, c);
-        TVal a = ta ? input(t, SN_F32, k, m, vk, vm) : input(t, SN_F32, m, k, vm, vk);
-        TVal b = tb ? input(t, SN_F32, c, k, vc, vk) : input(t, SN_F32, k, c, vk, vc);
-        a = snT_ew(t, S_mul, SN_F32, a, snT_reduce(t, a, ta, RED_MAX, ta ? vk : vm, ta ? vm : vk), 0);
-        b = snT_ew(t, S_add, SN_F32, b, snT_full(t, ty(SN_F32, 1, 1), 1), 0);
+        TVal a = ta ? input(t, d, k, m, vk, vm) : input(t, d, m, k, vm, vk);
+        TVal b = tb ? input(t, d, c, k, vc, vk) : input(t, d, k, c, vk, vc);
+        a = as(t, d, snT_ew(t, S_mul, (Dtype)d, a, snT_reduce(t, a, ta, RED_MAX, ta ? vk : vm, ta ? vm : vk), 0));
+        b = as(t, d, snT_ew(t, S_add, (Dtype)d, b, snT_full(t, ty(d, 1, 1), 1), 0));
         a = ta ? snT_stage(t, a, vk, vm) : snT_stage(t, a, vm, vk);
         b = tb ? snT_stage(t, b, vc, vk) : snT_stage(t, b, vk, vc);
         TVal y = snT_dot(t, a, b, rnd(2) ? input(t, SN_F32, m, c, 0, 0) : snT_full(t, ty(SN_F32, m, c), 0), ta, tb);
         output(t, y, 0, 0);
-        TVal p = snT_ew(t, S_mul, SN_F32, y, snT_full(t, ty(SN_F32, 1, 1), 0.01), 0);
-        int d = any_size();
-        TVal e = snT_stage(t, input(t, SN_F32, ta2 ? m : c, d, 0, 0), 0, 0);
-        output(t, snT_dot(t, p, e, 0, ta2, false), 0, 0);
+        TVal p = as(t, d, snT_ew(t, S_mul, SN_F32, y, snT_full(t, ty(SN_F32, 1, 1), 0.01), 0));
+        int e = any_size(), e2 = any_size();
+        TVal valid = rnd(2) ? vm : vc;
+        output(t, snT_dot(t, p, snT_stage(t, input(t, d, ta2 ? m : c, e, 0, 0), 0, 0), 0, ta2, false), 0, 0);
+        if (valid == (ta2 ? vm : vc) && rnd(2))                        /* once more, fewer steps of depth */
+            output(t, snT_dot(t, p, snT_stage(t, input(t, d, ta2 ? m : c, e2, valid, 0), valid, 0), 0, ta2, false), 0, 0);
         output(t, p, 0, 0);
-        test(t, 2e-5, what);
+        test(t, rounding(d), what);
     }
 }
 
@@ -580,15 +586,16 @@ static TVal f32_op(Tile *t, int fn, TVal a, TVal b) { return snT_ew(t, fn, SN_F3
 /* Attention forward with online softmax over blocks of keys, causal. */
 static void test_attention(void)
 {
-    for (int n = 0; n < 10; n++) {
+    for (int n = 0; n < 15; n++) {
         char what[96];
+        int d = n % 3 == 0 ? SN_F32 : n % 3 == 1 ? SN_BF16 : SN_F16;
         int T = 20 + (int)rnd(200), D = 8 + (int)rnd(56), bq = 24 + (int)rnd(48), bk = 16 + (int)rnd(64), H = 3;
-        snprintf(what, sizeof what, "attention T=%d D=%d blocks %d %d", T, D, bq, bk);
+        snprintf(what, sizeof what, "attention %s T=%d D=%d blocks %d %d", snG_dtype_name((Dtype)d), T, D, bq, bk);
         Tile *t = program("attention", (T + bq - 1) / bq);
         t->ngrid = 2;
         t->grid[1] = H;
         int64_t all = (int64_t)H * T * D;
-        int Q = snT_param(t, "q", SN_F32, all, false), K = snT_param(t, "k", SN_F32, all, false), V = snT_param(t, "v", SN_F32, all, false);
+        int Q = snT_param(t, "q", (Dtype)d, all, false), K = snT_param(t, "k", (Dtype)d, all, false), V = snT_param(t, "v", (Dtype)d, all, false);
         int O = snT_param(t, "o", SN_F32, all, true), E = snT_param(t, "lse", SN_F32, (int64_t)H * T, true);
         TVal i = snT_ix(t, T_imul, snT_grid(t, 0), snT_idx(t, bq)), h = snT_ix(t, T_imul, snT_grid(t, 1), snT_idx(t, (int64_t)T * D));
         TVal vi = snT_ix(t, T_imin, snT_ix(t, T_isub, snT_idx(t, T), i), snT_idx(t, bq));
@@ -609,14 +616,14 @@ static void test_attention(void)
         TVal none = snT_ew(t, S_eq, SN_BOOL, m2, inf, 0), u = snT_ew(t, S_select, SN_F32, none, snT_full(t, ty(SN_F32, 1, 1), 0), m2);
         TVal p = snT_ew(t, S_exp, SN_F32, f32_op(t, S_sub, s, u), 0, 0), c = snT_ew(t, S_exp, SN_F32, f32_op(t, S_sub, old, u), 0, 0);
         snT_set(t, sum, f32_op(t, S_add, f32_op(t, S_mul, snT_get(t, sum), c), snT_reduce(t, p, 1, RED_SUM, 0, 0)));
-        snT_set(t, acc, snT_dot(t, p, v, f32_op(t, S_mul, snT_get(t, acc), c), false, false));
+        snT_set(t, acc, snT_dot(t, as(t, d, p), v, f32_op(t, S_mul, snT_get(t, acc), c), false, false));
         snT_set(t, mx, m2);
         snT_end(t);
         TVal total = snT_get(t, sum);
         snT_store(t, O, at, f32_op(t, S_div, snT_get(t, acc), total), D, 1, vi, 0);
         TVal eat = snT_ix(t, T_iadd, snT_ix(t, T_imul, snT_grid(t, 1), snT_idx(t, T)), i);
         snT_store(t, E, eat, f32_op(t, S_add, snT_get(t, mx), snT_ew(t, S_log, SN_F32, total, 0, 0)), 1, 0, vi, 0);
-        test(t, 2e-5, what);
+        test(t, rounding(d), what);
     }
 }
 
