@@ -207,11 +207,24 @@ static void fragment_dot(Low *lo, TVal d)
     snK_end(lo->k);
 }
 
-/* Into a tile in memory: a vector of the result after the other. */
+/* What the sum starts from, at the position; `copied`: it is in the tile already. */
+static KVal first_value(Low *lo, TVal d, bool copied, KVal at)
+{
+    TVal c = INS(lo, d)->a[2];
+    if (!c) return snK_float(lo->k, vf(lo), 0);
+    if (!copied) return snL_vec(lo, c);
+    bool one = INS(lo, d)->type.c == 1;
+    KVal x = snK_load(lo->k, one ? kt(K_F32, 1) : vf(lo), snL_tile_ptr(lo, d), at, 0);
+    return one ? snK_op(lo->k, K_splat, vf(lo), x, 0, 0) : x;
+}
+
+/* Into a tile in memory: a vector of the result after the other. Registers that it starts from are copied there: they are other threads'. */
 static void tile_dot(Low *lo, TVal d)
 {
     Gpu *g = lo->gpu;
     const TIns *i = INS(lo, d);
+    bool copied = i->a[2] && lo->v[i->a[2]].frag;
+    if (copied) snG_copy(lo, i->a[2], d);
     Product p = open_product(lo, d);
     int64_t nv = (i->type.c + lo->L - 1) / lo->L;
     snG_map(lo, g->dot_tc);
@@ -223,12 +236,13 @@ static void tile_dot(Low *lo, TVal d)
     snL_new_vec(lo);
     lo->col = kmul(lo, v, lo->L);
     lo->tail = i->type.c % lo->L != 0;
-    acc = snK_var(lo->k, i->a[2] ? snL_vec(lo, i->a[2]) : snK_float(lo->k, vf(lo), 0));
+    KVal at = kadd(lo, kmul(lo, lo->row, i->type.r > 1 ? lo->v[d].ld : 0), lo->col);
+    acc = snK_var(lo->k, first_value(lo, d, copied, at));
     lo->tail = false;
     KVal k = snK_for(lo->k, ki(lo, 0), p.depth, ki(lo, 1), 1);
     snK_set(lo->k, acc, snK_op(lo->k, K_fma, vf(lo), element(lo, &p, lo->row, k), vector(lo, &p, k, v), snK_get(lo->k, acc)));
     snK_end(lo->k);
-    KVal at = kadd(lo, kmul(lo, lo->row, i->type.r > 1 ? lo->v[d].ld : 0), lo->col), sum = snK_get(lo->k, acc);
+    KVal sum = snK_get(lo->k, acc);
     snK_store(lo->k, snL_tile_ptr(lo, d), at, i->type.c == 1 ? snK_extract(lo->k, sum, 0) : sum, 0);
     snK_end(lo->k);
     snK_end(lo->k);

@@ -10,8 +10,8 @@
    accumulator, rounded, is a left operand: columns 16 k + 0..15 are the registers j = 2 k and 2 k + 1. So the scores of attention
    become probabilities and the left operand of the next product without leaving the registers, and sums along a row are two shuffles.
 
-   Stages lie in memory as the tile does; ldmatrix turns them where a product wants it. Rows are 16 bytes apart beyond a multiple of 128
-   or less, so that the 8 rows of a matrix start in different banks. wgmma reads its operands from shared memory by itself: it
+   Stages lie in memory as the tile does; ldmatrix turns them where a product wants it. Rows are an odd number of 16 bytes apart, so that
+   the 8 rows of a matrix lie in different banks. wgmma reads its operands from shared memory by itself: it
    would replace `multiply` and ask `half_view` for its swizzle; TMA would replace `pack` where a stage is a plain load. */
 #include "codegen/lower_gpu.h"
 
@@ -55,8 +55,7 @@ static GView half_view(Low *lo, TVal x)
         }
     }
     w.cols = up(w.cols, PACK);
-    w.ld = w.cols + (w.cols % 64 ? 64 - w.cols % 64 <= 8 ? 16 : 8 : 8);
-    if (w.ld % 16 == 0) w.ld += 8;
+    w.ld = w.cols + (w.cols / PACK % 2 ? 0 : PACK);
     w.at = snG_reserve(lo, w.rows * w.ld * 2, &w.shared);
     PUSH(lo->arena, lo->gpu->views, w);
     return w;

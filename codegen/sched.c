@@ -165,18 +165,19 @@ static double gemm_cost(const GemmModel *g, GemmSched s)
 /* What a card runs at once, about: blocks beyond it wait for a second wave. */
 static int64_t blocks_at_once(const Target *t) { return t->sm ? 216 : 64; }
 
-/* The block's tile and a step of both operands are on chip: the tile in registers, the operands in shared memory, f32. Of the
+/* The block's tile and a step of both operands are on chip: the tile in registers, the operands in shared memory. Of the
    tiles that fit the one with the least time: waves of blocks, each its products plus what it reads of shared memory for them. */
-static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k)
+static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, Dtype d)
 {
     enum { DEPTH = 32 };
+    bool mma = t->sm && d != SN_F32;                      /* operands of 16 bits, a larger tile */
     static const int rows[] = { 8, 16, 32, 64, 128 }, cols[] = { 8, 16, 32, 64, 128 };
     GemmSched s = { 8, 8, (int)(k < DEPTH ? k : DEPTH) };
     double best = INFINITY;
     for (int i = 0; i < 5; i++)
         for (int j = 0; j < 5; j++) {
             int bm = rows[i], bn = cols[j];
-            if (4 * (bm + bn + 16) * (DEPTH + 4) > t->shared_bytes / 2 || bm * bn > 64 * 128) continue;
+            if ((mma ? 2 : 4) * (bm + bn + 16) * (DEPTH + 8) > t->shared_bytes / 2 || bm * bn > (mma ? 128 : 64) * 128) continue;
             double blocks = (double)(batch * ceil_div(m, bm) * ceil_div(n, bn)), waves = blocks / (double)blocks_at_once(t);
             double cost = (waves < 1 ? 1 : waves) * ((double)bm * bn + 16.0 * (bm + bn) + 512);
             if (cost < best * .9999) best = cost, s.bm = bm, s.bn = bn;
@@ -204,7 +205,7 @@ GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, i
 {
     enum { MOST = 1024, DEEPEST = 2048, LEAST_DEPTH = 128 };
     if (t->gpu) {
-        GemmSched b = gpu_gemm(t, batch, m, n, k);
+        GemmSched b = gpu_gemm(t, batch, m, n, k, d);
         override(t, "gemm", (Key[]){ { "bm", &b.bm }, { "bn", &b.bn }, { "kc", &b.kc } }, 3);
         return b;
     }

@@ -536,6 +536,7 @@ static void test_dots(void)
         b = tb ? snT_stage(t, b, vc, vk) : snT_stage(t, b, vk, vc);
         TVal y = snT_dot(t, a, b, rnd(2) ? input(t, SN_F32, m, c, 0, 0) : snT_full(t, ty(SN_F32, m, c), 0), ta, tb);
         output(t, y, 0, 0);
+        if (rnd(2)) y = snT_dot(t, a, b, snT_ew(t, S_mul, SN_F32, y, snT_full(t, ty(SN_F32, 1, 1), 0.5), 0), ta, tb);
         TVal p = as(t, d, snT_ew(t, S_mul, SN_F32, y, snT_full(t, ty(SN_F32, 1, 1), 0.01), 0));
         int e = any_size(), e2 = any_size();
         TVal valid = rnd(2) ? vm : vc;
