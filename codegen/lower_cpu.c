@@ -383,6 +383,7 @@ static void lower_structure(Low *lo, TVal x)
         if (!once) snK_end(lo->k), snG_edge(lo);
     } else if (i->op == T_if) {
         KVal cond = lo->v[i->a[0]].k;
+        if (!cond) snG_sync_value(lo, i->a[0]);
         snK_if(lo->k, cond ? cond : snL_scal(lo, i->a[0]));
         snL_region(lo, x + 1, lo->close[x]);
         snK_end(lo->k);

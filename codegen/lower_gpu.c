@@ -86,6 +86,15 @@ void snG_touch_value(Low *lo, Touched *t, TVal x)
     for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) snG_touch_value(lo, t, args[k]);
 }
 
+void snG_sync_value(Low *lo, TVal x)
+{
+    Touched t = { 0 };
+    if (!lo->gpu) return;
+    lo->mark++;
+    snG_touch_value(lo, &t, x);
+    snG_sync(lo, &t);
+}
+
 /* -- Where tiles live ------------------------------------------------------------------------------------------ */
 
 int64_t snG_reserve(Low *lo, int64_t bytes, bool *shared)

@@ -47,6 +47,7 @@ void snG_place(Low *lo, TVal x);                         /* a fragment, a tile i
 void snG_place_memory(Low *lo, TVal x);                  /* no fragment */
 int64_t snG_reserve(Low *lo, int64_t bytes, bool *shared);   /* in shared memory while there is room, else in scratch */
 KVal snG_register(Low *lo, TVal x);                      /* of its fragment, at the position of the nest */
+void snG_sync_value(Low *lo, TVal x);                    /* before all threads evaluate x; nothing where lo is a core's */
 void snG_edge(Low *lo);                                  /* control flow joins; nothing where lo is a core's */
 typedef struct Touched { VEC(int64_t) reads, writes; } Touched;
 void snG_touch_value(Low *lo, Touched *t, TVal x);       /* what evaluating x reads */

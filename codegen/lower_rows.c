@@ -572,6 +572,13 @@ static void emit_nest(Low *lo, int phase, int rows)
     snU_reset(&lo->t->ctx->scratch, mark);
 }
 
+/* A [1,1] value between nests: on a GPU every thread evaluates it. */
+static KVal scalar(Low *lo, TVal x)
+{
+    snG_sync_value(lo, x);
+    return snL_scal(lo, x);
+}
+
 /* [1,1] values that hang on a reduction of this phase become plain scalars. */
 static void settle_scalars(Low *lo, int phase)
 {
@@ -579,7 +586,7 @@ static void settle_scalars(Low *lo, int phase)
         if (lo->v[x].how == H_CHAIN && lo->v[x].phase == phase && is_one(INS(lo, x)->type) && !lo->v[x].k &&
             lo->first_user[x + 1] > lo->first_user[x] && domain(lo, x).r == 1) {
             lo->phase = phase, lo->rows = 1;
-            lo->v[x].k = snL_scal(lo, x);
+            lo->v[x].k = scalar(lo, x);
         }
 }
 
@@ -611,7 +618,7 @@ static void set_scalar_vars(Low *lo)
         if (i->op == T_var && is_one(i->type)) lo->v[x].k = snK_var(lo->k, lo->v[i->a[0]].k);
         if (i->op == T_set && (is_one(INS(lo, i->a[0])->type) || !INS(lo, i->a[0])->type.dtype)) {
             KVal v = lo->v[i->a[1]].k;
-            snK_set(lo->k, lo->v[i->a[0]].k, v ? v : snL_scal(lo, i->a[1]));
+            snK_set(lo->k, lo->v[i->a[0]].k, v ? v : scalar(lo, i->a[1]));
         }
     }
 }
@@ -625,7 +632,7 @@ void snL_segment(Low *lo, TVal begin, TVal end)
     for (TVal x = begin; x < end; x++) {
         const TIns *i = INS(lo, x);
         if (lo->v[x].how != H_SCALAR || i->op == T_var) continue;
-        lo->v[x].k = i->op == T_get ? snK_get(lo->k, lo->v[i->a[0]].k) : snL_scal(lo, x);
+        lo->v[x].k = i->op == T_get ? snK_get(lo->k, lo->v[i->a[0]].k) : scalar(lo, x);
     }
     plan(lo);
     for (TVal x = begin; x < end; x++)
