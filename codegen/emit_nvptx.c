@@ -37,7 +37,7 @@ LLVMTargetMachineRef snN_machine(const Target *t, char err[512]) {
 
 static Typ pointer(Emit *e, unsigned space) { return LLVMPointerTypeInContext(e->ctx, space); }
 
-/* nvvm.annotations: !{ fn, "reqntidx", threads } */
+/* nvvm.annotations: !{ fn, what, v } */
 static void annotate(Emit *e, const char *what, int v) {
     LLVMMetadataRef part[3] = { LLVMValueAsMetadata(e->fn), LLVMMDStringInContext2(e->ctx, what, strlen(what)),
                                 LLVMValueAsMetadata(snL_int(e, 32, 1, v)) };
@@ -56,6 +56,7 @@ void snN_declare(Emit *e) {
     annotate(e, "reqntidx", e->k->threads);
     annotate(e, "reqntidy", 1);
     annotate(e, "reqntidz", 1);
+    annotate(e, "minctasm", 1);          /* without it ptxas spills a register or two to fit one more block on an SM */
     free(args);
 }
 
