@@ -179,47 +179,33 @@ static uint64_t get_bytes(const uint8_t *at, int n)
     return v;
 }
 
-static bool write_pieces(int fd, const Piece *piece, int n, uint64_t file_bytes)
+typedef struct Pieces { const Piece *piece; int n; uint64_t bytes; } Pieces;
+
+static bool write_pieces(int fd, void *arg)
 {
     static const char zeros[CODE_ALIGN];
-    uint64_t at = HEADER + (uint64_t)n * ENTRY;
+    const Pieces *p = arg;
+    uint64_t at = HEADER + (uint64_t)p->n * ENTRY;
     uint8_t *head = calloc(1, at);
     if (!head)
         return false;
-    for (int i = 0; i < n; i++) {
-        const Section *s = &piece[i].s;
+    for (int i = 0; i < p->n; i++) {
+        const Section *s = &p->piece[i].s;
         uint8_t *e = head + HEADER + i * ENTRY;
         put_bytes(e, s->kind, 4), put_bytes(e + 4, s->program, 4), put_bytes(e + 8, s->offset, 8);
         put_bytes(e + 16, s->bytes, 8), put_bytes(e + 24, s->hash, 8);
     }
     memcpy(head, MAGIC, 8);
-    put_bytes(head + 8, VERSION, 4), put_bytes(head + 12, (uint64_t)n, 4), put_bytes(head + 16, file_bytes, 8);
-    put_bytes(head + 24, XXH3_64bits(head + HEADER, (size_t)n * ENTRY), 8);
+    put_bytes(head + 8, VERSION, 4), put_bytes(head + 12, (uint64_t)p->n, 4), put_bytes(head + 16, p->bytes, 8);
+    put_bytes(head + 24, XXH3_64bits(head + HEADER, (size_t)p->n * ENTRY), 8);
     bool ok = snR_write_all(fd, head, at);
-    for (int i = 0; i < n && ok; i++) {
-        ok = snR_write_all(fd, zeros, piece[i].s.offset - at) && snR_write_all(fd, piece[i].data, piece[i].s.bytes);
-        at = piece[i].s.offset + piece[i].s.bytes;
+    for (int i = 0; i < p->n && ok; i++) {
+        const Section *s = &p->piece[i].s;
+        ok = snR_write_all(fd, zeros, s->offset - at) && snR_write_all(fd, p->piece[i].data, s->bytes);
+        at = s->offset + s->bytes;
     }
     free(head);
     return ok;
-}
-
-static int write_file(const char *path, const Piece *piece, int n, uint64_t bytes, char err[ERR_TEXT])
-{
-    char *tmp = NULL;
-    if (asprintf(&tmp, "%s.new", path) < 0)
-        return snR_fail(err, ERR_NOMEM, "out of memory");
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool ok = fd >= 0 && write_pieces(fd, piece, n, bytes) && !fsync(fd);
-    int why = errno;
-    if (fd >= 0 && close(fd) && ok)
-        ok = false, why = errno;
-    if (ok && rename(tmp, path))
-        ok = false, why = errno;
-    if (!ok && fd >= 0)
-        unlink(tmp);
-    free(tmp);
-    return ok ? 0 : snR_fail(err, ERR_IO, "cannot write %s: %s", path, strerror(why));
 }
 
 int snR_bundle_write(const char *path, const SnProgram *const *programs, int n, const char *model, const char *source, char err[ERR_TEXT])
@@ -241,7 +227,7 @@ int snR_bundle_write(const char *path, const SnProgram *const *programs, int n, 
         piece[k++] = (Piece){ { SOURCE, 0, 0, strlen(source), 0 }, source, NULL };
         piece[k++] = (Piece){ { MODEL, 0, 0, strlen(model), 0 }, model, NULL };
         lay_out(piece, k, &bytes);
-        rc = write_file(path, piece, k, bytes, err);
+        rc = snR_replace(path, write_pieces, &(Pieces){ piece, k, bytes }, err);
     }
     for (int i = 0; i < k; i++)
         free(piece[i].made);

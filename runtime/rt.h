@@ -24,6 +24,8 @@ int snR_fail(char err[ERR_TEXT], int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 char *snR_last_error(void);                      /* this thread's buffer behind sn_rt_error() */
 bool snR_write_all(int fd, const void *data, size_t n);  /* false: errno says why */
+typedef bool (*SnWriter)(int fd, void *arg);       /* false: errno says why */
+int snR_replace(const char *path, SnWriter write, void *arg, char err[ERR_TEXT]);  /* replace.c: whole or not at all */
 
 /* -- Dtypes ------------------------------------------------------------------------------------ */
 

@@ -6,9 +6,7 @@
    Reading: the file is mapped; before anything is used the whole header is checked: lengths, JSON,
    names, dtypes, shapes (overflow), offsets; tensors must cover the data without gap, overlap or
    rest. Hostile bytes give one line of error.
-   Writing: everything goes to "<path>.tmp" in the same folder (locked, so that two writers do not
-   mix; a left-over of a killed writer is overwritten), then fsync, rename, fsync of the folder: at
-   any moment `path` is the old file or the new one. */
+   Writing: by replace.c; at any moment `path` is the old file or the new one. */
 #define _GNU_SOURCE
 #include "runtime/rt.h"
 
@@ -19,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -337,102 +334,35 @@ out:
     return padded;
 }
 
-/* The temporary file, locked and empty; -1 with errno. While we waited for the lock its former
-   holder may have renamed it: then try again. */
-static int open_temporary(const char *path)
-{
-    for (;;) {
-        struct stat ours, named;
-        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-        if (fd < 0)
-            return -1;
-        while (flock(fd, LOCK_EX) && errno == EINTR)
-            ;
-        if (!fstat(fd, &ours) && !lstat(path, &named) && ours.st_ino == named.st_ino &&
-            ours.st_dev == named.st_dev) {
-            if (S_ISREG(ours.st_mode) && !ftruncate(fd, 0))
-                return fd;
-            close(fd);
-            return -1;
-        }
-        close(fd);
-    }
-}
+typedef struct Contents { const char *header; size_t length; const sn_tensor *const *tensor; int n; } Contents;
 
-static bool sync_folder(const char *path)
+static bool write_tensors(int fd, void *arg)
 {
-    char *folder = strdup(path);
-    if (!folder)
-        return false;
-    char *slash = strrchr(folder, '/');
-    if (slash)
-        slash[slash == folder] = 0;
-    int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    free(folder);
-    if (fd < 0)
-        return false;
-    bool ok = !fsync(fd) || errno == EINVAL || errno == ENOTSUP;  /* not every file system has it */
-    close(fd);
-    return ok;
-}
-
-static bool write_tensors(int fd, const char *header, size_t length, const sn_tensor *const *t,
-                          int n)
-{
+    const Contents *c = arg;
     uint8_t size[8];
     for (int i = 0; i < 8; i++)
-        size[i] = (uint8_t)((uint64_t)length >> 8 * i);
-    bool ok = snR_write_all(fd, size, 8) && snR_write_all(fd, header, length);
-    for (int i = 0; i < n && ok; i++)
-        ok = snR_write_all(fd, t[i]->data, t[i]->bytes);
+        size[i] = (uint8_t)((uint64_t)c->length >> 8 * i);
+    bool ok = snR_write_all(fd, size, 8) && snR_write_all(fd, c->header, c->length);
+    for (int i = 0; i < c->n && ok; i++)
+        ok = snR_write_all(fd, c->tensor[i]->data, c->tensor[i]->bytes);
     return ok;
 }
 
 int sn_file_write(const char *path, const sn_tensor *t, int n, const char *const *meta,
                   char err[ERR_TEXT])
 {
-    int rc = ERR_IO, fd = -1;
-    size_t length = 0, size = strlen(path) + 5;
-    char *header = NULL, *temporary = malloc(size);
+    int rc = 0;
+    Contents c = { .n = n };
     const sn_tensor **order = malloc(sizeof *order * ((size_t)n + 1));
-    struct stat st;
-    if (!temporary || !order) {
-        rc = snR_fail(err, ERR_NOMEM, "%s: out of memory", path);
-        goto out;
-    }
-    snprintf(temporary, size, "%s.tmp", path);
+    if (!order)
+        return snR_fail(err, ERR_NOMEM, "%s: out of memory", path);
     for (int i = 0; i < n; i++)
         order[i] = &t[i];
     qsort(order, (size_t)n, sizeof *order, by_size);
-    header = make_header(order, n, meta, &length, err);
-    if (!header) {
-        rc = ERR_USAGE;
-        goto out;
-    }
-    if (!stat(path, &st) && !S_ISREG(st.st_mode)) {
-        rc = snR_fail(err, ERR_IO, "%s: not a regular file, will not replace it", path);
-        goto out;
-    }
-    fd = open_temporary(temporary);
-    if (fd < 0) {
-        rc = snR_fail(err, ERR_IO, "%s: cannot create: %s", temporary, strerror(errno));
-        goto out;
-    }
-    if (!write_tensors(fd, header, length, order, n) || fsync(fd) || rename(temporary, path)) {
-        rc = snR_fail(err, ERR_IO, "%s: cannot write: %s; what was there before is untouched", path,
-                      strerror(errno));
-        unlink(temporary);
-        goto out;
-    }
-    rc = 0;
-    if (!sync_folder(path))
-        rc = snR_fail(err, ERR_IO, "%s: written, but the folder cannot be synced: %s", path,
-                      strerror(errno));
-out:
-    if (fd >= 0)
-        close(fd);
-    free(header);
+    c.tensor = order;
+    c.header = make_header(order, n, meta, &c.length, err);
+    rc = c.header ? snR_replace(path, write_tensors, &c, err) : ERR_USAGE;
+    free((char *)c.header);
     free(order);
-    free(temporary);
     return rc;
 }

@@ -1,5 +1,5 @@
-/* unit_faults.c: a program opened, run, saved and loaded, with the n-th allocation, or the n-th call of the device, failing, for every n
-   until nothing is left to fail. Each failure must come out as an error with a line of text, leave no memory behind, and leave no
+/* unit_faults.c: a program opened, run, saved and loaded, with the n-th allocation, the n-th call of the device (launches among them), or
+   the n-th call that opens, reads, maps or writes a file failing, for every n until nothing is left to fail. Each failure must come out as an error with a line of text, leave no memory behind, and leave no
    half-written file.
 
    Allocations are wrapped by the linker (CMakeLists.txt: --wrap), for the runtime's objects and what is linked from them; jansson's
@@ -10,10 +10,13 @@
 #include "tests/check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,6 +90,46 @@ int __wrap_posix_memalign(void **p, size_t align, size_t n) {
     return rc;
 }
 
+/* -- Files: open, read, write and their like answer EIO, ENOSPC when they write ------------------------------------------- */
+
+static int64_t files;
+
+static bool broken(int why) {
+    if (!counting || !pthread_equal(pthread_self(), owner) || !files || --files) return false;
+    errno = why;
+    return true;
+}
+
+#define WRAP(result, name, why, types, args) \
+    result __real_##name types; \
+    result __wrap_##name types { return broken(why) ? (result)-1 : __real_##name args; }
+
+WRAP(ssize_t, read, EIO, (int fd, void *p, size_t n), (fd, p, n))
+WRAP(int, fsync, EIO, (int fd), (fd))
+WRAP(int, rename, EIO, (const char *a, const char *b), (a, b))
+WRAP(int, ftruncate, EIO, (int fd, off_t n), (fd, n))
+WRAP(int, fstat, EIO, (int fd, struct stat *st), (fd, st))
+WRAP(int, lstat, EIO, (const char *path, struct stat *st), (path, st))
+WRAP(int, memfd_create, EMFILE, (const char *name, unsigned flags), (name, flags))
+WRAP(void *, mmap, ENOMEM, (void *at, size_t n, int prot, int flags, int fd, off_t off), (at, n, prot, flags, fd, off))
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...) {
+    va_list more;
+    va_start(more, flags);
+    int mode = flags & O_CREAT ? va_arg(more, int) : 0;
+    va_end(more);
+    return broken(EMFILE) ? -1 : __real_open(path, flags, mode);
+}
+
+/* Half of it is written before the disk is full. */
+ssize_t __real_write(int fd, const void *p, size_t n);
+ssize_t __wrap_write(int fd, const void *p, size_t n) {
+    if (broken(ENOSPC)) return -1;
+    if (counting && files == 1 && n > 1) return __real_write(fd, p, n / 2);
+    return __real_write(fd, p, n);
+}
+
 /* -- The scenario ---------------------------------------------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/sinter-faults-XXXXXX", bundle[64], checkpoint[64];
@@ -120,27 +163,29 @@ static int use(const char *device, const char **why) {
 static bool leftover(void) {
     char path[80];
     snprintf(path, sizeof path, "%s.tmp", checkpoint);
-    bool left = access(path, F_OK) == 0;
-    snprintf(path, sizeof path, "%s.new", checkpoint);
-    return left || access(path, F_OK) == 0;
+    return access(path, F_OK) == 0;
 }
 
+typedef enum { CALL, ALLOCATION, FILE_CALL } Kind;
+static const char *const kinds[] = { "device call", "allocation", "file call" };
+
 /* The n-th fault of a kind; true when nothing was left to fail. */
-static bool fault(const char *device, bool allocation, int64_t n) {
+static bool fault(const char *device, Kind kind, int64_t n) {
     const char *why;
     unlink(checkpoint);
     live = 0;
     memset(known, 0, sizeof known);
-    countdown = allocation ? n : 0;
-    snR_null_fault(allocation ? 0 : n);
+    countdown = kind == ALLOCATION ? n : 0;
+    files = kind == FILE_CALL ? n : 0;
+    snR_null_fault(kind == CALL ? n : 0);
     counting = true;
     int rc = use(device, &why);
     counting = false;
-    bool fired = allocation ? countdown == 0 : rc != 0;
+    bool fired = kind == ALLOCATION ? countdown == 0 : kind == FILE_CALL ? files == 0 : rc != 0;
     snR_null_fault(0);
-    ok(live == 0, "%s, %s %lld: %lld pieces of memory are left", device, allocation ? "allocation" : "call", (long long)n, (long long)live);
-    if (rc) ok(*why && !strchr(why, '\n'), "%s, %s %lld: an error without a line", device, allocation ? "allocation" : "call", (long long)n);
-    ok(!leftover(), "%s, %s %lld: a half-written file is left", device, allocation ? "allocation" : "call", (long long)n);
+    ok(live == 0, "%s, %s %lld: %lld pieces of memory are left", device, kinds[kind], (long long)n, (long long)live);
+    if (rc) ok(*why && !strchr(why, '\n'), "%s, %s %lld: an error without a line", device, kinds[kind], (long long)n);
+    ok(!leftover(), "%s, %s %lld: a half-written file is left", device, kinds[kind], (long long)n);
     struct stat st;
     if (rc && !stat(checkpoint, &st)) {                  /* written before the failure: then it is whole */
         char err[256];
@@ -151,10 +196,10 @@ static bool fault(const char *device, bool allocation, int64_t n) {
     return !fired;
 }
 
-static void every_fault(const char *device, bool allocation) {
+static void every_fault(const char *device, Kind kind) {
     int64_t n = 1;
-    while (n < 100000 && !fault(device, allocation, n)) n++;
-    ok(n > 10 && n < 100000, "%s: %lld %s can fail", device, (long long)n - 1, allocation ? "allocations" : "calls");
+    while (n < 100000 && !fault(device, kind, n)) n++;
+    ok(n > 10 && n < 100000, "%s: %lld times a %s can fail", device, (long long)n - 1, kinds[kind]);
 }
 
 int main(void) {
@@ -174,9 +219,10 @@ int main(void) {
     ok(rc == 0, "without a fault: %s", why);
     rc = use("null", &why);
     ok(rc == 0, "without a fault, on the device null: %s", why);
-    every_fault("null", false);
-    every_fault("null", true);
-    every_fault("host", true);
+    every_fault("null", CALL);
+    every_fault("null", ALLOCATION);
+    every_fault("host", ALLOCATION);
+    every_fault("host", FILE_CALL);
     snR_program_free(p);
     snG_free_module(m);
     sn_ctx_free(c);

@@ -3,6 +3,7 @@
    In: argv and a table of options. Out: the variables that the table points to, or a line about what is wrong. */
 #define _GNU_SOURCE
 #include "passes/pass.h"
+#include "runtime/rt.h"
 #include "tools/cmd.h"
 
 #include <errno.h>
@@ -231,16 +232,15 @@ int make_folder(const char *path) {
     return rc;
 }
 
+static bool put_text(int fd, void *arg) {
+    const struct { const char *text; size_t n; } *t = arg;
+    return snR_write_all(fd, t->text, t->n);
+}
+
 int write_text(const char *path, const char *text, size_t n) {
-    char *tmp = text_fmt("%s.new", path);
-    FILE *f = fopen(tmp, "wb");
-    bool ok = f && fwrite(text, 1, n, f) == n && !fflush(f) && !fsync(fileno(f));
-    if (f && fclose(f)) ok = false;
-    if (ok && rename(tmp, path)) ok = false;
-    int rc = ok ? 0 : cmd_fail("cannot write %s: %s", path, strerror(errno));
-    if (!ok) unlink(tmp);
-    free(tmp);
-    return rc;
+    char err[ERR_TEXT];
+    struct { const char *text; size_t n; } t = { text, n };
+    return snR_replace(path, put_text, &t, err) ? cmd_fail("%s", err) : 0;
 }
 
 char *read_text(const char *path, size_t *n) {
