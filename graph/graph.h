@@ -232,7 +232,12 @@ bool snG_equal(const Graph *a, const Graph *b);                            /* sa
 /* Rewrite rules as the parser stores them: `rule NAME: lhs => rhs [if cond]`, texts as written (newlines become
    spaces); passes/rewrite.c compiles each once. Names "canon.*" and "autocast.*" belong to those passes, all others to recognise. */
 typedef struct Rule { Sym name; const char *lhs, *rhs, *cond; Loc loc; void *compiled; } Rule;   /* cond: NULL = none */
-typedef struct RuleSet { VEC(Rule) rules; bool builtin_loaded; void *bodies; } RuleSet;           /* ctx->rules; NULL = no rules yet; bodies: recognise.c's */
+typedef struct RuleSet {             /* ctx->rules; NULL = no rules yet */
+    VEC(Rule) rules;
+    bool builtin_loaded;
+    void *bodies;                    /* recognise.c's */
+    VEC(Graph *) graphs;             /* freed with the context */
+} RuleSet;
 
 /* -- The reference evaluator (eval.c): plain loops, the oracle of every test ---------------------------------- */
 

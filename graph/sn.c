@@ -38,6 +38,7 @@ void sn_ctx_free(sn_ctx *c) {
     for (uint32_t i = 0; i < c->dsl->drafts.n; i++)
         if (c->dsl->drafts.v[i]->owned) snG_free(c->dsl->drafts.v[i]->g);
     for (uint32_t i = 0; i < c->dsl->modules.n; i++) snG_free_module(c->dsl->modules.v[i]);
+    for (uint32_t i = 0; c->rules && i < c->rules->graphs.n; i++) snG_free(c->rules->graphs.v[i]);
     snU_free_arena(&c->scratch);
     snU_free_arena(&c->arena);
     snU_free_pool(&c->blocks);

@@ -17,8 +17,7 @@ typedef struct Known { unsigned op; const Graph *body; struct Known *next; } Kno
 typedef struct Bodies {
     Known **by_root;                 /* per op of the body's root, larger bodies first */
     unsigned nops;
-    HashMap canonical;               /* of a body -> 1 + index in list */
-    VEC(Graph *) list;
+    HashMap canonical;               /* of a body -> 1 + index in the context's graphs */
     VEC(const Graph *) of;
 } Bodies;
 
@@ -26,11 +25,11 @@ typedef struct Bodies {
 static const Graph *canonical(sn_ctx *c, Bodies *b, const Graph *body) {
     uint64_t key = snU_hash(&body, sizeof body, 7);
     uint32_t i = snU_find(&b->canonical, key);
-    if (i && b->of.v[i - 1] == body) return b->list.v[i - 1];
+    if (i && b->of.v[i - 1] == body) return c->rules->graphs.v[i - 1];
     Graph *g = snP_canon(body, &(PassOptions){0});
-    PUSH(&c->arena, b->list, g);
+    PUSH(&c->arena, c->rules->graphs, g);
     PUSH(&c->arena, b->of, body);
-    snU_insert(&c->arena, &b->canonical, key, b->list.n);
+    snU_insert(&c->arena, &b->canonical, key, b->of.n);
     return g;
 }
 

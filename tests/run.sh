@@ -389,7 +389,7 @@ text_tests() { counted "text tests" "$SINTER" test tests; }
 golden_files() { golden tests/golden; }
 
 fuzz() {
-    build "$BUILD/asan" "tool_fuzz unit_emu_kernels" -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
+    build "$BUILD/asan" "tool_fuzz unit_emu_kernels unit_faults" -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
     count=40
     [ "$LONG" = 1 ] && count=2000
     "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
@@ -397,6 +397,7 @@ fuzz() {
     # shellcheck disable=SC2086
     check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 1 $count $seeds
     counted "fuzz: mutations of PTX under ASan and UBSan" "$BUILD/asan/unit_emu_kernels" fuzz $((count * 20))
+    counted "faults under ASan and UBSan" "$BUILD/asan/unit_faults"
     # shellcheck disable=SC2086
     "$SINTER" build models/ar.sn -D vocab=17 -D width=16 -D layers=1 -D heads=2 -D hidden=32 -D seq=8 -D batch=2 --train -o "$WORK/fuzz.snb" 2>/dev/null
     check "fuzz: $((count * 20)) mutations of a bundle" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
