@@ -441,7 +441,7 @@ bundles() {
     refused "is compiled already, -D" eval "$b" -D layers=3 --data graph
     refused "none for emu" run "$b" --device emu
     refused "no graph 'none'" run "$b" --graph none
-    refused "cannot write" build models/ar.sn $SMALL -o "$WORK/no/such/folder.snb"
+    refused "cannot create" build models/ar.sn $SMALL -o "$WORK/no/such/folder.snb"
 }
 
 # The runtime as others get it: installed into a folder, nothing but libc behind it, sn_* alone to be seen, and the example built against it.
