@@ -246,7 +246,7 @@ study() {
     for key in '"paper"' '"strict"' '"paired_se"' '"flops"' '"draws"' '"unique_bytes"' '"anneals"'; do
         check "study: summary.json has $key" grep -q "$key" "$WORK/study/summary.json"
     done
-    check "eval: the best checkpoint" "$SINTER" eval models/ar.sn $SMALL --ckpt "$WORK/study/ar/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
+    check "eval: the best checkpoint" "$SINTER" eval models/ar.sn --ckpt "$WORK/study/ar/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
     # shellcheck disable=SC2086
     "$SINTER" train models/ar.sn $small --data graph --steps 40 --set lr=1e6 --set warmup=0 --set clip=0 --out "$WORK/nan" >"$WORK/out" 2>&1
     if [ $? = 1 ] && grep -q 'step [0-9]*: lower lr' "$WORK/out"; then pass "a NaN stops the run with a message"; else fail "a NaN stops the run"; cat "$WORK/out"; fi

@@ -2,7 +2,7 @@
 #include <jansson.h>
 
 #include "tools/corpus.h"
-#include "tools/lab.h"
+#include "tools/generate.h"
 
 typedef struct EvalJob {
     const char *file, *ckpt, *out, *temp, *device;
@@ -25,12 +25,12 @@ static int write_windows(const char *path, const Score *s) {
 static int print_score(const EvalJob *j, const Score *s) {
     if (!j->json) {
         printf("%s %.5f +- %.5f nats per token (%lld windows", s->bound ? "NELBO" : "NLL", s->mean, s->se, (long long)s->windows);
-        if (s->bound) printf(", %lld draws", (long long)s->draws);
+        if (s->bound) printf(", %lld draws, other masks +- %.5f", (long long)s->draws, s->mask_se);
         printf("; %.1f s)\n", s->seconds);
         return 0;
     }
-    json_t *o = json_pack("{s:s s:s s:f s:f s:I s:I s:I s:f}", "kind", "eval", "measure", s->bound ? "nelbo" : "nll", "loss", s->mean, "se", s->se,
-                          "windows", (json_int_t)s->windows, "draws", (json_int_t)s->draws, "eval_seed", (json_int_t)j->eval_seed,
+    json_t *o = json_pack("{s:s s:s s:f s:f s:f s:I s:I s:I s:f}", "kind", "eval", "measure", s->bound ? "nelbo" : "nll", "loss", s->mean, "se", s->se,
+                          "mask_se", s->mask_se, "windows", (json_int_t)s->windows, "draws", (json_int_t)s->draws, "eval_seed", (json_int_t)j->eval_seed,
                           "seconds", s->seconds);
     char *text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9) | JSON_PRESERVE_ORDER);
     puts(text);
@@ -46,6 +46,7 @@ static int evaluate(EvalJob *j) {
     Lab lab;
     Score s = {0};
     int rc = corpus_prepare(&d, &info, err) ? cmd_fail("%s", err) : 0;
+    if (!rc && j->ckpt && !is_bundle(j->file)) rc = checkpoint_params(j->ckpt, &j->defines);
     if (rc) return rc;
     rc = lab_open(&lab, &(LabOptions){ .file = j->file, .defines = &j->defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes,
                                        .device = j->device });
@@ -63,7 +64,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
     StrList pos = {0};
     EvalJob j = { .draws = 8, .eval_seed = 1, .temp = "eval-data" };
     const Opt opts[] = {
-        { "ckpt", 0, OPT_TEXT, &j.ckpt, "FILE", "the checkpoint (default: the initial weights)" },
+        { "ckpt", 0, OPT_TEXT, &j.ckpt, "FILE", "the checkpoint; its params are taken where -D says nothing (default: the initial weights)" },
         { "data", 0, OPT_MANY, &j.data, "PATH...", "one shard, or text" },
         { "define", 'D', OPT_LIST, &j.defines, "K=V", "a param or dim of the file" },
         { "draws", 0, OPT_INT, &j.draws, "N", "masks per window of a masked-diffusion model (default 8)" },

@@ -3,8 +3,9 @@
    In:  a model file and options. Out: a session on its compiled program; per-window losses of a shard.
 
    Scoring reads every window once per draw. The last batch is filled up with copies of its last window, whose results are
-   ignored. For a masked-diffusion model window w of draw d has n = 1 + perm_d(w) * T / W masked positions: every n equally
-   often, so that the mean over windows is a stratified estimate of the NELBO. */
+   ignored. For a masked-diffusion model window w of draw d of D has n = 1 + floor(T frac((perm(w) + u_w) / W + d / D)) masked positions,
+   u_w uniform on [0, 1): n is uniform on 1..T for every window and draw, whatever W and D, so the mean is an unbiased estimate of
+   the NELBO; and it is stratified twice, over the draws of a window and over the windows of a draw. */
 #include "runtime/bundle.h"
 #include "tools/lab.h"
 
@@ -196,16 +197,19 @@ int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_
 
 /* -- Scoring --------------------------------------------------------------------------------------------------- */
 
-/* Fisher-Yates by Philox, anew for every draw. */
-static void permutation(int64_t *v, int64_t n, uint64_t seed, int64_t draw) {
+/* Where in [0, 1) each window's share of masks starts: a permutation (Fisher-Yates by Philox) of W strata, a place in each. */
+static void strata(double *share, int64_t W, uint64_t seed) {
     uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
-    for (int64_t i = 0; i < n; i++) v[i] = i;
-    for (int64_t i = n - 1; i > 0; i--) {
-        uint32_t ctr[4] = { (uint32_t)i, (uint32_t)draw, 0, 0xfffffffcu };
+    for (int64_t i = 0; i < W; i++) share[i] = (double)i;
+    for (int64_t i = W - 1; i >= 0; i--) {
+        uint32_t ctr[4] = { (uint32_t)i, 0, 0, 0xfffffffcu };
         sn_philox(key, ctr, w);
         uint64_t x = (uint64_t)w[1] << 32 | w[0];
-        int64_t k = (int64_t)((unsigned __int128)x * (uint64_t)(i + 1) >> 64), t = v[i];
-        v[i] = v[k], v[k] = t;
+        int64_t k = (int64_t)((unsigned __int128)x * (uint64_t)(i + 1) >> 64);
+        double t = share[i];
+        share[i] = share[k];
+        share[k] = t;
+        share[i] = (share[i] + w[2] * 0x1p-32) / (double)W;
     }
 }
 
@@ -215,7 +219,7 @@ typedef struct Scoring {
     Batch b;
     sn_data *data;
     Score *out;
-    int64_t *perm;
+    double *share, *square;          /* per window: strata; sum of squares over draws */
     int32_t *tokens, *sample, *n;
     float *nll;
 } Scoring;
@@ -226,7 +230,9 @@ static int score_batch(Scoring *sc, int64_t draw, int64_t first) {
         int64_t w = first + r < W ? first + r : W - 1, id, epoch;
         if (sn_data_window(sc->data, w, sc->tokens + r * T, &id, &epoch)) return cmd_fail("%s", sn_rt_error());
         sc->sample[r] = (int32_t)(draw * W + w);
-        sc->n[r] = (int32_t)(1 + sc->perm[w] * T / W);
+        double x = sc->share[w] + (double)draw / (double)sc->out->draws;
+        int64_t n = 1 + (int64_t)((x - floor(x)) * (double)T);
+        sc->n[r] = (int32_t)(n < T ? n : T);
     }
     int rc = lab_feed(sc->lab, sc->g, sc->tokens, sc->sample);
     if (rc) return rc;
@@ -235,31 +241,36 @@ static int score_batch(Scoring *sc, int64_t draw, int64_t first) {
     if (!rc) rc = sn_run(s, sc->g->name);
     if (!rc) rc = sn_read(s, sc->g->name, "nll", sc->nll, sizeof *sc->nll * (size_t)sc->b.rows);
     if (rc) return lab_error(sc->lab);
-    for (int64_t r = 0; r < sc->b.rows && first + r < W; r++) sc->out->nll[first + r] += sc->nll[r];
+    for (int64_t r = 0; r < sc->b.rows && first + r < W; r++) {
+        sc->out->nll[first + r] += sc->nll[r];
+        sc->square[first + r] += (double)sc->nll[r] * sc->nll[r];
+    }
     return 0;
 }
 
-static void summarise(Score *o) {
-    double sum = 0, sq = 0;
+/* mask_se takes the draws of a window for independent; strata make the error smaller than that. */
+static void summarise(Score *o, const double *square) {
+    double sum = 0, sq = 0, within = 0, W = (double)o->windows, D = (double)o->draws;
     for (int64_t i = 0; i < o->windows; i++) {
-        o->nll[i] /= (double)o->draws;
+        o->nll[i] /= D;
         sum += o->nll[i];
+        if (o->draws > 1) within += fmax(0, square[i] - D * o->nll[i] * o->nll[i]) / (D - 1) / D;
     }
-    o->mean = sum / (double)o->windows;
+    o->mean = sum / W;
     for (int64_t i = 0; i < o->windows; i++) sq += (o->nll[i] - o->mean) * (o->nll[i] - o->mean);
-    o->se = o->windows > 1 ? sqrt(sq / (double)(o->windows - 1) / (double)o->windows) : 0;
+    o->se = o->windows > 1 ? sqrt(sq / (W - 1) / W) : 0;
+    o->mask_se = sqrt(within) / W;
 }
 
 static int score_all(Scoring *sc, uint64_t eval_seed) {
     int rc = 0;
     sn_seed(sc->lab->s, eval_seed);
     sn_step(sc->lab->s, 0, 0);
-    for (int64_t d = 0; d < sc->out->draws && !rc; d++) {
-        permutation(sc->perm, sc->out->windows, eval_seed, d);
+    strata(sc->share, sc->out->windows, eval_seed);
+    for (int64_t d = 0; d < sc->out->draws && !rc; d++)
         for (int64_t w = 0; w < sc->out->windows && !rc; w += sc->b.rows) rc = score_batch(sc, d, w);
-    }
     sn_seed(sc->lab->s, sc->lab->seed);
-    if (!rc) summarise(sc->out);
+    if (!rc) summarise(sc->out, sc->square);
     return rc;
 }
 
@@ -280,13 +291,14 @@ static int open_scoring(Scoring *sc, const char *shard, int64_t limit) {
         return cmd_fail("%s has the token %d, the model's vocabulary is %lld; set -D vocab", shard, sn_data_max(sc->data), (long long)sc->lab->vocab);
     sc->out->windows = W;
     size_t rows = (size_t)sc->b.rows;
-    sc->perm = calloc((size_t)W, sizeof *sc->perm);
+    sc->share = calloc((size_t)W, sizeof *sc->share);
+    sc->square = calloc((size_t)W, sizeof *sc->square);
     sc->tokens = calloc(rows * (size_t)sc->b.window, sizeof *sc->tokens);
     sc->sample = calloc(rows, sizeof *sc->sample);
     sc->n = calloc(rows, sizeof *sc->n);
     sc->nll = calloc(rows, sizeof *sc->nll);
     sc->out->nll = calloc((size_t)W, sizeof *sc->out->nll);
-    return sc->perm && sc->tokens && sc->sample && sc->n && sc->nll && sc->out->nll ? 0 : cmd_fail("out of memory");
+    return sc->share && sc->square && sc->tokens && sc->sample && sc->n && sc->nll && sc->out->nll ? 0 : cmd_fail("out of memory");
 }
 
 int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, int64_t limit, Score *out) {
@@ -301,7 +313,8 @@ int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, in
     }
     out->seconds = snU_now() - t0;
     if (sc.data) sn_data_close(sc.data);
-    free(sc.perm);
+    free(sc.share);
+    free(sc.square);
     free(sc.tokens);
     free(sc.sample);
     free(sc.n);

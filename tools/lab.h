@@ -63,12 +63,13 @@ int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_
 typedef struct Score {
     int64_t windows, draws;
     double *nll;                     /* per window, nats per token, mean over draws; malloc'ed */
-    double mean, se;                 /* over windows */
+    double mean, se;                 /* over windows: what other text would change */
+    double mask_se;                  /* what other masks would change, at most; 0 without several draws */
     bool bound;                      /* NELBO, an upper bound on the NLL, not exact */
     double seconds;
 } Score;
 
-/* draws: for a graph with the input `n` (a masked-diffusion model), n on 1..T, stratified over the windows, anew for every draw.
+/* draws: for a graph with the input `n` (a masked-diffusion model), n uniform on 1..T, stratified over draws and windows.
    The masks depend on eval_seed alone. Limit: at most so many windows; 0 = all. */
 int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, int64_t limit, Score *out);
 void score_free(Score *s);
