@@ -1,8 +1,9 @@
 /* emu_lanes.c: the elementwise instructions: one function per row of emu.def, a loop over the 32 lanes of a warp that gcc vectorises.
 
    The functions are made twice, for the baseline and for AVX2 with FMA; both give the same bits, for nothing is contracted, and what is
-   an fma in the text is one on every machine. Lanes that are off keep what they had: the loop computes all 32 and stores under
-   the mask, which is one vector instruction. Expressions therefore must not trap on any operands. */
+   an fma in the text is one on every machine. The baseline, which only CPUs without AVX2 run, is made small, since libsinter_rt carries
+   both. Lanes that are off keep what they had: the loop computes all 32 and stores under the mask, which is one vector instruction.
+   Expressions therefore must not trap on any operands. */
 #include "runtime/emu_in.h"
 
 #include <fenv.h>
@@ -307,11 +308,18 @@ typedef float Row8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 /* -- The functions, once per kind of vectors --------------------------------------------------------------------------- */
 
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC optimize("Os")
+#endif
 #define F(name) base_##name
 #define RUNS base_runs
 #include "runtime/emu_lanes.inc"
 #undef F
 #undef RUNS
+#if defined(__x86_64__)
+#pragma GCC pop_options
+#endif
 
 #if defined(__x86_64__)
 #pragma GCC push_options
