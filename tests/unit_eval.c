@@ -1,9 +1,10 @@
-/* unit_eval.c: likelihoods against sums over everything: the NELBO against its expectation, enumerated over all masks; AR
+/* unit_eval.c: likelihoods against sums over everything: bounds against their expectations, enumerated over all masks and orders;
    likelihoods over all strings sum to one. On vocabularies of a few tokens and texts of a few positions. */
 #define _GNU_SOURCE
 #include "tests/check.h"
 #include "tools/lab.h"
 #include "tools/sample.h"
+#include "tools/score.h"
 
 #include <math.h>
 #include <unistd.h>
@@ -49,8 +50,8 @@ static void write_shard(const char *path, const uint16_t *v, int64_t n) {
     if (sn_file_write(path, &t, 1, NULL, err)) abort();
 }
 
-/* Nats of every token of x at the positions of `hit`, each predicted from the tokens that are not hit. */
-static double masked_nll(Lab *lab, const int32_t *x, unsigned hit) {
+/* Nats of the tokens of x at the positions of `of`, predicted from the tokens that are not hit. */
+static double nats_of(Lab *lab, const int32_t *x, unsigned hit, unsigned of) {
     int32_t seen[T], len = T;
     float logits[T * V];
     double sum = 0;
@@ -58,9 +59,10 @@ static double masked_nll(Lab *lab, const int32_t *x, unsigned hit) {
     if (sn_bind(lab->s, "logits", "tokens", seen, sizeof seen) || sn_bind(lab->s, "logits", "len", &len, sizeof len) ||
         sn_run(lab->s, "logits") || sn_read(lab->s, "logits", "logits", logits, sizeof logits)) abort();
     for (int i = 0; i < T; i++)
-        if (hit >> i & 1) sum += log_sum_exp(logits + i * V, V) - logits[i * V + x[i]];
+        if (of >> i & 1) sum += log_sum_exp(logits + i * V, V) - logits[i * V + x[i]];
     return sum;
 }
+static double masked_nll(Lab *lab, const int32_t *x, unsigned hit) { return nats_of(lab, x, hit, hit); }
 
 /* The mean over n on 1..T and over all masks of n positions of the mean loss at masked positions. */
 static double exact_nelbo(Lab *lab, const int32_t *x) {
@@ -145,10 +147,194 @@ static void test_ar_sum(void) {
     lab_close(&ar);
 }
 
+/* -- Spans ---------------------------------------------------------------------------------------------------------- */
+
+static const char *const ARMS[] = { "models/ar.sn", "models/dlm.sn" };
+
+/* The sharpened weights as a file, and a scorer over them. */
+static const char *checkpoint(const char *model) {
+    const char *path = at(strstr(model, "dlm") ? "dlm.safetensors" : "ar.safetensors");
+    if (file_exists(path)) return path;
+    Lab lab;
+    open_tiny(&lab, model, NULL, 6);
+    if (sn_save(lab.s, path, "{}")) abort();
+    lab_close(&lab);
+    return path;
+}
+
+static void open_scorer(Scorer *s, const char *model, ScoreOptions o) {
+    StrList d = tiny();
+    if (scorer_open(s, &(LabOptions){ .file = model, .defines = &d, .seed = 1 }, checkpoint(model), NULL, &o)) abort();
+}
+
+static void all_strings(int32_t *v, int n) {                     /* V^n rows of n */
+    int64_t all = 1;
+    for (int i = 0; i < n; i++) all *= V;
+    for (int64_t k = 0; k < all; k++)
+        for (int64_t i = 0, rest = k; i < n; i++, rest /= V) v[k * n + i] = (int32_t)(rest % V);
+}
+
+/* Given a context of 2 (and, DLM, one behind), the probabilities of all spans of 2 sum to one, in every fixed order. */
+static void test_span_sums(void) {
+    enum { L = 2, ALL = V * V };
+    int32_t spans[ALL * L], text[ALL][T + 1];
+    Passage p[ALL];
+    all_strings(spans, L);
+    for (int arm = 0; arm < 2; arm++)
+        for (int way = 0; way < (arm ? 3 : 1); way++) {
+            Scorer s;
+            open_scorer(&s, ARMS[arm], (ScoreOptions){ .order = way == 2 ? ORDER_RIGHT : ORDER_LEFT, .window = T + 1 });
+            int behind = way > 0;
+            for (int k = 0; k < ALL; k++) {
+                int32_t v[] = { 2, 0, spans[k * L], spans[k * L + 1], 3 };
+                memcpy(text[k], v, sizeof v);
+                p[k] = (Passage){ .v = text[k], .n = T + behind, .from = 2, .to = 4, .number = (uint64_t)k };
+            }
+            double sum = 0, most = 0;
+            ok(!scorer_run(&s, p, ALL), "%s: all spans", ARMS[arm]);
+            for (int k = 0; k < ALL; k++) sum += exp(-p[k].nll), most = fmax(most, exp(-p[k].nll));
+            ok(fabs(sum - 1) < 1e-5 && most < 0.9, "%s, order %d: probabilities of all spans sum to %.8f, at most %.3f", ARMS[arm], s.o.order, sum, most);
+            ok(p[3].se == 0 && fabs(p[3].mixture - p[3].nll) < 1e-9, "one order is exact");
+            scorer_close(&s);
+        }
+}
+
+/* The AR scorer and the graph `eval` agree on whole texts. */
+static void test_ar_windows(void) {
+    enum { W = 7 };
+    uint16_t shard[W * T];
+    int32_t v[W * T];
+    Passage p[W];
+    for (int i = 0; i < W * T; i++) shard[i] = (uint16_t)(draw_uniform((Draw){ 8, 0, 0 }, (uint64_t)i) * V), v[i] = shard[i];
+    for (int w = 0; w < W; w++) p[w] = (Passage){ .v = v + w * T, .n = T, .from = 0, .to = T };
+    write_shard(at("some.safetensors"), shard, W * T);
+    Lab lab;
+    Scorer s;
+    Score want;
+    open_tiny(&lab, "models/ar.sn", NULL, 6);
+    if (lab_score(&lab, at("some.safetensors"), 1, 1, 0, &want)) abort();
+    open_scorer(&s, "models/ar.sn", (ScoreOptions){ 0 });
+    double mean = 0;
+    ok(!scorer_run(&s, p, W), "AR: windows");
+    for (int w = 0; w < W; w++) mean += p[w].nll / T / W;
+    ok(fabs(mean - want.mean) < 1e-5, "AR: %.7f by `logits`, %.7f by `eval`", mean, want.mean);
+    score_free(&want);
+    scorer_close(&s);
+    lab_close(&lab);
+}
+
+static double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
+
+/* Of the span [from, T): the mean over n and masks of l / n times the sum at masked positions; the mean over all orders; and the mixture
+   of all orders. */
+static void exact_span(Lab *lab, const int32_t *x, int from, double *masks, double *orders, double *mixture) {
+    int l = T - from, perm[T];
+    double sum[T + 1] = {0}, mix = 0;
+    int count[T + 1] = {0};
+    for (unsigned hit = 1; hit < 1u << l; hit++) {
+        int n = __builtin_popcount(hit);
+        sum[n] += masked_nll(lab, x, hit << from) * l / n;
+        count[n]++;
+    }
+    *masks = *orders = 0;
+    for (int n = 1; n <= l; n++) *masks += sum[n] / count[n] / l;
+    for (int k = 0, all = (int)factorial(l); k < all; k++) {
+        for (int i = 0; i < l; i++) perm[i] = from + i;
+        for (int i = l - 1, rest = k; i > 0; rest /= i + 1, i--) {
+            int j = rest % (i + 1), t = perm[i];
+            perm[i] = perm[j], perm[j] = t;
+        }
+        double nats = 0;
+        for (int i = 0; i < l; i++) {
+            unsigned hit = 0;
+            for (int j = i; j < l; j++) hit |= 1u << perm[j];
+            nats += nats_of(lab, x, hit, 1u << perm[i]);
+        }
+        *orders += nats / all;
+        mix += exp(-nats) / all;
+    }
+    *mixture = -log(mix);
+}
+
+static void test_orders(void) {
+    static const int32_t x[T] = { 1, 3, 0, 2 };
+    Lab whole;
+    open_tiny(&whole, "models/dlm.sn", "logits", 6);
+    for (int from = 0; from < T; from++) {
+        double masks, orders, mixture;
+        exact_span(&whole, x, from, &masks, &orders, &mixture);
+        ok(fabs(masks - orders) < 1e-5 && mixture < orders + 1e-9, "from %d: over masks %.6f, over orders %.6f, their mixture %.6f", from, masks, orders, mixture);
+        for (int way = 0; way < 2; way++) {
+            Scorer s;
+            enum { N = 4 };
+            Passage p[N];
+            open_scorer(&s, "models/dlm.sn", (ScoreOptions){ .order = way ? ORDER_RANDOM : ORDER_MASKS, .draws = 100, .seed = 3 });
+            for (int i = 0; i < N; i++) p[i] = (Passage){ .v = x, .n = T, .from = from, .to = T, .number = (uint64_t)i };
+            ok(!scorer_run(&s, p, N), "spans from %d", from);
+            double mean = 0, var = 0, mix = 0;
+            for (int i = 0; i < N; i++) mean += p[i].nll / N, var += p[i].se * p[i].se / N / N, mix += p[i].mixture / N;
+            ok(fabs(mean - masks) <= 3 * sqrt(var) + 1e-5, "order %d, from %d: %.5f +- %.5f, exact %.5f", s.o.order, from, mean, sqrt(var), masks);
+            ok(sqrt(var) < 0.05 * masks, "order %d, from %d: that says something: +- %.5f of %.5f", s.o.order, from, sqrt(var), masks);
+            if (way) ok(fabs(mix - mixture) < 0.05 * mixture, "from %d: the mixture of orders is %.5f, exact %.5f", from, mix, mixture);
+            if (from == T - 1) ok(s.passes == N && p[0].se == 0, "one token takes one pass: %d", (int)s.passes);
+            scorer_close(&s);
+        }
+    }
+    lab_close(&whole);
+}
+
+/* Guidance against its formula on two passes by hand; passages of several lengths against each alone. */
+static void test_guidance(void) {
+    static const int32_t x[T] = { 1, 3, 0, 2 };
+    int32_t seen[T] = { 1, 3, 0, V - 1 }, blind[T] = { V - 1, V - 1, V - 1, V - 1 }, len = T;
+    float cond[T * V], un[T * V];
+    Lab lab;
+    Scorer s;
+    open_tiny(&lab, "models/dlm.sn", "logits", 6);
+    for (int side = 0; side < 2; side++)
+        if (sn_bind(lab.s, "logits", "tokens", side ? blind : seen, sizeof seen) || sn_bind(lab.s, "logits", "len", &len, sizeof len) ||
+            sn_run(lab.s, "logits") || sn_read(lab.s, "logits", "logits", side ? un : cond, sizeof cond)) abort();
+    float *c = cond + 3 * V, *u = un + 3 * V;
+    for (int i = 0; i < V; i++) c[i] = u[i] + 2.5f * (c[i] - u[i]);
+    double want = log_sum_exp(c, V) - c[x[3]];
+    open_scorer(&s, "models/dlm.sn", (ScoreOptions){ .guidance = 1.5 });
+    Passage p = { .v = x, .n = T, .from = 3, .to = T };
+    ok(!scorer_run(&s, &p, 1) && fabs(p.nll - want) < 1e-5, "guidance: %.6f, by hand %.6f", p.nll, want);
+    scorer_close(&s);
+    lab_close(&lab);
+}
+
+static void test_rooms(void) {
+    enum { N = 9 };
+    int32_t v[70];
+    for (int i = 0; i < 70; i++) v[i] = (int32_t)(draw_uniform((Draw){ 9, 0, 0 }, (uint64_t)i) * (V - 1));
+    for (int arm = 0; arm < 2; arm++) {
+        Passage p[N], one;
+        Scorer s, alone;
+        ScoreOptions o = { .draws = 3, .window = 70, .seed = 2 };
+        open_scorer(&s, ARMS[arm], o);
+        for (int i = 0; i < N; i++) p[i] = (Passage){ .v = v, .n = 70 - 8 * i, .from = 1, .to = 5, .number = (uint64_t)i };
+        ok(!scorer_run(&s, p, N), "%s: several lengths", ARMS[arm]);
+        for (int i = 0; i < N; i += 4) {
+            one = p[i];
+            open_scorer(&alone, ARMS[arm], o);
+            ok(!scorer_run(&alone, &one, 1) && fabs(one.nll - p[i].nll) < 1e-4 * one.nll, "%s: %d tokens: %.6f among others, %.6f alone", ARMS[arm],
+               (int)one.n, p[i].nll, one.nll);
+            scorer_close(&alone);
+        }
+        scorer_close(&s);
+    }
+}
+
 int main(void) {
     if (!mkdtemp(folder)) abort();
     test_nelbo();
     test_ar_sum();
+    test_span_sums();
+    test_ar_windows();
+    test_orders();
+    test_guidance();
+    test_rooms();
     char *clean = text_fmt("rm -rf %s", folder);
     if (system(clean)) return 1;
     free(clean);

@@ -1,0 +1,68 @@
+/* score.h: how likely a model holds parts of texts, by its graph `logits`: the rest of a text given its start (AR), any span given
+   what is around it (DLM).
+
+     AR    -ln p(v[from..n) | BOS, v[0..from)), exact
+     DLM   -ln p(v[from..to) | v[0..from), v[to..n)), by masks or by orders (Order) */
+#ifndef SN_SCORE_H
+#define SN_SCORE_H
+#include "tools/lab.h"
+#include "tools/text.h"
+
+/* How a DLM's likelihood of a span of l tokens is had.
+   MASKS   the upper bound E over n uniform on 1..l, over n masked positions, of l / n times their cross entropy. The n of the draws of a
+           passage lie l / draws apart from a random start (LLaDA, get_log_likelihood.py); one token alone needs one draw, exact.
+   RANDOM  token after token in random orders, those still to come masked: each order is a model that sums to one; its mean has the
+           expectation of MASKS. `mixture` is that of all orders drawn together, each with the same weight: less, and no bound in expectation only.
+   LEFT, RIGHT   the same in one order. */
+typedef enum { ORDER_MASKS, ORDER_RANDOM, ORDER_LEFT, ORDER_RIGHT } Order;
+
+typedef struct ScoreOptions {
+    int64_t draws;                   /* of MASKS and RANDOM; 0 = 128 */
+    uint64_t seed;
+    Order order;
+    double guidance;                 /* DLM: logits away from those without context; 0 = none */
+    int64_t window;                  /* tokens of a passage at most; 0 = the model's param seq */
+} ScoreOptions;
+
+typedef struct Passage {
+    const int32_t *v;
+    int64_t n, from, to;             /* tokens; the span. AR scores all from `from` on */
+    uint64_t number;                 /* what its masks depend on, with the seed */
+    double nll, se, mixture;         /* out: nats of the span; Monte Carlo error, at most (0: exact or one draw); see RANDOM */
+    double sum, square, worst, part; /* while it is scored */
+} Passage;
+
+/* One scored position: its logits predict v[at]; weight: what it counts in nll. */
+typedef struct Seen { const Passage *p; int64_t at; double weight; const float *logits; int64_t vocab; } Seen;
+
+typedef struct Scorer {
+    LabOptions lo;
+    StrList defines;
+    const char *ckpt;
+    ScoreOptions o;
+    const Tokenizer *tok;
+    bool ar, open;
+    int64_t window, vocab, mask, bos;
+    Lab lab;                         /* compiled for [rows, room] */
+    int64_t rows, room;
+    int32_t *tokens, *len;
+    float *logits, *without;
+    int64_t *perm;
+    void (*see)(void *user, const Seen *);   /* of every position that is scored; may be NULL */
+    void *user;
+    int64_t passes;                  /* rows that were run */
+    bool show;                       /* progress */
+} Scorer;
+
+/* desc: file, defines, device, threads, seed; ckpt may be NULL. tok may be NULL: nothing is said of the vocabulary. */
+int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Tokenizer *tok, const ScoreOptions *o);
+int scorer_run(Scorer *s, Passage *p, int64_t n);                /* 0, or 1 after an error line */
+void scorer_close(Scorer *s);
+
+/* Whether a model file is an AR model: it has a graph `decode`, or its graph `eval` draws no masks (no input `n`). */
+bool model_is_ar(const Model *m);
+
+/* A permutation of 0..n - 1 that depends on (seed, number, draw). */
+void shuffled(int64_t *v, int64_t n, uint64_t seed, uint64_t number, uint32_t draw);
+
+#endif
