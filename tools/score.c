@@ -193,6 +193,7 @@ static int score_position(Scorer *s, Passage *p, int64_t at, double weight, cons
     double nats = log_sum_exp(logits, s->vocab) - logits[p->v[at]];
     if (!isfinite(nats)) return cmd_fail("%s: a prediction is not finite; is it a good checkpoint?", s->ckpt ? s->ckpt : s->lo.file);
     p->part += weight * nats;
+    for (int i = 0; i < p->nother; i++) p->other_nll[i] = nats + logits[p->v[at]] - logits[p->other[i]];
     if (s->see) s->see(s->user, &(Seen){ p, at, weight, logits, s->vocab });
     return 0;
 }
@@ -264,6 +265,9 @@ static int check_tokens(const Scorer *s, const Passage *p) {
     for (int64_t i = 0; i < p->n; i++)
         if (p->v[i] < 0 || p->v[i] >= s->vocab)
             return cmd_fail("a text has the token %d, the model's vocabulary is %lld; set -D vocab", p->v[i], (long long)s->vocab);
+    for (int i = 0; i < p->nother; i++)
+        if (p->other[i] < 0 || p->other[i] >= s->vocab)
+            return cmd_fail("an option has the token %d, the model's vocabulary is %lld; set -D vocab", p->other[i], (long long)s->vocab);
     return 0;
 }
 

@@ -28,6 +28,9 @@ typedef struct Passage {
     const int32_t *v;
     int64_t n, from, to;             /* tokens; the span. AR scores all from `from` on */
     uint64_t number;                 /* what its masks depend on, with the seed */
+    const int32_t *other;            /* a span of one token: what else might stand there, */
+    double *other_nll;               /* out: and its nats */
+    int nother;
     double nll, se, mixture;         /* out: nats of the span; Monte Carlo error, at most (0: exact or one draw); see RANDOM */
     double sum, square, worst, part; /* while it is scored */
 } Passage;
