@@ -376,6 +376,44 @@ generation() {
         one_line "generate --tasks '$bad'" "$SINTER" generate models/ar.sn $SMALL --tasks "$WORK/bad.jsonl"
     done
 }
+# Checkpoints on text and questions, with their own params; every line of --json is JSON; what is wrong is one line, or wrong usage.
+evaluation() {
+    for arm in ar dlm; do
+        # shellcheck disable=SC2086
+        check "evaluation: train $arm" "$SINTER" train models/$arm.sn $SMALL --data graph --unique 8K --val-bytes 2K --draws 1 --steps 8 --save-every 4 -q --out "$WORK/eval.$arm"
+    done
+    printf '{"activity_label":"A","ctx_a":"B.","ctx_b":"c","label":1,"endings":["d e","f","gg hh"]}\n{"question":"Q","choices":["1","2"],"answer":0,"subject":"anatomy"}\n{"context":"x","options":[" yy"," z"],"label":0,"suffix":"w"}\n' >"$WORK/choice.jsonl"
+    printf 'Dev?,1,2,B\n' >"$WORK/anatomy_dev.csv"
+    for arm in ar dlm; do
+        check "eval $arm: questions and text, two checkpoints" "$SINTER" eval models/$arm.sn --ckpt "$WORK/eval.$arm"/step-*.safetensors --data "$WORK/eval.$arm/data/val.safetensors" \
+            --tasks "$WORK/choice.jsonl" --window 200 --draws 2 --json
+        cp "$WORK/out" "$WORK/eval.json"
+        json_lines_of "eval $arm" 8
+        for key in '"acc_norm"' '"gap_token_se"' '"step":8' '"anatomy"' '"mask_se"' '"high"'; do check "eval $arm: $key" grep -q "$key" "$WORK/eval.json"; done
+        "$SINTER" eval models/$arm.sn --ckpt "$WORK/eval.$arm/last.safetensors" --tasks "$WORK/choice.jsonl" --draws 3 --out "$WORK/options.one" --threads 1 >/dev/null
+        "$SINTER" eval models/$arm.sn --ckpt "$WORK/eval.$arm/last.safetensors" --tasks "$WORK/choice.jsonl" --draws 3 --out "$WORK/options.all" >/dev/null
+        check "eval $arm: the same bits with one thread" cmp "$WORK/options.one" "$WORK/options.all"
+    done
+    head -2 "$WORK/choice.jsonl" | tail -1 >"$WORK/mmlu.jsonl"
+    check "eval: shots" "$SINTER" eval models/dlm.sn --ckpt "$WORK/eval.dlm/last.safetensors" --tasks "$WORK/mmlu.jsonl" --shots 1 --shots-from "$WORK/anatomy_dev.csv"
+    for order in random left right; do
+        check "eval: --order $order" "$SINTER" eval models/dlm.sn --ckpt "$WORK/eval.dlm/last.safetensors" --tasks "$WORK/choice.jsonl" --draws 2 --order $order --guidance 0.5
+    done
+    one_line "eval: no shots of the subject" "$SINTER" eval models/ar.sn --tasks "$WORK/mmlu.jsonl" --shots 2 --shots-from "$WORK/anatomy_dev.csv"
+    one_line "eval: another model's checkpoint" "$SINTER" eval models/ar.sn -D layers=3 --ckpt "$WORK/eval.ar/last.safetensors" --tasks "$WORK/choice.jsonl"
+    one_line "eval: guidance of an AR model" "$SINTER" eval models/ar.sn --tasks "$WORK/choice.jsonl" --guidance 1
+    for wrong in "" "--tasks $WORK/choice.jsonl --order up" "--tasks $WORK/choice.jsonl --shots 3" "--tasks $WORK/choice.jsonl --guidance=-1"; do
+        # shellcheck disable=SC2086
+        "$SINTER" eval models/ar.sn $wrong >/dev/null 2>"$WORK/out"
+        if [ $? = 2 ] && [ "$(wc -l <"$WORK/out")" = 1 ]; then pass "eval $wrong: wrong usage"; else fail "eval $wrong: wrong usage"; cat "$WORK/out"; fi
+    done
+}
+# json_lines_of NAME N: eval.json has N lines, each JSON
+json_lines_of() {
+    command -v python3 >/dev/null || { skip "$1: JSON: no python3"; return; }
+    check "$1: $2 lines of JSON" python3 -c 'import json, sys; n = len([json.loads(l) for l in open(sys.argv[1])]); sys.exit(n != int(sys.argv[2]))' "$WORK/eval.json" "$2"
+}
+
 # one_line NAME COMMAND...: fails with exit status 1 and one line
 one_line() {
     name=$1
@@ -524,7 +562,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation benchmarks pages study studies
+PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation evaluation benchmarks pages study studies
     bundles library opencl oclgrind_checks emu ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish
