@@ -398,6 +398,8 @@ static Val parse_or(Elab *e) {
 /* Skips a branch that is not taken: up to the ':' or the end of the expression, whichever closes it. */
 void snG_skip_expression(Elab *e) {
     int open = 0, questions = 0;
+    if (e->t->kind == T_NL || e->t->kind == T_SEMI || e->t->kind == T_END)
+        snU_fail(e->c, SN_PARSE, snG_here(e).loc, "an expression is missing at the end of the line: a line goes on inside ( ) and [ ] only");
     for (;; e->t++) {
         switch (e->t->kind) {
         case T_LPAREN: case T_LBRACK: case T_LBRACE: open++; break;

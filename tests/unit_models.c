@@ -104,6 +104,29 @@ static void test_both(const char *path, const Define *defs, int n) {
     if (!strcmp(device, "host") || getenv("SN_LONG")) test_file(path, "none", defs, n);
 }
 
+/* Options of the arms: params that are put in place of TINY's. */
+static const struct { const char *file; Define params[4]; } VARIANTS[] = {
+    { "models/dlm.sn", { { "kernel", "uniform" }, { "layers", "1" } } },
+    { "models/dlm.sn", { { "loss_form", "maskgit" }, { "noise_schedule", "cosine" }, { "layers", "1" } } },
+};
+
+static void test_variants(void) {
+    for (size_t v = 0; v < sizeof VARIANTS / sizeof *VARIANTS; v++) {
+        Define defs[16];
+        int n = 0;
+        for (size_t i = 0; i < sizeof TINY / sizeof *TINY; i++) {
+            bool own = false;
+            for (int k = 0; k < 4 && VARIANTS[v].params[k].name; k++) own |= !strcmp(TINY[i].name, VARIANTS[v].params[k].name);
+            if (!own) defs[n++] = TINY[i];
+        }
+        for (int k = 0; k < 4 && VARIANTS[v].params[k].name; k++) {
+            defs[n++] = VARIANTS[v].params[k];
+            printf("%s=%s ", VARIANTS[v].params[k].name, VARIANTS[v].params[k].value);
+        }
+        test_file(VARIANTS[v].file, "all", defs, n);
+    }
+}
+
 /* One name, two types (the parser refuses that in one file; two modules can disagree): an error that names both graphs. */
 static void test_mismatch(void) {
     static const char *const text[2] = { "graph a {\n  weight w: f32[4, 8] = ones()\n  output y = sum(w)\n}\n",
@@ -165,7 +188,7 @@ int main(int argc, char **argv) {
             any = true;
         }
     }
-    if (!any) test_both("models/ar.sn", defs, n), test_both("models/dlm.sn", defs, n);
+    if (!any) test_both("models/ar.sn", defs, n), test_both("models/dlm.sn", defs, n), test_variants();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

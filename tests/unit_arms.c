@@ -1,0 +1,196 @@
+/* unit_arms.c: what the arms of models/ compute, in the reference evaluator (f64), against formulas written another way.
+
+   Kernels and objectives of noise.sn: the NELBO of the uniform kernel against the difference of two Markov processes' rates, and
+   its integral against an entropy; each objective's expectation against the mean over all masks. Out: `N passed, N failed`. */
+#include <math.h>
+#include "graph/graph.h"
+#include "tests/check.h"
+
+typedef struct Feed { const char *name; const double *v; int64_t n; } Feed;
+
+/* Evaluates `text`, a file of models/, with a param; the output `out` into v. */
+static void evaluate_with(const char *text, const char *param, const char *value, const Feed *feeds, int n, const char *out, double *v) {
+    sn_ctx *c = sn_ctx_new();
+    Arena a = {0};
+    Module *m = snG_parse(c, "models/test.sn", text, strlen(text), &(Define){ param, value }, param != NULL);
+    if (!m) printf("%s\n", c->message), exit(1);
+    SN_ENTER(c, { printf("%s\n", c->message); exit(1); });
+    const Graph *g = m->graphs.v[0];
+    const char *names[16];
+    EvalVal vals[16], *all = NEWN(&a, EvalVal, g->nodes.n);
+    for (int i = 0; i < n; i++) names[i] = feeds[i].name, vals[i] = (EvalVal){ (double *)feeds[i].v, feeds[i].n };
+    snG_eval(g, EVAL_F64, &(EvalEnv){ names, vals, n, .seed = 3, .step = 1 }, &a, all);
+    for (uint32_t i = 0; i < g->outputs.n; i++)
+        if (!strcmp(snU_str(c, g->outputs.v[i].name), out)) {
+            EvalVal x = all[g->outputs.v[i].node];
+            memcpy(v, x.v, sizeof *v * (size_t)x.n);
+        }
+    SN_LEAVE(c);
+    snU_free_arena(&a);
+    snG_free_module(m);
+    sn_ctx_free(c);
+}
+
+static void evaluate(const char *text, const Feed *feeds, int n, const char *out, double *v) {
+    evaluate_with(text, NULL, NULL, feeds, n, out, v);
+}
+
+static double uniform(void) {                                    /* (0, 1) */
+    static uint32_t i;
+    uint32_t key[2] = { 17, 0 }, ctr[4] = { i++, 0, 0, 0 }, w[4];
+    snG_philox(key, ctr, w);
+    return (w[0] + 0.5) * 0x1p-32;
+}
+
+/* -- The uniform kernel ---------------------------------------------------------------------------------------------- */
+
+enum { N = 5, ROWS = 40 };
+
+/* q(x_t = y) where the clean token has the distribution x: alpha x + (1 - alpha) / N. */
+static double marginal(const double *x, int y, double p) { return (1 - p) * x[y] + p / N; }
+
+/* The forward process jumps to each other token at the rate beta / N, beta = -alpha' / alpha. Reversed from `noisy`, it jumps to y at
+   beta / N q(y) / q(noisy); the bound adds up r log(r / s) - r + s over jumps, r of the clean token known, s of the model. */
+static double rates_nelbo(const double *guess, int clean, int noisy, double p, double slope) {
+    double known[N] = {0}, sum = 0, beta = slope / (1 - p);
+    known[clean] = 1;
+    for (int y = 0; y < N; y++) {
+        if (y == noisy) continue;
+        double r = beta / N * marginal(known, y, p) / marginal(known, noisy, p);
+        double s = beta / N * marginal(guess, y, p) / marginal(guess, noisy, p);
+        sum += r * log(r / s) - r + s;
+    }
+    return sum;
+}
+
+static const char UNIFORM[] = "import \"noise.sn\"\n"
+    "graph g {\n  input logits: f32[40, 1, 7]\n  input clean: i32[40, 1]\n  input noisy: i32[40, 1]\n"
+    "  input p: f32[40, 1]\n  input slope: f32[40, 1]\n  output y = uniform_nelbo(logits, clean, noisy, p, slope, 5)\n}\n";
+
+/* Seven logits, of which five are classes. */
+static void test_rates(void) {
+    double logits[ROWS * 7], clean[ROWS], noisy[ROWS], p[ROWS], slope[ROWS], got[ROWS];
+    for (int i = 0; i < ROWS * 7; i++) logits[i] = 6 * uniform() - 3;
+    for (int i = 0; i < ROWS; i++) {
+        clean[i] = floor(N * uniform());
+        noisy[i] = i % 3 ? floor(N * uniform()) : clean[i];
+        p[i] = i < 4 ? 1e-4 : i < 8 ? 1 - 1e-3 : uniform();
+        slope[i] = 0.5 + uniform();
+    }
+    evaluate(UNIFORM, (Feed[]){ { "logits", logits, ROWS * 7 }, { "clean", clean, ROWS }, { "noisy", noisy, ROWS },
+                                { "p", p, ROWS }, { "slope", slope, ROWS } }, 5, "y", got);
+    for (int i = 0; i < ROWS; i++) {
+        double guess[N], sum = 0;
+        for (int k = 0; k < N; k++) sum += guess[k] = exp(logits[i * 7 + k]);
+        for (int k = 0; k < N; k++) guess[k] /= sum;
+        double want = rates_nelbo(guess, (int)clean[i], (int)noisy[i], p[i], slope[i]);
+        ok(fabs(got[i] - want) <= 1e-9 * (1 + fabs(want)), "uniform_nelbo at p = %g: %.9g, by rates %.9g", p[i], got[i], want);
+    }
+}
+
+/* A text of one token with distribution pi. The model whose reverse rates are the true ones predicts pi, whatever the noisy token is: rates
+   are ratios of marginals, and those of the text are alpha pi + (1 - alpha) / N. Then the bound is exact and its mean is pi's entropy: here by
+   the midpoint rule over p, 40 points a call. */
+static void test_entropy(void) {
+    enum { CALLS = 25 };
+    double pi[N] = { 0.5, 0.2, 0.15, 0.1, 0.05 }, entropy = 0, bound = 0;
+    for (int k = 0; k < N; k++) entropy -= pi[k] * log(pi[k]);
+    double logits[ROWS * 7] = {0}, clean[ROWS], noisy[ROWS], p[ROWS], slope[ROWS], got[ROWS];
+    for (int call = 0; call < CALLS; call++)
+        for (int pair = 0; pair < N * N; pair++) {
+            int x = pair / N, y = pair % N;
+            for (int i = 0; i < ROWS; i++) {
+                p[i] = (call * ROWS + i + 0.5) / (CALLS * ROWS);
+                clean[i] = x, noisy[i] = y, slope[i] = 1;
+                for (int k = 0; k < N; k++) logits[i * 7 + k] = log(pi[k]);
+            }
+            evaluate(UNIFORM, (Feed[]){ { "logits", logits, ROWS * 7 }, { "clean", clean, ROWS }, { "noisy", noisy, ROWS },
+                                        { "p", p, ROWS }, { "slope", slope, ROWS } }, 5, "y", got);
+            for (int i = 0; i < ROWS; i++) {
+                double one[N] = {0};
+                one[x] = 1;
+                bound += pi[x] * marginal(one, y, p[i]) * got[i] / (CALLS * ROWS);
+            }
+        }
+    ok(fabs(bound - entropy) < 1e-3 * entropy, "the uniform kernel's bound of a known source: %.6f, its entropy %.6f", bound, entropy);
+}
+
+/* -- Objectives of the absorbing kernel --------------------------------------------------------------------------------- */
+
+enum { T = 5, B = 4096 };
+
+static const struct { const char *form, *schedule; bool bound; } OBJECTIVES[] = {
+    { "count", "linear", true }, { "elbo", "linear", true }, { "maskgit", "linear", false },
+    { "count", "cosine", true }, { "elbo", "cosine", true }, { "maskgit", "cosine", false },
+};
+
+/* f[mask][i]: any loss of position i under a mask. A bound's expectation is the mean over n on 1..T and all masks of n positions of the mean f;
+   maskgit's is that with weights P(n) n / E n; by 16 x 4096 rows. */
+static void test_objectives(void) {
+    static double f[1 << T][T], t[B], u[B * T], hit[B * T], scale[B];
+    char text[512];
+    for (int m = 0; m < 1 << T; m++)
+        for (int i = 0; i < T; i++) f[m][i] = 2 * uniform() + __builtin_popcount((unsigned)m) * 0.3;
+    for (size_t o = 0; o < sizeof OBJECTIVES / sizeof *OBJECTIVES; o++) {
+        double mean_of[T + 1] = {0}, ways[T + 1] = {0}, want = 0, norm = 0, sum = 0, sq = 0;
+        for (int m = 1; m < 1 << T; m++) {
+            int n = __builtin_popcount((unsigned)m);
+            ways[n]++;
+            for (int i = 0; i < T; i++) mean_of[n] += m >> i & 1 ? f[m][i] / n : 0;
+        }
+        for (int n = 1; n <= T; n++) {
+            double weight = 1;
+            if (!OBJECTIVES[o].bound) {                          /* P(n) n, by the midpoint rule over t */
+                weight = 0;
+                for (int k = 0; k < 4000; k++) {
+                    double x = (k + 0.5) / 4000, p = strcmp(OBJECTIVES[o].schedule, "linear") ? cos(M_PI / 2 * (1 - x)) : x;
+                    weight += n * ways[n] * pow(p, n) * pow(1 - p, T - n) / 4000;
+                }
+            }
+            want += weight * mean_of[n] / ways[n];
+            norm += weight;
+        }
+        want /= norm;
+        snprintf(text, sizeof text, "import \"noise.sn\"\n"
+                 "graph g {\n  input t: f32[4096, 1]\n  input u: f32[4096, 5]\n"
+                 "  hit, scale = %s_mask(t, u, true)\n  output hit = hit\n  output scale = expand(scale, [4096, 1])\n}\n",
+                 OBJECTIVES[o].form);
+        bool count = !strcmp(OBJECTIVES[o].form, "count");
+        int empty = 0;
+        for (int round = 0; round < 16; round++) {
+            for (int b = 0; b < B; b++) t[b] = (b + uniform()) / B;
+            for (int i = 0; i < B * T; i++) u[i] = uniform();
+            Feed feeds[] = { { "t", t, B }, { "u", u, B * T } };
+            evaluate_with(text, "noise_schedule", OBJECTIVES[o].schedule, feeds, 2, "hit", hit);
+            evaluate_with(text, "noise_schedule", OBJECTIVES[o].schedule, feeds, 2, "scale", scale);
+            for (int b = 0; b < B; b++) {
+                unsigned mask = 0;
+                double row = 0;
+                for (int i = 0; i < T; i++) mask |= (unsigned)(hit[b * T + i] != 0) << i;
+                for (int i = 0; i < T; i++) row += mask >> i & 1 ? scale[b] * f[mask][i] : 0;
+                empty += !mask;
+                sum += row / (16 * B);
+                sq += row * row / (16 * B);
+            }
+        }
+        ok(!count || !empty, "count masks one position at least, not so in %d rows", empty);
+        if (count) {                                             /* rows with n = 0 had one position masked */
+            double none = 0;
+            for (int k = 0; k < 4000; k++) {
+                double x = (k + 0.5) / 4000, linear = !strcmp(OBJECTIVES[o].schedule, "linear"), p = linear ? x : cos(M_PI / 2 * (1 - x));
+                none += pow(1 - p, T) * (linear ? 1 : M_PI / 2 * sin(M_PI / 2 * (1 - x))) / 4000;
+            }
+            want = want * T / (T + 1.0) + none * mean_of[1] / ways[1];
+        }
+        double se = sqrt((sq - sum * sum) / (16 * B));
+        ok(fabs(sum - want) < 4 * se + 3e-3 * want, "%s, %s: mean %.5f +- %.5f, over all masks %.5f", OBJECTIVES[o].form, OBJECTIVES[o].schedule, sum, se, want);
+    }
+}
+
+int main(void) {
+    test_rates();
+    test_entropy();
+    test_objectives();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
