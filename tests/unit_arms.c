@@ -1,7 +1,7 @@
 /* unit_arms.c: what the arms of models/ compute, in the reference evaluator (f64), against formulas written another way.
 
    Kernels and objectives of noise.sn: the NELBO of the uniform kernel against the difference of two Markov processes' rates, and
-   its integral against an entropy; each objective's expectation against the mean over all masks. Out: `N passed, N failed`. */
+   its integral against an entropy; each objective's expectation against the mean over all masks. Moments of the weight noise. Out: `N passed, N failed`. */
 #include <math.h>
 #include "graph/graph.h"
 #include "tests/check.h"
@@ -187,7 +187,21 @@ static void test_objectives(void) {
     }
 }
 
+/* -- Weight noise ------------------------------------------------------------------------------------------------------------- */
+
+static void test_gaussian(void) {
+    enum { K = 40000 };
+    static double v[K];
+    double m[5] = {0};
+    evaluate("graph g {\n  output y = noisy(zeros([200, 200]), full([], 1.0))\n}\n", NULL, 0, "y", v);
+    for (int i = 0; i < K; i++)
+        for (int k = 1; k <= 4; k++) m[k] += pow(v[i], k) / K;
+    ok(fabs(m[1]) < 4 / sqrt(K) && fabs(m[2] - 1) < 4 * sqrt(2.0 / K) && fabs(m[3]) < 4 * sqrt(15.0 / K) && fabs(m[4] - 3) < 4 * sqrt(96.0 / K),
+       "moments of gaussian: %.4f %.4f %.4f %.4f", m[1], m[2], m[3], m[4]);
+}
+
 int main(void) {
+    test_gaussian();
     test_rates();
     test_entropy();
     test_objectives();
