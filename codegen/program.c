@@ -325,6 +325,12 @@ static void build_graphs(Build *b, const Module *m) {
 
 /* -- Code and the program itself -------------------------------------------------------------------------------- */
 
+static bool is_timeless(const Kernel *k) {
+    for (uint32_t i = 1; i < k->ins.n; i++)
+        if (k->ins.v[i].op == K_sysarg) return false;
+    return true;
+}
+
 static void compile_code(Build *b, SnProgram *p) {
     double t0 = snU_now();
     int n = (int)b->code.n;
@@ -340,7 +346,7 @@ static void compile_code(Build *b, SnProgram *p) {
     for (int i = 0; i < p->nkernels; i++) {
         const KernelEntry *e = &b->kernels.v[i];
         p->kernels[i] = (SnKernelDesc){ symbols[e->code], e->family, e->label, e->grid, e->scratch, e->flops, e->bytes, e->nargs,
-                                          e->threads, e->shared };
+                                          e->threads, e->shared, is_timeless(k[e->code]) };
     }
     b->stats.unique_kernels = n;
     b->stats.compile_s = snU_now() - t0;

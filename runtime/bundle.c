@@ -19,7 +19,7 @@
      target T | hash H | needs F F ...
      param NAME VALUE
      storage NAME tensor state init a b inside offset
-     kernel SYMBOL FAMILY LABEL grid scratch threads shared flops bytes nargs
+     kernel SYMBOL FAMILY LABEL grid scratch threads shared flops bytes nargs [timeless]
      graph NAME arena live buffers launches outputs             followed by as many of these:
      buffer NAME tensor kind bytes offset storage [default]
      launch KERNEL BUFFER...
@@ -125,8 +125,8 @@ static void put_manifest(FILE *f, const SnProgram *p)
         put_name(f, k->symbol);
         put_name(f, k->family);
         put_name(f, k->label);
-        fprintf(f, " %lld %lld %d %lld %a %a %d\n", (long long)k->grid, (long long)k->scratch_bytes, k->threads, (long long)k->shared_bytes,
-                k->flops, k->bytes, k->nargs);
+        fprintf(f, " %lld %lld %d %lld %a %a %d %d\n", (long long)k->grid, (long long)k->scratch_bytes, k->threads, (long long)k->shared_bytes,
+                k->flops, k->bytes, k->nargs, k->timeless);
     }
     for (int i = 0; i < p->ngraphs; i++)
         put_graph(f, &p->graphs[i]);
@@ -493,6 +493,7 @@ static void read_kernel(Reader *r, SnKernelDesc *k)
     k->shared_bytes = number(r, 0, INT64_MAX);
     k->flops = real(r), k->bytes = real(r);
     k->nargs = (int32_t)number(r, 0, INT32_MAX);
+    k->timeless = more(r) && number(r, 0, 1);
 }
 
 static void read_buffer(Reader *r, SnBuffer *b)
@@ -686,13 +687,18 @@ int snR_bundle_choose(const Bundle *b, const char *device, char err[ERR_TEXT])
     char missing[64] = "", wanted[64] = "", list[128] = "";
     const char *lacks = NULL;
     int found = -1;
-    if (device && starts(device, "opencl") && snR_opencl_target(device, wanted, err))
+    int sm = device && starts(device, "cuda") ? snR_cuda_sm(device, err) : 0, best = -1;
+    if (sm < 0 || (device && starts(device, "opencl") && snR_opencl_target(device, wanted, err)))
         return -1;
     for (int i = 0; i < b->nprograms; i++) {
         const char *t = b->target[i];
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", t);
         if (device ? !suits(t, device) : found >= 0)
+            continue;
+        if (sm && snR_cuda_rank(t, sm) > best)               /* the latest that the card takes */
+            best = snR_cuda_rank(t, sm), found = i;
+        if (sm)
             continue;
         if (snR_cpu_lacks(b->needs[i], missing)) {
             lacks = t;
@@ -705,6 +711,8 @@ int snR_bundle_choose(const Bundle *b, const char *device, char err[ERR_TEXT])
         return found;
     if (lacks)
         snR_fail(err, ERR_PROGRAM, "%s: its code for %s needs %s, which this CPU lacks: build it with -t host:x86-64-v3, or here", b->path, lacks, missing);
+    else if (sm)
+        snR_fail(err, ERR_PROGRAM, "%s holds code for %s, none for %s (sm_%d): build it with -t ptx:sm_80", b->path, *list ? list : "nothing", device, sm);
     else
         snR_fail(err, ERR_PROGRAM, "%s holds code for %s, none for %s: build it with -t", b->path, *list ? list : "nothing", device ? device : "this machine");
     return -1;

@@ -295,6 +295,7 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
         out->bandwidth_gbs = sn_measure_bandwidth(out->cores);
     }
     int n = 1 + snR_opencl_devices(out + 1, cap - 1);
+    n += snR_cuda_devices(out + n, cap - n);
     if (n < cap) {
         memset(&out[n], 0, sizeof *out);
         out[n].cores = snR_cores();
@@ -306,7 +307,7 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
 
 /* -- Which one is meant ------------------------------------------------------------------------ */
 
-#define KINDS "host, opencl[:N][:gpu], emu[:sm_NN], null"
+#define KINDS "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null"
 
 static bool is_kind(const char *name, const char *kind)
 {
@@ -314,14 +315,26 @@ static bool is_kind(const char *name, const char *kind)
     return n == strlen(kind) && !memcmp(name, kind, n);
 }
 
-/* `host`, `opencl[:N][:FORM]`, `emu[:sm_NN]` or `null`, by default what the program was compiled for. */
+/* PTX runs on a card where there is one that takes it, else on the CPU. */
+const char *snR_default_device(const char *target)
+{
+    char err[ERR_TEXT];
+    if (!target || !is_kind(target, "ptx"))
+        return target && is_kind(target, "opencl") ? "opencl" : "host";
+    int sm = snR_cuda_sm("cuda", err);
+    return sm > 0 && snR_cuda_rank(target, sm) >= 0 ? "cuda" : "emu";
+}
+
+/* `host`, `opencl[:N][:FORM]`, `cuda[:N]`, `emu[:sm_NN]` or `null`, by default what the program was compiled for. */
 Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int threads, char err[ERR_TEXT])
 {
     const char *target = p->target ? p->target : "";
     if (!name)
-        name = is_kind(target, "opencl") ? "opencl" : is_kind(target, "ptx") ? "emu" : "host";
+        name = snR_default_device(target);
     if (is_kind(name, "emu"))
         return snR_emu_open(p, name, pool, err);
+    if (is_kind(name, "cuda"))
+        return snR_cuda_open(p, name, err);
     if (!strcmp(name, "null"))
         return snR_null_open(err);
     if (strcmp(name, "host") && !is_kind(name, "opencl"))
@@ -337,6 +350,8 @@ int sn_device_target(const char *device, char target[64])
 {
     if (device && is_kind(device, "emu"))
         return snR_emu_target(device, target, snR_last_error());
+    if (device && is_kind(device, "cuda"))
+        return snR_cuda_target(device, target, snR_last_error());
     if (device && !strncmp(device, "opencl", 6))
         return snR_opencl_target(device, target, snR_last_error());
     if (device && strcmp(device, "host") && strcmp(device, "null"))

@@ -445,20 +445,15 @@ static void keep_binary(Cl *c, const char *path)
 static int build_failed(Cl *c, int code, char err[ERR_TEXT])
 {
     size_t n = 0;
-    char *log = NULL, path[64] = "/tmp/sinter-opencl-XXXXXX";
+    char *log = NULL, path[64] = "nowhere";
     int bad = clGetProgramBuildInfo(c->program, c->at.device, CL_PROGRAM_BUILD_LOG, 0, NULL, &n);
     if (!bad && n && (log = calloc(1, n + 1)))
         clGetProgramBuildInfo(c->program, c->at.device, CL_PROGRAM_BUILD_LOG, n, log, NULL);
-    int fd = log ? mkstemp(path) : -1;
-    if (fd >= 0) {
-        snR_write_all(fd, log, strlen(log));
-        snR_write_all(fd, "\n", 1);
-        snR_write_all(fd, c->p->code, c->p->code_bytes);
-        close(fd);
-    }
+    if (log)
+        snR_keep_log("opencl", log, c->p->code, c->p->code_bytes, path);
     const char *first = log ? strstr(log, "error") : NULL;
     snR_fail(err, ERR_DEVICE, "OpenCL: clBuildProgram: %s (%d): %.100s; log and source: %s", code_name(code), code,
-             first ? first : log ? log : "no log", fd >= 0 ? path : "nowhere");
+             first ? first : log ? log : "no log", path);
     free(log);
     return ERR_DEVICE;
 }

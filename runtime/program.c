@@ -52,6 +52,17 @@ bool snR_write_all(int fd, const void *data, size_t n)
     return true;
 }
 
+void snR_keep_log(const char *kind, const char *log, const void *code, size_t bytes, char path[64])
+{
+    snprintf(path, 64, "/tmp/sinter-%.20s-XXXXXX", kind);
+    int fd = mkstemp(path);
+    bool ok = fd >= 0 && snR_write_all(fd, log, strlen(log)) && snR_write_all(fd, "\n", 1) && snR_write_all(fd, code, bytes);
+    if (fd >= 0)
+        close(fd);
+    if (!ok)
+        snprintf(path, 64, "nowhere");
+}
+
 /* -- Dtypes ------------------------------------------------------------------------------------ */
 
 static const struct { const char *name; int size; } dtypes[] = {

@@ -53,6 +53,7 @@ typedef struct SnKernelDesc {
     int32_t nargs;
     int32_t threads;                 /* of a block on a GPU: one program is one block; 0 = one core runs a program */
     int64_t shared_bytes;            /* a block's shared memory */
+    uint8_t timeless;                /* 1: reads nothing of SnLaunchArgs, so that a launch is the same in every step */
 } SnKernelDesc;
 
 typedef struct SnLaunch { int32_t kernel; int32_t nargs; const int32_t *args; /* buffer ids */ } SnLaunch;

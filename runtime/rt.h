@@ -1,7 +1,7 @@
 /* rt.h: what the files of the runtime share: error codes, dtypes, the worker pool, devices,
    initial values.
 
-   sn_rt.h is the public face; session.c stands on a device (host.c, opencl.c), pool.c (threads),
+   sn_rt.h is the public face; session.c stands on a device (host.c, opencl.c, cuda.c), pool.c (threads),
    init.c (initial values) and safetensors.c (files). Errors: a code and one line of text in the caller's
    buffer; nothing exits or prints. */
 #ifndef SN_RT_INTERNAL_H
@@ -24,6 +24,8 @@ int snR_fail(char err[ERR_TEXT], int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 char *snR_last_error(void);                      /* this thread's buffer behind sn_rt_error() */
 bool snR_write_all(int fd, const void *data, size_t n);  /* false: errno says why */
+/* A compiler's log and what it was given, into a new file below /tmp: its name, or "nowhere". */
+void snR_keep_log(const char *kind, const char *log, const void *code, size_t bytes, char path[64]);
 typedef bool (*SnWriter)(int fd, void *arg);       /* false: errno says why */
 int snR_replace(const char *path, SnWriter write, void *arg, char err[ERR_TEXT]);  /* replace.c: whole or not at all */
 
@@ -73,6 +75,12 @@ Device *snR_null_open(char err[ERR_TEXT]);
 void snR_null_fault(int64_t n);                  /* the n-th call of a device null from now on fails; 0 = none */
 int snR_opencl_devices(sn_device_info *out, int cap);                /* the number */
 int snR_opencl_target(const char *name, char target[64], char err[ERR_TEXT]);
+Device *snR_cuda_open(const SnProgram *p, const char *name, char err[ERR_TEXT]);
+int snR_cuda_devices(sn_device_info *out, int cap);                  /* the number */
+int snR_cuda_target(const char *name, char target[64], char err[ERR_TEXT]);
+int snR_cuda_sm(const char *name, char err[ERR_TEXT]);               /* 90 of a card of compute capability 9.0; or a negative code */
+int snR_cuda_rank(const char *target, int sm);   /* how well code for a target suits such a card; -1: not at all */
+const char *snR_default_device(const char *target);                  /* what a program for it runs on where no device is named */
 Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[ERR_TEXT]);
 int snR_emu_target(const char *name, char target[64], char err[ERR_TEXT]);
 void *snR_alloc(size_t bytes); /* 64-byte aligned, in huge pages when large; release with free() */

@@ -27,7 +27,7 @@ typedef struct SnProgram sn_program;
 typedef struct sn_session sn_session;
 
 typedef struct sn_session_desc {
-    const char *device;              /* "host", "opencl", "opencl:N", "opencl:N:gpu" (blocks of threads on any device); NULL = what the program was compiled for */
+    const char *device;              /* "host", "opencl[:N][:gpu]", "cuda[:N]", "emu[:sm_NN]", "null"; NULL = what suits the program */
     uint64_t seed;                   /* weights' initial values and random ops */
     int threads;                     /* 0 = all cores, or all compute units; in a GPU form the most blocks of a launch, 0 = all */
     bool profile;                    /* keep per-kernel times (sn_profile) */
@@ -66,7 +66,7 @@ SN_API void sn_profile_reset(sn_session *s);
 typedef struct sn_device_info { char name[64], what[192]; int cores; double peak_gflops_f32, bandwidth_gbs; } sn_device_info;
 SN_API int sn_devices(sn_device_info *out, int cap, bool measure); /* what is here; measure: FMA peak and memory bandwidth, a second each */
 SN_API double sn_measure_bf16_peak(int threads);             /* the same of products of bf16 pairs; the FMA peak where the CPU has none */
-SN_API int sn_device_target(const char *device, char target[64]);  /* what to compile for: "host", "opencl:x8", "opencl:gpu"; fails where the device is not here */
+SN_API int sn_device_target(const char *device, char target[64]);  /* what to compile for: "host", "opencl:x8", "ptx:sm_90"; fails where the device is not here */
 SN_API double sn_measure_fma_peak(int threads);              /* GFLOP/s f32, register-only FMA loop on `threads` cores at once */
 SN_API double sn_measure_bandwidth(int threads);             /* GB/s, triad over memory; 0 threads = all cores, as above */
 

@@ -299,6 +299,43 @@ emu() {
     check "emu: one thread or all: the same bits" "$BUILD/tool_compare" "$WORK/emu.steps/last.safetensors" "$WORK/emu.one/last.safetensors" exact
 }
 
+# The device cuda over a driver without a card, whose kernels the emulator executes: the bits of the device emu, one line for whatever call fails.
+cuda() {
+    every=40 models=models/dlm.sn
+    [ "$LONG" = 1 ] && every=4 models="models/ar.sn models/dlm.sn"
+    fake="env LD_LIBRARY_PATH=$BUILD/fake"
+    if $fake "$SINTER" devices --quick | grep -q '^cuda:0 *132 .*Fake card'; then pass "cuda: the card of the tests is listed"; else fail "cuda: the card of the tests is not listed"; fi
+    counted "cuda: text tests" $fake "$SINTER" test --device cuda tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_matmul.sn
+    counted "cuda: every ${every}th op test" $fake "$BUILD/unit_ops" --device cuda --every $every
+    # shellcheck disable=SC2086
+    counted "cuda: models" $fake "$BUILD/unit_models" --device cuda $models
+    small="--val-bytes 512 --eval-every 100"
+    # shellcheck disable=SC2086
+    train cuda.emu 4 $small --device emu >"$WORK/out" 2>&1 && (EXEC=$fake; train cuda.steps 4 $small --device cuda) >"$WORK/out" 2>&1
+    check "cuda: 4 steps as on emu, bit for bit" "$BUILD/tool_compare" "$WORK/cuda.emu/last.safetensors" "$WORK/cuda.steps/last.safetensors" exact
+    # A small bundle; without a device named, it finds the card. Every call of the driver fails once, and then with all that follow.
+    printf 'graph g {\n  weight w: f32[300] = normal(1)\n  input lr: f32[] = 0.5\n  output y = sum(w) * lr\n  update w = w * lr\n}\n' >"$WORK/cuda.sn"
+    "$SINTER" build "$WORK/cuda.sn" -t ptx:sm_80,ptx:sm_90 -o "$WORK/cuda.snb" 2>"$WORK/out"
+    $fake SN_FAKE_CUDA_COUNT="$WORK/calls" "$SINTER" run "$WORK/cuda.snb" --out "$WORK/cuda.st" >"$WORK/out" 2>&1
+    calls=$(cat "$WORK/calls" 2>/dev/null)
+    check "cuda: a bundle for cards runs on the card ($calls calls of the driver)" test "${calls:-0}" -gt 50
+    wrong= n=1
+    while [ $n -le "${calls:-0}" ]; do
+        for which in $n -$n; do
+            $fake SN_FAKE_CUDA_FAIL=$which "$SINTER" run "$WORK/cuda.snb" --device cuda --out "$WORK/cuda.st" >"$WORK/out" 2>&1
+            rc=$?
+            lines=$(wc -l <"$WORK/out")
+            { [ $rc = 1 ] && [ "$lines" = 1 ] && grep -q '^sinter: error: ' "$WORK/out"; } || { [ $rc = 0 ] && [ "$lines" -le 1 ] && ! grep -q 'fake cuda\|error' "$WORK/out"; } ||
+                { wrong="$wrong $which"; cp "$WORK/out" "$WORK/wrong"; }
+        done
+        n=$((n + 1))
+    done
+    if [ -z "$wrong" ]; then pass "cuda: each of $calls calls fails: one line, nothing left"; else fail "cuda: calls $wrong fail otherwise"; cat "$WORK/wrong"; fi
+    for pair in 'cards=0:finds no card' 'sm=75:none for cuda (sm_75)' 'memory=100:out of memory: 0.00 GB asked' 'ptx=70:update the driver'; do
+        LD_LIBRARY_PATH=$BUILD/fake SN_FAKE_CUDA=${pair%%:*} refused "${pair#*:}" run "$WORK/cuda.snb" --device cuda
+    done
+}
+
 # Every kernel of both arms assembles for every card, without a register spilled. The long form: at 124M weights, too.
 ptx() {
     ptxas=$(command -v ptxas || ls /usr/local/cuda/bin/ptxas 2>/dev/null)
@@ -427,7 +464,7 @@ text_tests() { counted "text tests" "$SINTER" test tests; }
 golden_files() { golden tests/golden; }
 
 fuzz() {
-    build "$BUILD/asan" "tool_fuzz unit_emu_kernels unit_faults" -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
+    build "$BUILD/asan" "tool_fuzz unit_emu_kernels unit_faults unit_cuda" -DCMAKE_BUILD_TYPE=Debug -DSN_SANITIZE=ON || { fail "build under ASan and UBSan"; return; }
     count=40
     [ "$LONG" = 1 ] && count=2000
     "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
@@ -436,6 +473,7 @@ fuzz() {
     check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 1 $count $seeds
     counted "fuzz: mutations of PTX under ASan and UBSan" "$BUILD/asan/unit_emu_kernels" fuzz $((count * 20))
     counted "faults under ASan and UBSan" "$BUILD/asan/unit_faults"
+    counted "the device cuda under ASan and UBSan" env LD_LIBRARY_PATH="$BUILD/asan/fake" "$BUILD/asan/unit_cuda" 8
     # shellcheck disable=SC2086
     "$SINTER" build models/ar.sn -D vocab=17 -D width=16 -D layers=1 -D heads=2 -D hidden=32 -D seq=8 -D batch=2 --train -o "$WORK/fuzz.snb" 2>/dev/null
     check "fuzz: $((count * 20)) mutations of a bundle" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
@@ -563,6 +601,6 @@ install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
 PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation evaluation benchmarks pages study studies
-    bundles library opencl oclgrind_checks emu ptx fuzz"
+    bundles library opencl oclgrind_checks emu cuda ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

@@ -28,7 +28,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     BenchOptions o = { .top = 24 };
     char *fuse_doc = text_fmt("%s\n%29s  each       the step without each of them in turn: what each is worth", cmd_fuse_doc(), "");
     const Opt opts[] = {
-        { "device", 'd', OPT_TEXT, &o.device, "D", "host (default), opencl[:N][:gpu], emu[:sm_NN]: see `sinter devices`" },
+        { "device", 'd', OPT_TEXT, &o.device, "D", "host (default), opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null: see `sinter devices`" },
         { "target", 't', OPT_TEXT, &o.target, "T", "host[:x86-64-v3], opencl[:x4|x8|x16|gpu] (default: what suits the device)" },
         { "json", 0, OPT_FLAG, &o.json, "", "one JSON object a line" },
         { "define", 'D', OPT_LIST, &o.defines, "K=V", "a param or dim of the file" },

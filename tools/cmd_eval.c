@@ -200,7 +200,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
         { "temp", 0, OPT_TEXT, &j.temp, "DIR", "where shards go when --data is text (default: eval-data)" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "the loss of every window, tensor `nll`; or JSON lines, the NLL of every option" },
         { "define", 'D', OPT_LIST, &j.defines, "K=V", "a param or dim of the file" },
-        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], emu[:sm_NN]" },
+        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
         AUTOCAST_OPTION(&j.passes),
         { "json", 0, OPT_FLAG, &j.json, "", "JSON objects instead, one a line" },

@@ -171,7 +171,7 @@ int cmd_generate(const Command *self, int argc, char **argv) {
         { "eos", 0, OPT_INT, &eos, "ID", "the token that ends a text (default: none)" },
         { "seed", 's', OPT_INT, &j.seed, "N", "the same seed, the same text (default 1)" },
         { "define", 'D', OPT_LIST, &j.defines, "K=V", "a param or dim of the file" },
-        { "device", 'd', OPT_TEXT, &j.lab.device, "D", "host, opencl[:N][:gpu]" },
+        { "device", 'd', OPT_TEXT, &j.lab.device, "D", "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
         { "stats", 0, OPT_FLAG, &j.stats, "", "AR: the time of a decode step against the bandwidth, on stderr" },
         AUTOCAST_OPTION(&j.lab.passes),

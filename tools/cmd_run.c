@@ -249,7 +249,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
         { "in", 'i', OPT_LIST, &ins, "FILE", "tensors by name; a named node of the graph is replaced by its tensor" },
         { "set", 0, OPT_LIST, &sets, "K=V", "a scalar input" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "where outputs and updated values go; without it, scalars are printed" },
-        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], emu[:sm_NN], or eval: the reference evaluator in f64" },
+        { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null, or eval: the reference evaluator in f64" },
         { "grad", 0, OPT_FLAG, &grad, "", "differentiate the output `loss` first: outputs grad.<weight>" },
         { "passes", 'p', OPT_TEXT, &j.passes, "A,B", "passes to run first, after replacing nodes" },
         PASS_OPTIONS(&j.po),

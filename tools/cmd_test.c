@@ -317,7 +317,7 @@ int cmd_test(const Command *self, int argc, char **argv) {
     StrList pos = {0};
     Tally tally = {0};
     const Opt opts[] = { { "bless", 0, OPT_FLAG, &tally.bless, "", "write what came out as what is expected" },
-                         { "device", 'd', OPT_TEXT, &tally.device, "D", "run `diff` tests there: host, opencl[:N][:gpu], emu[:sm_NN]" }, { 0 } };
+                         { "device", 'd', OPT_TEXT, &tally.device, "D", "run `diff` tests there: host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null" }, { 0 } };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc >= 0) return rc;
     if (!pos.n) return cmd_usage(self, "wants files or folders");

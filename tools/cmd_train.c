@@ -170,7 +170,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "seed", 0, OPT_INT, &o->seed, "N", "weights, data order, masks (default 1)" },
         { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },
         { "eval-seed", 0, OPT_INT, &o->eval_seed, "N", "of these masks (default 1)" },
-        { "device", 'd', OPT_TEXT, &o->device, "D", "host (default), opencl[:N][:gpu], emu[:sm_NN]: see `sinter devices`" },
+        { "device", 'd', OPT_TEXT, &o->device, "D", "host (default), opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null: see `sinter devices`" },
         { "threads", 0, OPT_INT, &o->threads, "N", "0 = all cores; results do not depend on it" },
         PASS_OPTIONS(&o->passes),
         { "fuse", 0, OPT_TEXT, &o->fuse, "LIST", cmd_fuse_doc() },

@@ -53,7 +53,7 @@ int lab_target(const char *device, const char *target, char out_target[64], char
     if (target && !any) snprintf(out_target, 64, "%s", target);
     else if (sn_device_target(device ? device : target, out_target)) return cmd_fail("%s", sn_rt_error());
     if (device) snprintf(out_device, 16, "%s", device);
-    else snprintf(out_device, 16, "%.*s", (int)strcspn(out_target, ":"), out_target);
+    else snprintf(out_device, 16, "%s", snR_default_device(out_target));
     return 0;
 }
 
