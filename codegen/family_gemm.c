@@ -6,58 +6,18 @@
    Operands are read through their views, so transposes, head splits and slices are strides; outputs may be stored permuted. A matmul_some reads its count
    first: the loop over K ends there, or rows beyond it get the cone of 0. */
 #include "codegen/gen.h"
+#include "passes/product.h"
 
-typedef struct Product {
-    NodeId id;                       /* the matmul */
-    int n;                           /* its rank; dims of the result are gd[0..n), then K */
-    Lin gd[MAX_RANK + 1];            /* each as a form over the (finer) domain */
-    int inner[MAX_RANK + 1];         /* the innermost domain dim of each; -1: size 1 */
-    int64_t ext[MAX_RANK + 1];
-} Product;
+static bool in_memory(const void *c, NodeId id) { return gen_in_memory(c, id); }
 
-/* The result's axes, cut finer where an epilogue's shape needs it, then K. */
-static Product product_dims(Gen *c, NodeId id)
-{
-    const Type *t = snG_type(c->g, id);
-    Product p = { .id = id, .n = t->rank };
-    Dom dom = snP_dom(t);
-    for (uint32_t i = 0; i < c->grp->nodes.n; i++) {
-        Dom d = snP_node_dom(c->g, c->grp->nodes.v[i]), was = dom;
-        Type cut = { .rank = 0 };
-        if (d.n > MAX_RANK || snP_is_view(c->g, c->grp->nodes.v[i])) continue;
-        for (int k = 0; k < d.n; k++) cut.dim[cut.rank++] = d.ext[k];
-        if (!snP_refine(&dom, &cut) || dom.n >= MAX_DOM) dom = was;
-    }
-    int at = dom.n - 1;
-    for (int i = t->rank - 1; i >= 0; i--) {
-        int64_t step = 1;
-        p.ext[i] = t->dim[i];
-        p.inner[i] = t->dim[i] == 1 ? -1 : at;
-        for (; step < t->dim[i]; at--) p.gd[i].k[at] = step, step *= dom.ext[at];
-    }
-    bool ta = snG_attr_int(c->g, id, 0);
-    p.ext[p.n] = snG_type(c->g, snG_in(c->g, id, 0))->dim[t->rank - (ta ? 2 : 1)];
-    p.inner[p.n] = dom.n;
-    p.gd[p.n] = snP_dim(dom.n);
-    dom.ext[dom.n++] = p.ext[p.n];
-    c->dom = dom;
-    return p;
-}
+/* The dim that a program's tiles span along an axis; -1: its size is 1. */
+static int dim_of(const Product *p, int axis) { return p->end[axis] > p->first[axis] ? p->end[axis] - 1 : -1; }
 
 /* The finer dims of one axis walk as one: the fuser made sure of it. */
 static void join_axes(Gen *c, const Product *p)
 {
-    for (int i = 0; i < p->n; i++)
-        for (int d = p->inner[i] - 1; d >= 0 && p->gd[i].k[d]; d--) c->joined[d] = true;
-}
-
-static void operand_at(const Gen *c, const Product *p, int o, Lin *at)
-{
-    int b = p->n - 2;
-    int k_axis = b + (snG_attr_int(c->g, p->id, (unsigned)o) != (o == 0));
-    for (int i = 0; i < b; i++) at[i] = p->gd[i];
-    at[2 * b + 1 - k_axis] = p->gd[b + o];
-    at[k_axis] = p->gd[p->n];
+    for (int i = 0; i <= p->n; i++)
+        for (int d = p->first[i]; d < p->end[i] - 1; d++) c->joined[d] = true;
 }
 
 /* Does the operand lie with K fastest? Found by a dry run that collects the address forms of its leaves: those that vary over
@@ -66,8 +26,8 @@ static bool k_fastest(Gen *c, const Product *p, int o)
 {
     Lin at[MAX_RANK];
     uint32_t first = c->seen.n;
-    int free_dim = p->inner[p->n - 2 + o], k_dim = p->inner[p->n];
-    operand_at(c, p, o, at);
+    int free_dim = dim_of(p, p->n - 2 + o), k_dim = dim_of(p, p->n);
+    snP_operand_at(c->g, p, o, at);
     gen(c, snG_in(c->g, p->id, (unsigned)o), at);
     for (int any = 0; any < 2; any++)
         for (uint32_t i = first; i < c->seen.n; i++) {
@@ -88,7 +48,7 @@ static TVal stage(Gen *c, const Product *p, int o, Block rows, Block cols)
     c->row = rows.dim, c->R = rows.size, c->vr = rows.valid;
     c->col = cols.dim, c->C = cols.size, c->vc = cols.valid;
     c->memo.n = 0;
-    operand_at(c, p, o, at);
+    snP_operand_at(c->g, p, o, at);
     TVal v = gen(c, snG_in(c->g, p->id, (unsigned)o), at);
     if (c->t->ins.v[v].type.dtype == SN_BOOL) SN_ASSERT(false, "matmul of bool");
     return snT_stage(c->t, gen_full(c, v, rows.size, cols.size), rows.valid, cols.valid);
@@ -110,9 +70,9 @@ static void epilogue(Gen *c, const Product *p, TVal product)
     Dom with_k = c->dom;
     SN_ASSERT(grp->outputs.n <= 64, "a group with %u outputs", grp->outputs.n);
     c->memo.n = 0;
-    c->dom.n--;                                                /* K is gone */
+    c->dom.n = p->first[p->n];                                 /* K is gone */
     Memo m = { .id = p->id, .v = product };
-    for (int i = 0; i < p->n; i++) m.at[i] = p->gd[i];
+    for (int i = 0; i < p->n; i++) m.at[i] = snP_axis(p, i);
     PUSH(c->a, c->memo, m);
     for (uint32_t i = 0; i < grp->outputs.n; i++) {
         if (!gen_place(c, grp->outputs.v[i], &value[i], at, &address[i]))
@@ -126,11 +86,11 @@ static void epilogue(Gen *c, const Product *p, TVal product)
 static void gemm_grid(Gen *c, const Product *p, GemmSched s)
 {
     int m = p->n - 2, n = p->n - 1;
-    c->row = p->inner[m], c->R = s.bm;
-    c->col = p->inner[n], c->C = s.bn;
-    c->base[p->inner[p->n]] = 1;                               /* K is a loop's, not the grid's */
+    c->row = dim_of(p, m), c->R = s.bm;
+    c->col = dim_of(p, n), c->C = s.bn;
+    c->base[dim_of(p, p->n)] = 1;                               /* K is a loop's, not the grid's */
     gen_grid(c);
-    c->base[p->inner[p->n]] = 0;
+    c->base[dim_of(p, p->n)] = 0;
 }
 
 /* What of a matmul_some counts, as indices: rows of the result, inner indices; 0 = all. */
@@ -150,7 +110,7 @@ typedef struct Staging { GemmSched s; bool ta, tb; } Staging;
 static TVal product_tile(Gen *c, const Product *p, Staging how, TVal vm, TVal vn, TVal inner)
 {
     GemmSched s = how.s;
-    int kd = p->inner[p->n];
+    int kd = dim_of(p, p->n);
     TVal depth = snT_idx(c->t, p->ext[p->n]), end = depth;
     if (inner) depth = snT_ix(c->t, T_imin, depth, inner), end = snT_ix(c->t, T_imax, depth, snT_idx(c->t, 1));
     TVal acc = snT_var(c->t, snT_full(c->t, (TType){ SN_F32, s.bm, s.bn }, 0));
@@ -158,7 +118,7 @@ static TVal product_tile(Gen *c, const Product *p, Staging how, TVal vm, TVal vn
     TVal vk = left(c, k, p->ext[p->n], s.kc);
     if (inner) vk = snT_ix(c->t, T_imin, snT_ix(c->t, T_isub, depth, k), snT_idx(c->t, s.kc));
     c->base[kd] = k;
-    Block bm = { p->inner[p->n - 2], s.bm, vm }, bn = { p->inner[p->n - 1], s.bn, vn }, bk = { kd, s.kc, vk };
+    Block bm = { dim_of(p, p->n - 2), s.bm, vm }, bn = { dim_of(p, p->n - 1), s.bn, vn }, bk = { kd, s.kc, vk };
     TVal at = how.ta ? stage(c, p, 0, bk, bm) : stage(c, p, 0, bm, bk);
     TVal bt = how.tb ? stage(c, p, 1, bn, bk) : stage(c, p, 1, bk, bn);
     snT_set(c->t, acc, snT_dot(c->t, at, bt, snT_get(c->t, acc), how.ta, how.tb));
@@ -170,8 +130,8 @@ static TVal product_tile(Gen *c, const Product *p, Staging how, TVal vm, TVal vn
 /* Product and epilogue of rows < vm. */
 static void finish(Gen *c, const Product *p, GemmSched s, TVal vm, TVal vn, TVal product)
 {
-    c->row = p->inner[p->n - 2], c->R = s.bm, c->vr = vm;
-    c->col = p->inner[p->n - 1], c->C = s.bn, c->vc = vn;
+    c->row = dim_of(p, p->n - 2), c->R = s.bm, c->vr = vm;
+    c->col = dim_of(p, p->n - 1), c->C = s.bn, c->vc = vn;
     epilogue(c, p, snT_ew(c->t, S_cast, (Dtype)snG_type(c->g, p->id)->dtype, product, 0, 0));
 }
 
@@ -185,7 +145,7 @@ static TVal positive(Gen *c, TVal n)
 static void some_rows(Gen *c, const Product *p, Staging how, TVal vm, TVal vn, TVal n)
 {
     Tile *t = c->t;
-    int row = p->inner[p->n - 2];
+    int row = dim_of(p, p->n - 2);
     TVal all = vm ? vm : snT_idx(t, how.s.bm), from = row < 0 ? 0 : c->base[row], first = from ? from : snT_idx(t, 0);
     TVal mine = snT_ix(t, T_imin, all, snT_ix(t, T_imax, snT_ix(t, T_isub, n, first), snT_idx(t, 0)));
     TVal rest = snT_ix(t, T_isub, all, mine);
@@ -202,7 +162,8 @@ static void some_rows(Gen *c, const Product *p, Staging how, TVal vm, TVal vn, T
 void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, GroupTiles *out)
 {
     Gen c = gen_open(g, grp, target, a);
-    Product p = product_dims(&c, grp->anchor);
+    Product p = snP_product(g, grp->anchor, grp->nodes.v, grp->nodes.n, in_memory, &c);
+    c.dom = p.dom;
     int m = p.n - 2, n = p.n - 1;
     int64_t batch = 1;
     for (int i = 0; i < m; i++) batch *= p.ext[i];
@@ -211,7 +172,7 @@ void gen_gemm(const Graph *g, const Group *grp, const Target *target, Arena *a, 
     how.s = snK_sched_gemm(target, batch, p.ext[m], p.ext[n], p.ext[p.n], how.ta, how.tb, (Dtype)snG_type(g, snG_in(g, p.id, 0))->dtype);
     gen_tile(&c, "gemm");
     gemm_grid(&c, &p, how.s);
-    TVal vm = p.inner[m] < 0 ? snT_idx(c.t, 1) : c.vr, vn = p.inner[n] < 0 ? snT_idx(c.t, 1) : c.vc;
+    TVal vm = dim_of(&p, m) < 0 ? snT_idx(c.t, 1) : c.vr, vn = dim_of(&p, n) < 0 ? snT_idx(c.t, 1) : c.vc;
     Some some = some_of(&c, &p);
     if (some.rows) some_rows(&c, &p, how, vm, vn, some.rows);
     else finish(&c, &p, how.s, vm, vn, product_tile(&c, &p, how, vm, vn, some.inner));

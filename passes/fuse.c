@@ -19,6 +19,7 @@
 #include "passes/fuse.h"
 #include "passes/index.h"
 #include "passes/pass.h"
+#include "passes/product.h"
 
 enum { FULL = 1, STAT, COL };
 enum { MOST_NODES = 256, MOST_INPUTS = 48 };
@@ -198,23 +199,40 @@ static bool walk(Fuse *f, NodeId id, const Dom *dom, const Lin *at, EdgeFn fn, v
     return true;
 }
 
-static bool walk_matmul(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) {
-    const Graph *g = f->g;
-    const Type *t = snG_type(g, id);
-    int b = t->rank - 2;
-    Dom dom = { .n = t->rank + 1 };
-    for (int i = 0; i < t->rank; i++) dom.ext[i] = t->dim[i];
+static bool in_memory(const void *f, NodeId id) { return !is_virtual(f, id); }
+
+static bool walk_product(Fuse *f, const Product *p, EdgeFn fn, void *user, NodeId *bad) {
+    NodeId id = p->id;
+    Lin at[MAX_RANK];
     for (int o = 0; o < 2; o++) {
-        const Type *x = snG_type(g, snG_in(g, id, (unsigned)o));
-        int k_axis = b + (snG_attr_int(g, id, (unsigned)o) != (o == 0)), free_axis = 2 * b + 1 - k_axis;
-        Lin at[MAX_RANK];
-        dom.ext[t->rank] = x->dim[k_axis];
-        for (int i = 0; i < b; i++) at[i] = snP_dim(i);
-        at[free_axis] = snP_dim(b + o);
-        at[k_axis] = snP_dim(t->rank);
-        if (!walk(f, snG_in(g, id, (unsigned)o), &dom, at, fn, user, bad)) return false;
+        snP_operand_at(f->g, p, o, at);
+        if (!walk(f, snG_in(f->g, id, (unsigned)o), &p->dom, at, fn, user, bad)) return false;
     }
-    return snG_node(g, id)->nin < 3 || walk(f, snG_in(g, id, 2), &dom, NULL, fn, user, bad);    /* matmul_some: a scalar */
+    return snG_node(f->g, id)->nin < 3 || walk(f, snG_in(f->g, id, 2), &p->dom, NULL, fn, user, bad);    /* matmul_some: a scalar */
+}
+
+typedef struct EvenProduct { const Product *p; bool ok; } EvenProduct;
+
+static void check_product(Fuse *f, NodeId p, const Dom *dom, const Lin *l, void *user) {
+    EvenProduct *e = user;
+    (void)f, (void)p, (void)dom;
+    e->ok = e->ok && (!l || snP_even(e->p, l));
+}
+
+/* Can the operands be computed over these dims? */
+static bool product_works(Fuse *f, const Product *p) {
+    EvenProduct e = { p, true };
+    NodeId bad;
+    f->want_iota = true;
+    bool affine = walk_product(f, p, check_product, &e, &bad);
+    f->want_iota = false;
+    return affine && e.ok;
+}
+
+static bool walk_matmul(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) {
+    Product p = snP_product(f->g, id, NULL, 0, in_memory, f);
+    if (p.cut && !product_works(f, &p)) p = snP_product_plain(f->g, id);
+    return walk_product(f, &p, fn, user, bad);
 }
 
 static bool walk_attention(Fuse *f, NodeId id, EdgeFn fn, void *user, NodeId *bad) {
@@ -448,7 +466,8 @@ static void note_apart(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *u
     Edge *edge = user;
     if (f->set[p] < 0) return;
     Set *B = &f->sets.v[root(f, edge->set)], *A = &f->sets.v[root(f, f->set[p])];
-    if (A != B && fit(f, A, B, p, dom, at) == APART) PUSH(&f->a, B->apart, p);
+    bool product = snG_op(f->g->ctx, snG_node(f->g, edge->n)->op)->cls == C_CONTRACT;
+    if (A != B && (product || fit(f, A, B, p, dom, at) == APART)) PUSH(&f->a, B->apart, p);
 }
 
 /* A matmul's program walks rows and columns of its result: what an epilogue reads must step evenly along each, also where
@@ -483,6 +502,22 @@ static bool all_even(Fuse *f, const Dom *gemm, int s) {
     return true;
 }
 
+/* Do the cuts of a product's operands go with those of all that its program computes, the nodes of both sets? */
+static bool cuts_agree(Fuse *f, int a, int b) {
+    NodeId product = 0, node[2 * MOST_NODES];
+    uint32_t n = 0;
+    for (int side = 0; side < 2; side++)
+        for (NodeId i = f->sets.v[side ? b : a].first; i && (!side || a != b); i = f->next[i]) {
+            if (f->set[i] < 0 || n == 2 * MOST_NODES) continue;
+            node[n++] = i;
+            if (snG_op(f->g->ctx, snG_node(f->g, i)->op)->cls == C_CONTRACT) product = i;
+        }
+    Product p = snP_product(f->g, product, NULL, 0, in_memory, f);
+    if (!p.cut || !product_works(f, &p)) return true;
+    p = snP_product(f->g, product, node, n, in_memory, f);
+    return product_works(f, &p);
+}
+
 /* Is the fusion that would merge the two left out? */
 static bool left_out(const Fuse *f, const Set *A, const Set *B) {
     bool gemm = A->kind == G_GEMM || B->kind == G_GEMM, col = A->col || B->col;
@@ -504,6 +539,7 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     if (kept_apart(f, A, s) || kept_apart(f, B, q) || !acyclic(f, s, q)) return;
     if (A->kind == G_GEMM && !all_even(f, &A->dom, s)) return;
     if (B->kind == G_GEMM && !all_even(f, &B->dom, q)) return;
+    if (m.kind == G_GEMM && !cuts_agree(f, s, q)) return;
     if (how == STATS)
         for (NodeId i = B->first; i; i = f->next[i]) f->place[i] = STAT;
     A->dom = m.dom, A->red = m.red, A->cols = m.cols, A->col = m.col, A->kind = m.kind;
@@ -722,7 +758,8 @@ static bool readers_can(Fuse *f, NodeId o, NodeId id, const Light *l, int depth)
         if (is_virtual(f, v)) { if (!readers_can(f, o, v, l, depth + 1)) return false; continue; }
         OpClass cls = snG_op(g->ctx, snG_node(g, v)->op)->cls;
         if (cls == C_CONTRACT) {
-            if (!product_can(f, v, id, l->work) || !walk_operands(f, v, NULL, NULL, &bad, NULL)) return false;
+            int s = root(f, f->set[v]);
+            if (!product_can(f, v, id, l->work) || !walk_operands(f, v, NULL, NULL, &bad, NULL) || !cuts_agree(f, s, s)) return false;
             continue;
         }
         if (l->nlarge > 1) return false;
