@@ -436,10 +436,27 @@ evaluation() {
     for order in random left right; do
         check "eval: --order $order" "$SINTER" eval models/dlm.sn --ckpt "$WORK/eval.dlm/last.safetensors" --tasks "$WORK/choice.jsonl" --draws 2 --order $order --guidance 0.5
     done
+    for arm in ar dlm; do
+        held=$WORK/eval.$arm/data
+        check "eval $arm: measures of text" "$SINTER" eval models/$arm.sn --ckpt "$WORK/eval.$arm/last.safetensors" --data "$held/val.safetensors" --limit 9 --next-token 3 \
+            --fit "$held/train.safetensors" --continuations 6 --infills 6 --order left --json --draws 2
+        cp "$WORK/out" "$WORK/eval.json"
+        json_lines_of "eval $arm: measures" 5
+        for kind in order next_token temperature; do check "eval $arm: $kind" grep -q "\"kind\":\"$kind\"" "$WORK/eval.json"; done
+        printf '{"task_id":"T/0","prompt":"a"}\n{"task_id":"T/1","prompt":"b"}\n' >"$WORK/prompts.jsonl"
+        "$SINTER" generate models/$arm.sn --ckpt "$WORK/eval.$arm/last.safetensors" --tasks "$WORK/prompts.jsonl" -n 40 -t 1 -o "$WORK/texts.jsonl"
+        check "eval: generated texts of $arm before a judge" "$SINTER" eval models/ar.sn --ckpt "$WORK/eval.ar/last.safetensors" --texts "$WORK/texts.jsonl" --json
+        cp "$WORK/out" "$WORK/eval.json"
+        check "eval: perplexity and entropy" grep -q '"perplexity":.*"entropy":' "$WORK/eval.json"
+    done
+    printf '{"completion":""}\n' >"$WORK/empty.jsonl"
+    printf '{"completion":3}\n' >"$WORK/number.jsonl"
+    for file in empty number; do one_line "eval --texts: $file" "$SINTER" eval models/ar.sn --texts "$WORK/$file.jsonl"; done
+    one_line "eval: a text that is the same everywhere" "$SINTER" eval models/ar.sn -D seq=8 --data "$WORK/eval.ar/data/val.safetensors" --limit 2 --continuations 4 --span 1 --options 26
     one_line "eval: no shots of the subject" "$SINTER" eval models/ar.sn --tasks "$WORK/mmlu.jsonl" --shots 2 --shots-from "$WORK/anatomy_dev.csv"
     one_line "eval: another model's checkpoint" "$SINTER" eval models/ar.sn -D layers=3 --ckpt "$WORK/eval.ar/last.safetensors" --tasks "$WORK/choice.jsonl"
     one_line "eval: guidance of an AR model" "$SINTER" eval models/ar.sn --tasks "$WORK/choice.jsonl" --guidance 1
-    for wrong in "" "--tasks $WORK/choice.jsonl --order up" "--tasks $WORK/choice.jsonl --shots 3" "--tasks $WORK/choice.jsonl --guidance=-1"; do
+    for wrong in "" "--tasks $WORK/choice.jsonl --order up" "--tasks $WORK/choice.jsonl --shots 3" "--tasks $WORK/choice.jsonl --guidance=-1" "--next-token 3" "--data x --tasks y --out z"; do
         # shellcheck disable=SC2086
         "$SINTER" eval models/ar.sn $wrong >/dev/null 2>"$WORK/out"
         if [ $? = 2 ] && [ "$(wc -l <"$WORK/out")" = 1 ]; then pass "eval $wrong: wrong usage"; else fail "eval $wrong: wrong usage"; cat "$WORK/out"; fi

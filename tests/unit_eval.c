@@ -2,9 +2,9 @@
    likelihoods over all strings sum to one. On vocabularies of a few tokens and texts of a few positions. */
 #define _GNU_SOURCE
 #include "tests/check.h"
-#include "tools/lab.h"
-#include "tools/sample.h"
-#include "tools/score.h"
+#include "tools/choice.h"
+#include "tools/generate.h"
+#include "tools/measure.h"
 
 #include <math.h>
 #include <unistd.h>
@@ -87,19 +87,19 @@ static void test_nelbo(void) {
     open_tiny(&whole, "models/dlm.sn", "logits", 3);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         enum { MOST = 10 };
-        int W = cases[c].windows;
+        int n = cases[c].windows;
         uint16_t v[MOST * T];
-        for (int i = 0; i < W * T; i++) v[i] = (uint16_t)(draw_uniform((Draw){ 5, (uint32_t)c, 0 }, (uint64_t)i) * (V - 1));
-        write_shard(at("windows.safetensors"), v, W * T);
+        for (int i = 0; i < n * T; i++) v[i] = (uint16_t)(draw_uniform((Draw){ 5, (uint32_t)c, 0 }, (uint64_t)i) * (V - 1));
+        write_shard(at("windows.safetensors"), v, n * T);
         char err[256];
         sn_data *data = sn_data_open(&(sn_data_desc){ .path = at("windows.safetensors"), .window = T }, err);
         if (!data) abort();
         double exact = 0;
-        for (int w = 0; w < W; w++) {
+        for (int w = 0; w < n; w++) {
             int32_t x[T];
             int64_t id, epoch;
             if (sn_data_window(data, w, x, &id, &epoch)) abort();
-            exact += exact_nelbo(&whole, x) / W;
+            exact += exact_nelbo(&whole, x) / n;
         }
         sn_data_close(data);
         double mean = 0, se = 0;
@@ -109,12 +109,12 @@ static void test_nelbo(void) {
             if (lab_score(&score, at("windows.safetensors"), cases[c].draws, seed, 0, &s)) abort();
             mean += s.mean / SEEDS;
             se += s.mask_se * s.mask_se / SEEDS / SEEDS;
-            ok(s.windows == W && s.bound, "%d windows are scored", W);
-            ok(fabs(s.mean - exact) <= 4 * s.mask_se, "NELBO of %d windows, %lld draws, seed %d: %.5f +- %.5f, exact %.5f", W, (long long)s.draws,
+            ok(s.windows == n && s.bound, "%d windows are scored", n);
+            ok(fabs(s.mean - exact) <= 4 * s.mask_se, "NELBO of %d windows, %lld draws, seed %d: %.5f +- %.5f, exact %.5f", n, (long long)s.draws,
                (int)seed, s.mean, s.mask_se, exact);
             score_free(&s);
         }
-        ok(fabs(mean - exact) <= 3 * sqrt(se), "NELBO of %d windows, %d seeds: %.5f +- %.5f, exact %.5f", W, SEEDS, mean, sqrt(se), exact);
+        ok(fabs(mean - exact) <= 3 * sqrt(se), "NELBO of %d windows, %d seeds: %.5f +- %.5f, exact %.5f", n, SEEDS, mean, sqrt(se), exact);
         ok(sqrt(se) < 0.05 * exact, "that says something: +- %.5f of %.5f", sqrt(se), exact);
     }
     lab_close(&score);
@@ -177,7 +177,7 @@ static void all_strings(int32_t *v, int n) {                     /* V^n rows of 
 /* Given a context of 2 (and, DLM, one behind), the probabilities of all spans of 2 sum to one, in every fixed order. */
 static void test_span_sums(void) {
     enum { L = 2, ALL = V * V };
-    int32_t spans[ALL * L], text[ALL][T + 1];
+    int32_t spans[ALL * L], whole[ALL][T + 1];
     Passage p[ALL];
     all_strings(spans, L);
     for (int arm = 0; arm < 2; arm++)
@@ -187,8 +187,8 @@ static void test_span_sums(void) {
             int behind = way > 0;
             for (int k = 0; k < ALL; k++) {
                 int32_t v[] = { 2, 0, spans[k * L], spans[k * L + 1], 3 };
-                memcpy(text[k], v, sizeof v);
-                p[k] = (Passage){ .v = text[k], .n = T + behind, .from = 2, .to = 4, .number = (uint64_t)k };
+                memcpy(whole[k], v, sizeof v);
+                p[k] = (Passage){ .v = whole[k], .n = T + behind, .from = 2, .to = 4, .number = (uint64_t)k };
             }
             double sum = 0, most = 0;
             ok(!scorer_run(&s, p, ALL), "%s: all spans", ARMS[arm]);
@@ -201,13 +201,13 @@ static void test_span_sums(void) {
 
 /* The AR scorer and the graph `eval` agree on whole texts. */
 static void test_ar_windows(void) {
-    enum { W = 7 };
-    uint16_t shard[W * T];
-    int32_t v[W * T];
-    Passage p[W];
-    for (int i = 0; i < W * T; i++) shard[i] = (uint16_t)(draw_uniform((Draw){ 8, 0, 0 }, (uint64_t)i) * V), v[i] = shard[i];
-    for (int w = 0; w < W; w++) p[w] = (Passage){ .v = v + w * T, .n = T, .from = 0, .to = T };
-    write_shard(at("some.safetensors"), shard, W * T);
+    enum { N = 7 };
+    uint16_t shard[N * T];
+    int32_t v[N * T];
+    Passage p[N];
+    for (int i = 0; i < N * T; i++) shard[i] = (uint16_t)(draw_uniform((Draw){ 8, 0, 0 }, (uint64_t)i) * V), v[i] = shard[i];
+    for (int w = 0; w < N; w++) p[w] = (Passage){ .v = v + w * T, .n = T, .from = 0, .to = T };
+    write_shard(at("some.safetensors"), shard, N * T);
     Lab lab;
     Scorer s;
     Score want;
@@ -215,8 +215,8 @@ static void test_ar_windows(void) {
     if (lab_score(&lab, at("some.safetensors"), 1, 1, 0, &want)) abort();
     open_scorer(&s, "models/ar.sn", (ScoreOptions){ 0 });
     double mean = 0;
-    ok(!scorer_run(&s, p, W), "AR: windows");
-    for (int w = 0; w < W; w++) mean += p[w].nll / T / W;
+    ok(!scorer_run(&s, p, N), "AR: windows");
+    for (int w = 0; w < N; w++) mean += p[w].nll / T / N;
     ok(fabs(mean - want.mean) < 1e-5, "AR: %.7f by `logits`, %.7f by `eval`", mean, want.mean);
     score_free(&want);
     scorer_close(&s);
@@ -326,8 +326,154 @@ static void test_rooms(void) {
     }
 }
 
+/* -- Measures on windows ---------------------------------------------------------------------------------------------- */
+
+enum { W = 9 };
+static int32_t text[W * T];
+static const Windows WINDOWS = { text, W, T };
+
+/* The logits that predict position i of x: of an AR model after BOS and x[0..i), of a DLM with masks from i on. */
+static void logits_at(Lab *lab, bool ar, const int32_t *x, int i, float *out) {
+    int32_t in[T], len = T;
+    float logits[T * V];
+    for (int k = 0; k < T; k++) in[k] = ar ? k ? x[k - 1] : V - 1 : k < i ? x[k] : V - 1;
+    if (sn_bind(lab->s, "logits", "tokens", in, sizeof in) || sn_bind(lab->s, "logits", "len", &len, sizeof len) || sn_run(lab->s, "logits") ||
+        sn_read(lab->s, "logits", "logits", logits, sizeof logits)) abort();
+    memcpy(out, logits + i * V, sizeof *out * V);
+}
+
+/* Half of the tokens are what the AR model would say, so that it is neither sure for nothing nor ever right. */
+static void fill_text(void) {
+    Lab lab;
+    open_tiny(&lab, "models/ar.sn", "logits", 6);
+    for (int i = 0; i < W * T; i++) {
+        float l[V];
+        int best = 0;
+        logits_at(&lab, true, text + i / T * T, i % T, l);
+        for (int k = 1; k < V - 1; k++) if (l[k] > l[best]) best = k;
+        text[i] = draw_uniform((Draw){ 20, 0, 0 }, (uint64_t)i) < 0.5 ? best : (int32_t)(draw_uniform((Draw){ 21, 0, 0 }, (uint64_t)i) * (V - 1));
+    }
+    lab_close(&lab);
+}
+
+static void test_next_token(void) {
+    for (int arm = 0; arm < 2; arm++) {
+        Scorer s;
+        Lab lab;
+        NextToken all, some;
+        OrderResult left;
+        double nll = 0, hits = 0;
+        open_tiny(&lab, ARMS[arm], "logits", 6);
+        open_scorer(&s, ARMS[arm], (ScoreOptions){ .order = ORDER_LEFT, .seed = 4 });
+        for (int w = 0; w < W; w++)
+            for (int i = 0; i < T; i++) {
+                float l[V];
+                const int32_t *x = text + w * T;
+                int best = 0;
+                logits_at(&lab, arm == 0, x, i, l);
+                for (int k = 1; k < V - arm; k++) if (l[k] > l[best]) best = k;
+                hits += best == x[i];
+                nll += log_sum_exp(l, V) - l[x[i]];
+            }
+        ok(!measure_next_token(&s, &WINDOWS, T, &all) && !measure_next_token(&s, &WINDOWS, 2, &some) && !measure_order(&s, &WINDOWS, &left), "%s: measures", ARMS[arm]);
+        ok(fabs(all.acc.mean - hits / (W * T)) < 1e-9 && fabs(all.nll.mean - nll / (W * T)) < 1e-5, "%s: next token: acc %.4f, by hand %.4f; nll %.6f, by hand %.6f",
+           ARMS[arm], all.acc.mean, hits / (W * T), all.nll.mean, nll / (W * T));
+        ok(fabs(all.nll.mean - left.nll.mean) < 1e-5 && left.order_se == 0, "%s: all places are the order left: %.6f, %.6f", ARMS[arm], all.nll.mean, left.nll.mean);
+        ok(some.places == 2 && fabs(some.nll.mean - all.nll.mean) <= 4 * some.nll.se, "%s: of two places %.4f +- %.4f, of all %.4f", ARMS[arm], some.nll.mean, some.nll.se,
+           all.nll.mean);
+        scorer_close(&s);
+        lab_close(&lab);
+    }
+}
+
+/* The mean loss of AR windows with logits times b. */
+static double loss_at(const float (*l)[V], double b) {
+    double sum = 0;
+    for (int i = 0; i < W * T; i++) {
+        double all = 0;
+        for (int k = 0; k < V; k++) all += exp(b * l[i][k]);
+        sum += log(all) - b * l[i][text[i]];
+    }
+    return sum / (W * T);
+}
+
+static void test_temperature(void) {
+    static float l[W * T][V];
+    Lab lab;
+    open_tiny(&lab, "models/ar.sn", "logits", 6);
+    for (int i = 0; i < W * T; i++) logits_at(&lab, true, text + i / T * T, i % T, l[i]);
+    double low = 0.25, high = 4;
+    for (int k = 0; k < 200; k++) {                              /* ternary search: the loss is convex in b */
+        double a = low + (high - low) / 3, b = high - (high - low) / 3;
+        if (loss_at(l, a) < loss_at(l, b)) high = b;
+        else low = a;
+    }
+    for (int arm = 0; arm < 2; arm++) {
+        Scorer s;
+        Temperature t;
+        open_scorer(&s, ARMS[arm], (ScoreOptions){ .seed = 4, .draws = 20 });
+        ok(!measure_temperature(&s, &WINDOWS, &WINDOWS, &t), "%s: temperature", ARMS[arm]);
+        if (arm == 0)
+            ok(fabs(t.temperature * low - 1) < 2e-3 && fabs(t.scaled.mean - loss_at(l, low)) < 1e-5 && fabs(t.raw.mean - loss_at(l, 1)) < 1e-5 && !t.at_edge,
+               "temperature %.5f, by search %.5f; %.6f nats, by search %.6f", t.temperature, 1 / low, t.scaled.mean, loss_at(l, low));
+        ok(t.gain.mean > 0 && fabs(t.raw.mean - t.scaled.mean - t.gain.mean) < 1e-9, "%s: it gains %.4f", ARMS[arm], t.gain.mean);
+        scorer_close(&s);
+    }
+    lab_close(&lab);
+}
+
+/* -- Questions made of text ------------------------------------------------------------------------------------------- */
+
+static void test_made(void) {
+    enum { N = 60, SPAN = 2 };
+    static int32_t long_text[20 * 12];
+    for (int i = 0; i < 240; i++) long_text[i] = (int32_t)(draw_uniform((Draw){ 22, 0, 0 }, (uint64_t)i) * 200);
+    Windows w = { long_text, 20, 12 };
+    for (int infill = 0; infill < 2; infill++) {
+        Questions a = {0}, b = {0};
+        MakeOptions o = { .n = N, .span = SPAN, .options = 3, .infill = infill, .seed = 5 };
+        int labels[3] = {0}, windows[20] = {0}, same = 0;
+        ok(!questions_make(&a, &w, &o) && !questions_make(&b, &w, &o) && a.q.n == N, "%d questions", a.q.n);
+        for (uint32_t i = 0; i < a.q.n; i++) {
+            const Question *q = &a.q.v[i];
+            int64_t at = (q->context_ids.v - long_text) / 12, from = infill ? 5 : 10;
+            labels[q->label]++;
+            windows[at]++;
+            same += !memcmp(q->option[0].ids.v, b.q.v[i].option[0].ids.v, sizeof(int32_t) * SPAN);
+            ok(q->context_ids.n == from && !memcmp(q->option[q->label].ids.v, long_text + at * 12 + from, sizeof(int32_t) * SPAN), "the right option is the window's");
+            ok(infill ? q->suffix && q->suffix_ids.v == q->context_ids.v + 7 && q->suffix_ids.n == 5 : !q->suffix, "what comes after it");
+            for (int k = 0; k < 3; k++)
+                for (int m = 0; m < k; m++) ok(memcmp(q->option[k].ids.v, q->option[m].ids.v, sizeof(int32_t) * SPAN), "options differ");
+        }
+        ok(labels[0] > 8 && labels[1] > 8 && labels[2] > 8 && same == N, "labels %d %d %d; the same seed, the same questions", labels[0], labels[1], labels[2]);
+        for (int i = 0; i < 20; i++) ok(windows[i] == 3, "window %d asks %d questions", i, windows[i]);
+        questions_free(&a);
+        questions_free(&b);
+    }
+}
+
+static void test_texts(void) {
+    static const char *const words[] = { "width=32", "layers=1", "heads=2", "hidden=64", "seq=8", "batch=1" };
+    StrList d = {0};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) list_add(&d, words[i]);
+    static const char jsonl[] = "{\"completion\":\"aabb\"}\n{\"text\":\"abcdefghijk\"}\n{\"completion\":\"\"}\n";
+    const char *path = at("texts.jsonl");
+    if (write_text(path, jsonl, sizeof jsonl - 1)) abort();
+    Scorer s;
+    TextsResult r;
+    if (scorer_open(&s, &(LabOptions){ .file = "models/ar.sn", .defines = &d, .seed = 2 }, NULL, &BYTE_TOKENIZER, &(ScoreOptions){ 0 })) abort();
+    ok(!measure_texts(&s, path, &r) && r.texts == 2 && r.tokens == 15 && r.empty == 1, "2 texts, 15 tokens: %d, %d", (int)r.texts, (int)r.tokens);
+    ok(fabs(r.entropy.mean - (log(2) + log(11)) / 2) < 1e-12, "entropy %.6f", r.entropy.mean);
+    int32_t v[] = { 'a', 'a', 'b', 'b' }, x[] = { 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' }, y[] = { 'i', 'j', 'k' };
+    Passage p[] = { { .v = v, .n = 4, .to = 4 }, { .v = x, .n = 8, .to = 8 }, { .v = y, .n = 3, .to = 3 } };
+    ok(!scorer_run(&s, p, 3) && fabs(r.nll - (p[0].nll + p[1].nll + p[2].nll) / 15) < 1e-6 && fabs(r.perplexity - exp(r.nll)) < 1e-9 && r.low < r.perplexity,
+       "pieces of a window: %.6f", r.nll);
+    scorer_close(&s);
+}
+
 int main(void) {
     if (!mkdtemp(folder)) abort();
+    fill_text();
     test_nelbo();
     test_ar_sum();
     test_span_sums();
@@ -335,6 +481,10 @@ int main(void) {
     test_orders();
     test_guidance();
     test_rooms();
+    test_next_token();
+    test_temperature();
+    test_made();
+    test_texts();
     char *clean = text_fmt("rm -rf %s", folder);
     if (system(clean)) return 1;
     free(clean);

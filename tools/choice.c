@@ -20,19 +20,30 @@ typedef struct Work {
     Arena a;
 } Work;
 
-static int encode(const Work *w, const char *text, Tokens *out) { return w->s->tok->encode(w->s->tok, text, strlen(text), out); }
+/* `given`: the tokens, where the question is made of tokens. */
+static int encode(const Work *w, const char *text, const Tokens *given, Tokens *out) {
+    if (!given->v) return w->s->tok->encode(w->s->tok, text, strlen(text), out);
+    *out = (Tokens){ malloc(sizeof *out->v * (size_t)(given->n + 1)), given->n };
+    if (!out->v) return cmd_fail("out of memory");
+    memcpy(out->v, given->v, sizeof *out->v * (size_t)given->n);
+    return 0;
+}
 
 /* Context and option are encoded together where the context's tokens are the beginning of that, as the harness does; else each alone. */
 static int encode_option(Work *w, const Tokens *context, const Question *q, const Option *o, Tokens *out) {
     StrBuf b = {0};
     Tokens both = {0};
+    if (o->ids.v) {
+        *out = o->ids;
+        return 0;
+    }
     snU_putf(&b, "%s%s", q->context, o->text);
     int rc = w->s->tok->encode(w->s->tok, b.s, b.n, &both);
     snU_free_buf(&b);
     bool begins = !rc && both.n > context->n && (!context->n || !memcmp(both.v, context->v, sizeof *both.v * (size_t)context->n));
     if (begins) {
         *out = (Tokens){ snU_copy(&w->a, both.v + context->n, sizeof *both.v * (size_t)(both.n - context->n)), both.n - context->n };
-    } else if (!rc && !(rc = encode(w, o->text, out))) {
+    } else if (!rc && !(rc = encode(w, o->text, &o->ids, out))) {
         int32_t *own = out->v;
         out->v = snU_copy(&w->a, own, sizeof *own * (size_t)out->n);
         free(own);
@@ -101,8 +112,8 @@ static int add_question(Work *w, uint32_t number) {
     Question *q = &w->qs->q.v[number];
     Tokens context = {0}, suffix = {0}, *option = NEWN(&w->a, Tokens, q->noptions);
     int64_t longest = 0, window = w->s->window;
-    int rc = encode(w, q->context, &context);
-    if (!rc && q->suffix) rc = encode(w, q->suffix, &suffix);
+    int rc = encode(w, q->context, &q->context_ids, &context);
+    if (!rc && q->suffix) rc = encode(w, q->suffix, &q->suffix_ids, &suffix);
     for (int i = 0; i < q->noptions && !rc; i++) {
         rc = encode_option(w, &context, q, &q->option[i], &option[i]);
         if (option[i].n > longest) longest = option[i].n;
@@ -142,7 +153,7 @@ static void sort_by_length(const Questions *qs, Length *by) {
         size_t most = 0;
         for (int k = 0; k < q->noptions; k++)
             if (strlen(q->option[k].text) > most) most = strlen(q->option[k].text);
-        by[i] = (Length){ strlen(q->context) + most + (q->suffix ? strlen(q->suffix) : 0), i };
+        by[i] = (Length){ strlen(q->context) + most + (q->suffix ? strlen(q->suffix) : 0) + (size_t)q->context_ids.n, i };
     }
     qsort(by, qs->q.n, sizeof *by, shorter);
 }
@@ -165,13 +176,6 @@ int questions_score(Questions *qs, Scorer *s) {
 
 /* -- Accuracy ----------------------------------------------------------------------------------------------------------- */
 
-Share share_of(int64_t hits, int64_t n) {
-    const double z = 1.959963984540054;
-    double N = (double)n, p = n ? (double)hits / N : 0, d = 1 + z * z / N, mid = (p + z * z / (2 * N)) / d;
-    double half = z / d * sqrt(p * (1 - p) / N + z * z / (4 * N * N));
-    return n ? (Share){ p, fmax(0, mid - half), fmin(1, mid + half), n > 1 ? sqrt(p * (1 - p) / (N - 1)) : 0, n } : (Share){0};
-}
-
 static int least(const Question *q, bool per_char) {
     int at = 0;
     for (int i = 1; i < q->noptions; i++) {
@@ -179,13 +183,6 @@ static int least(const Question *q, bool per_char) {
         if (per_char ? a->nll / a->chars < b->nll / b->chars : a->nll < b->nll) at = i;
     }
     return at;
-}
-
-typedef struct Sum { double sum, square; int64_t n; } Sum;
-static void put(Sum *s, double v) { s->sum += v, s->square += v * v, s->n++; }
-static Mean mean_of(const Sum *s) {
-    double n = (double)s->n, m = s->n ? s->sum / n : 0;
-    return (Mean){ m, s->n > 1 ? sqrt(fmax(0, s->square - s->sum * m) / (n - 1) / n) : 0 };
 }
 
 static bool in_task(const Question *q, const char *task) { return !strcmp(q->task, task); }
@@ -204,10 +201,10 @@ ChoiceResult choice_result(const Questions *qs, const char *task) {
                 others_token += q->option[o].nll / (double)q->option[o].tokens / k;
             }
         const Option *o = &q->option[q->label];
-        put(&right, o->nll);
-        put(&wrong, others);
-        put(&gap, others - o->nll);
-        put(&gap_token, others_token - o->nll / (double)o->tokens);
+        sum_put(&right, o->nll);
+        sum_put(&wrong, others);
+        sum_put(&gap, others - o->nll);
+        sum_put(&gap_token, others_token - o->nll / (double)o->tokens);
         hits += least(q, false) == q->label;
         norm += least(q, true) == q->label;
         r.cut += q->cut;
@@ -215,10 +212,10 @@ ChoiceResult choice_result(const Questions *qs, const char *task) {
     }
     r.acc = share_of(hits, n);
     r.acc_norm = share_of(norm, n);
-    r.right = mean_of(&right);
-    r.wrong = mean_of(&wrong);
-    r.gap = mean_of(&gap);
-    r.gap_token = mean_of(&gap_token);
+    r.right = sum_mean(&right);
+    r.wrong = sum_mean(&wrong);
+    r.gap = sum_mean(&gap);
+    r.gap_token = sum_mean(&gap_token);
     return r;
 }
 

@@ -8,12 +8,14 @@
 #ifndef SN_CHOICE_H
 #define SN_CHOICE_H
 #include "tools/score.h"
+#include "tools/stats.h"
 
-typedef struct Option { const char *text; double chars, nll, se; int64_t tokens; } Option;   /* chars: what acc_norm divides by */
+typedef struct Option { const char *text; Tokens ids; double chars, nll, se; int64_t tokens; } Option;   /* chars: what acc_norm divides by */
 typedef struct Question {
     const char *path, *task, *subject;   /* task: "hellaswag", "mmlu", else the file; subject: MMLU's, else NULL */
     int line;
     const char *context, *suffix;    /* suffix NULL: nothing comes after the option */
+    Tokens context_ids, suffix_ids;  /* instead of texts ("" then), with every option's ids, in questions made of a shard */
     const char *answer;              /* what stands for the right option in a shot */
     Option *option;
     int noptions, label;
@@ -27,15 +29,15 @@ int questions_read(Questions *qs, const char *path);
 int questions_add_shots(Questions *qs, const Questions *from, int64_t shots);
 void questions_free(Questions *qs);
 
+/* n questions of windows of text: which of some spans of `span` tokens comes after the window's other tokens (or, infill, between its first
+   and last)? The others are from elsewhere in the text. Tokens stay those of the windows. */
+typedef struct MakeOptions { int64_t n, span, options; bool infill; uint64_t seed; } MakeOptions;
+int questions_make(Questions *qs, const Windows *w, const MakeOptions *o);
+
 /* Fills nll, se, tokens of every option. */
 int questions_score(Questions *qs, Scorer *s);
 
 /* -- What follows from it ---------------------------------------------------------------------------------------- */
-
-/* A share of n with Wilson's 95 % interval; se as lm-evaluation-harness gives it: sqrt(p (1 - p) / (n - 1)). */
-typedef struct Share { double p, low, high, se; int64_t n; } Share;
-Share share_of(int64_t hits, int64_t n);
-typedef struct Mean { double mean, se; } Mean;
 
 typedef struct ChoiceResult {
     const char *task;

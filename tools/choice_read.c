@@ -142,6 +142,7 @@ static int read_options(Arena *a, Question *q, const json_t *o, const char *key,
     for (int i = 0; i < q->noptions; i++) {
         const char *s = json_string_value(json_array_get(v, (size_t)i));
         if (!s) return wrong(q->path, q->line, "\"%s\" must be an array of texts, and has something else at %d", key, i);
+        if (strlen(s) != json_string_length(json_array_get(v, (size_t)i))) return wrong(q->path, q->line, "\"%s\" has a zero byte", key);
         if (f) s = f(a, s);
         q->option[i] = (Option){ .text = snU_fmt(a, "%s%s", before, s), .chars = characters(s) };
     }

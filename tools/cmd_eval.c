@@ -7,14 +7,16 @@
 #include "tools/choice.h"
 #include "tools/corpus.h"
 #include "tools/generate.h"
+#include "tools/measure.h"
 
 typedef struct EvalJob {
-    const char *file, *ckpt, *out, *temp, *device, *order, *shard;
-    StrList defines, data, ckpts, tasks, shots_from;
+    const char *file, *ckpt, *out, *temp, *device, *order, *texts;
+    char shard[1024], fit_shard[1024];
+    StrList defines, data, ckpts, tasks, shots_from, fit;
     PassOptions passes;
     ScoreOptions score;
     Questions questions;
-    int64_t draws, eval_seed, threads, limit, shots;
+    int64_t draws, eval_seed, threads, limit, shots, next_token, continuations, infills, span, options;
     bool json;
 } EvalJob;
 
@@ -145,56 +147,201 @@ static int eval_questions(EvalJob *j) {
     return rc;
 }
 
+/* -- Measures of text by the graph `logits` ------------------------------------------------------------------------- */
+
+/* A line for people or, of the same result, an object: what it is, whose, and its numbers. */
+static void report(const EvalJob *j, const Scorer *s, const char *kind, const char *line, json_t *numbers) {
+    if (j->json) {
+        json_t *o = json_pack("{s:s s:s}", "kind", kind, "arm", s->ar ? "ar" : "dlm");
+        put_checkpoint(j, o);
+        json_object_update(o, numbers);
+        json_object_set_new(o, "eval_seed", json_integer(j->eval_seed));
+        json_object_set_new(o, "window", json_integer(s->window));
+        put_line(o);
+    } else {
+        char *prefix = line_prefix(j);
+        printf("%s%s\n", prefix, line);
+        free(prefix);
+    }
+    json_decref(numbers);
+}
+
+static int eval_order(EvalJob *j, Scorer *s, const Windows *w) {
+    OrderResult r;
+    int rc = measure_order(s, w, &r);
+    if (rc) return rc;
+    int64_t draws = s->o.order == ORDER_RANDOM ? s->o.draws : 1;
+    char *line = text_fmt("order %s: %.5f +- %.5f nats per token (%lld windows, %lld orders, others +- %.5f; of all as one model %.5f)", j->order, r.nll.mean,
+                          r.nll.se, (long long)r.windows, (long long)draws, r.order_se, r.mixture);
+    report(j, s, "order", line, json_pack("{s:s s:f s:f s:f s:f s:I s:I}", "order", j->order, "nll", r.nll.mean, "se", r.nll.se, "order_se", r.order_se,
+                                          "mixture", r.mixture, "windows", (json_int_t)r.windows, "draws", (json_int_t)draws));
+    free(line);
+    return 0;
+}
+
+static int eval_next_token(EvalJob *j, Scorer *s, const Windows *w) {
+    NextToken r;
+    int rc = measure_next_token(s, w, j->next_token, &r);
+    if (rc) return rc;
+    char *line = text_fmt("next token: acc %.4f +- %.4f, %.5f +- %.5f nats (%lld places in each of %lld windows)", r.acc.mean, r.acc.se, r.nll.mean, r.nll.se,
+                          (long long)r.places, (long long)r.windows);
+    report(j, s, "next_token", line, json_pack("{s:f s:f s:f s:f s:I s:I}", "acc", r.acc.mean, "acc_se", r.acc.se, "nll", r.nll.mean, "nll_se", r.nll.se,
+                                               "places", (json_int_t)r.places, "windows", (json_int_t)r.windows));
+    free(line);
+    return 0;
+}
+
+static int eval_temperature(EvalJob *j, Scorer *s, const Windows *w) {
+    Windows fit;
+    Temperature r;
+    int rc = windows_read(&fit, j->fit_shard, s->window, j->limit);
+    if (!rc) rc = measure_temperature(s, &fit, w, &r);
+    free(fit.v);
+    if (rc) return rc;
+    char *line = text_fmt("%s %.5f +- %.5f nats per token; %.5f +- %.5f at the temperature %.4f%s fitted on %lld windows, a gain of %.5f +- %.5f (%lld windows)",
+                          s->ar || s->o.order != ORDER_MASKS ? "NLL" : "NELBO", r.raw.mean, r.raw.se, r.scaled.mean, r.scaled.se, r.temperature, r.at_edge ? " (the last that was tried)" : "",
+                          (long long)r.fit_windows, r.gain.mean, r.gain.se, (long long)r.windows);
+    report(j, s, "temperature", line, json_pack("{s:s s:f s:b s:f s:f s:f s:f s:f s:f s:I s:I s:I}", "order", s->ar ? "left" : j->order, "temperature", r.temperature, "at_edge", r.at_edge, "loss",
+                                                r.raw.mean, "se", r.raw.se, "scaled", r.scaled.mean, "scaled_se", r.scaled.se, "gain", r.gain.mean,
+                                                "gain_se", r.gain.se, "fit_windows", (json_int_t)r.fit_windows, "windows", (json_int_t)r.windows,
+                                                "draws", (json_int_t)(s->ar ? 1 : s->o.draws)));
+    free(line);
+    return 0;
+}
+
+static int eval_made(EvalJob *j, Scorer *s, const Windows *w, int64_t n, bool infill) {
+    Questions qs = {0};
+    double t0 = snU_now();
+    int64_t had = s->passes;
+    MakeOptions o = { .n = n, .span = j->span ? j->span : w->length / 8 ? w->length / 8 : 1, .options = j->options, .infill = infill, .seed = (uint64_t)j->eval_seed };
+    int rc = questions_make(&qs, w, &o);
+    if (!rc) rc = questions_score(&qs, s);
+    if (!rc) {
+        char *prefix = line_prefix(j);
+        json_t *more = score_json(j, s, snU_now() - t0);
+        json_object_set_new(more, "span", json_integer(o.span));
+        json_object_set_new(more, "passes", json_integer(s->passes - had));
+        choice_print(&qs, j->json, more, prefix);
+        free(prefix);
+    }
+    if (!rc && j->out) rc = choice_write(&qs, j->out);
+    questions_free(&qs);
+    return rc;
+}
+
+static int eval_texts(EvalJob *j, Scorer *s) {
+    TextsResult r;
+    int rc = measure_texts(s, j->texts, &r);
+    if (rc) return rc;
+    char *line = text_fmt("texts: perplexity %.4f [%.4f, %.4f] per token%s, entropy of their tokens %.4f +- %.4f nats (%lld texts, %lld tokens%s)", r.perplexity,
+                          r.low, r.high, s->ar ? "" : " at most", r.entropy.mean, r.entropy.se, (long long)r.texts, (long long)r.tokens,
+                          r.empty ? "; empty ones left out" : "");
+    report(j, s, "texts", line, json_pack("{s:f s:f s:f s:f s:f s:f s:f s:I s:I s:I}", "perplexity", r.perplexity, "low", r.low, "high", r.high, "nll", r.nll,
+                                          "se", r.se, "entropy", r.entropy.mean, "entropy_se", r.entropy.se, "texts", (json_int_t)r.texts, "tokens",
+                                          (json_int_t)r.tokens, "empty", (json_int_t)r.empty));
+    free(line);
+    return 0;
+}
+
+static bool measures(const EvalJob *j) { return j->score.order != ORDER_MASKS || j->next_token || j->fit.n || j->continuations || j->infills; }
+
+static int eval_measures(EvalJob *j) {
+    Scorer s;
+    Windows w = {0};
+    LabOptions lo = lab_options(j, &j->defines);
+    ScoreOptions o = j->score;
+    if (!o.draws) o.draws = 8;
+    int rc = scorer_open(&s, &lo, j->ckpt, j->texts ? &BYTE_TOKENIZER : NULL, &o);
+    s.show = true;
+    if (!rc && j->data.n && measures(j)) rc = windows_read(&w, j->shard, s.window, j->limit);
+    if (!rc && j->data.n && o.order != ORDER_MASKS) rc = eval_order(j, &s, &w);
+    if (!rc && j->next_token) rc = eval_next_token(j, &s, &w);
+    if (!rc && j->fit.n) rc = eval_temperature(j, &s, &w);
+    if (!rc && j->texts) rc = eval_texts(j, &s);
+    s.o.draws = j->score.draws ? j->score.draws : 128;
+    if (!rc && j->continuations) rc = eval_made(j, &s, &w, j->continuations, false);
+    if (!rc && j->infills) rc = eval_made(j, &s, &w, j->infills, true);
+    free(w.v);
+    scorer_close(&s);
+    return rc;
+}
+
 /* -- The command ------------------------------------------------------------------------------------------------------ */
 
-static int evaluate(EvalJob *j) {
+/* A shard as it is, or text made into one below `folder`. */
+static int prepare_shard(const StrList *paths, const char *folder, char out[1024]) {
     CorpusInfo info;
-    CorpusDesc d = { .paths = j->data.v, .npaths = j->data.n, .out = j->temp };
+    CorpusDesc d = { .paths = paths->v, .npaths = paths->n, .out = folder };
     char err[256];
+    if (!paths->n) return 0;
+    if (corpus_prepare(&d, &info, err)) return cmd_fail("%s", err);
+    snprintf(out, 1024, "%s", info.train.path);
+    return 0;
+}
+
+static int evaluate(EvalJob *j) {
+    char *fit = text_fmt("%s/fit", j->temp);
     int rc = j->tasks.n ? read_questions(j) : 0;
-    if (!rc && j->data.n && corpus_prepare(&d, &info, err)) rc = cmd_fail("%s", err);
-    j->shard = info.train.path;
+    if (!rc) rc = prepare_shard(&j->data, j->temp, j->shard);
+    if (!rc) rc = prepare_shard(&j->fit, fit, j->fit_shard);
     for (int i = 0; i < (j->ckpts.n ? j->ckpts.n : 1) && !rc; i++) {
         j->ckpt = j->ckpts.n ? j->ckpts.v[i] : NULL;
-        if (j->data.n) rc = eval_windows(j);
+        if (j->data.n && !measures(j)) rc = eval_windows(j);
+        if (!rc && ((j->data.n && measures(j)) || j->texts)) rc = eval_measures(j);
         if (!rc && j->tasks.n) rc = eval_questions(j);
         fflush(stdout);
     }
     questions_free(&j->questions);
+    free(fit);
     return rc;
 }
 
 static const char *const ORDERS[] = { "masks", "random", "left", "right" };
 
+static int check_files(const Command *self, const EvalJob *j) {
+    int outs = (j->data.n && !measures(j)) + (j->tasks.n > 0) + (j->continuations > 0) + (j->infills > 0);
+    if (!j->data.n && !j->tasks.n && !j->texts) return cmd_usage(self, "wants --data, --tasks or --texts");
+    if (!j->data.n && (j->next_token || j->fit.n || j->continuations || j->infills)) return cmd_usage(self, "what is measured on text wants --data");
+    if (j->out && j->ckpts.n > 1) return cmd_usage(self, "--out is the file of one checkpoint, there are %d", j->ckpts.n);
+    if (j->out && outs != 1) return cmd_usage(self, "--out takes the losses of --data alone, or the options of one of --tasks, --continuations, --infills");
+    if (j->shots && !j->shots_from.n) return cmd_usage(self, "--shots wants --shots-from FILE");
+    return -1;
+}
+
 static int check_options(const Command *self, EvalJob *j) {
     int order = 0;
     while (order < 4 && strcmp(ORDERS[order], j->order)) order++;
     if (order == 4) return cmd_usage(self, "--order is masks, random, left or right, not '%s'", j->order);
-    if (!j->data.n && !j->tasks.n) return cmd_usage(self, "wants --data or --tasks");
-    if (j->out && j->ckpts.n > 1) return cmd_usage(self, "--out is the file of one checkpoint, there are %d", j->ckpts.n);
-    if (j->out && j->data.n && j->tasks.n) return cmd_usage(self, "--out is the file of --data or of --tasks, not of both");
     if (!(j->score.guidance >= 0 && j->score.guidance < 1e6)) return cmd_usage(self, "--guidance is a number that is not negative");
-    if (j->shots && !j->shots_from.n) return cmd_usage(self, "--shots wants --shots-from FILE");
     if (j->draws > 1 << 20) return cmd_usage(self, "--draws is at most 1M");
+    if (j->score.window > 1 << 20) return cmd_usage(self, "--window is at most 1M");
+    if (j->continuations > 1 << 24 || j->infills > 1 << 24) return cmd_usage(self, "at most 16M questions are made");
     j->score.order = (Order)order;
     j->score.seed = (uint64_t)j->eval_seed;
     j->score.draws = j->draws;
-    return -1;
+    return check_files(self, j);
 }
 
 int cmd_eval(const Command *self, int argc, char **argv) {
     StrList pos = {0};
-    EvalJob j = { .eval_seed = 1, .temp = "eval-data", .order = "masks" };
+    EvalJob j = { .eval_seed = 1, .temp = "eval-data", .order = "masks", .options = 4 };
     const Opt opts[] = {
         { "ckpt", 0, OPT_MANY, &j.ckpts, "FILE...", "checkpoints, one after the other; params are theirs where -D says nothing (default: initial weights)" },
-        { "data", 0, OPT_MANY, &j.data, "PATH...", "one shard, or text: the loss of its windows" },
+        { "data", 0, OPT_MANY, &j.data, "PATH...", "one shard, or text: the loss of its windows; with the options below, these measures instead" },
+        { "next-token", 0, OPT_INT, &j.next_token, "N", "accuracy of the next token, at N places a window" },
+        { "fit", 0, OPT_MANY, &j.fit, "PATH...", "other held-out text: the loss of --data at the temperature that is best for this" },
+        { "continuations", 0, OPT_INT, &j.continuations, "N", "multiple choice made of --data: N times, which span ends the window?" },
+        { "infills", 0, OPT_INT, &j.infills, "N", "the same, which span is its middle?" },
+        { "span", 0, OPT_INT, &j.span, "N", "tokens of such a span (default: an eighth of the window)" },
+        { "options", 0, OPT_INT, &j.options, "N", "spans to choose from (default 4)" },
+        { "texts", 0, OPT_TEXT, &j.texts, "FILE", "JSON lines with text or completion: perplexity before this model, entropy of their tokens" },
         { "tasks", 0, OPT_MANY, &j.tasks, "FILE...", "multiple choice: JSON lines of HellaSwag, MMLU or any, MMLU's .csv; docs/evaluation.md" },
         { "shots", 0, OPT_INT, &j.shots, "N", "answered questions before each of --tasks (default 0)" },
         { "shots-from", 0, OPT_MANY, &j.shots_from, "FILE...", "where they are: the first N, for MMLU of the same subject (its dev files)" },
-        { "draws", 0, OPT_INT, &j.draws, "N", "DLM: masks per window (default 8), per option (default 128; an option of one token needs one)" },
-        { "order", 0, OPT_TEXT, &j.order, "HOW", "DLM: an option's tokens by masks (LLaDA's likelihood, default), or one by one: random, left, right" },
+        { "draws", 0, OPT_INT, &j.draws, "N", "DLM: masks or orders per window (default 8), per option (default 128; one token needs one)" },
+        { "order", 0, OPT_TEXT, &j.order, "HOW", "DLM: likelihood by masks (LLaDA's, default), or token after token: random, left, right" },
         { "guidance", 0, OPT_NUM, &j.score.guidance, "S", "DLM: logits away from those without the context (0 = off)" },
-        { "window", 0, OPT_INT, &j.score.window, "N", "tokens of a question and an option at most; contexts lose their start (default: the model's seq)" },
+        { "window", 0, OPT_INT, &j.score.window, "N", "tokens that the model reads at most; contexts lose their start (default: the model's seq)" },
         { "eval-seed", 0, OPT_INT, &j.eval_seed, "N", "of all masks (default 1)" },
         { "limit", 0, OPT_INT, &j.limit, "N", "at most so many windows, or questions" },
         { "temp", 0, OPT_TEXT, &j.temp, "DIR", "where shards go when --data is text (default: eval-data)" },

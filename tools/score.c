@@ -47,6 +47,7 @@ int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Token
     if (!snG_get(m.m, "logits")) rc = cmd_fail("%s has no graph `logits`, by which texts are scored; docs/generation.md says what it is", desc->file);
     else if (s->window < 1) rc = cmd_fail("%s has no param `seq`; --window says how many tokens the model reads", desc->file);
     else if (s->ar && s->o.guidance > 0) rc = cmd_fail("guidance is for masked-diffusion models, %s is an AR model", desc->file);
+    else if (s->ar && (s->o.order == ORDER_RANDOM || s->o.order == ORDER_RIGHT)) rc = cmd_fail("an AR model has one order, left; %s is one", desc->file);
     model_free(&m);
     return rc;
 }
@@ -123,19 +124,19 @@ static int open_room(Scorer *s, int64_t n, int64_t wanted) {
 
 /* -- Rows ----------------------------------------------------------------------------------------------------------- */
 
-static uint64_t random_word(uint64_t seed, uint64_t number, uint32_t draw, uint32_t i) {
+uint64_t random_word(uint64_t seed, uint64_t number, uint32_t draw, uint32_t i) {
     uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, w[4];
     uint32_t ctr[4] = { i, draw, (uint32_t)number, (uint32_t)(number >> 32) ^ 0xa5000000u };
     sn_philox(key, ctr, w);
     return (uint64_t)w[1] << 32 | w[0];
 }
 
-static int64_t below(uint64_t word, int64_t n) { return (int64_t)((unsigned __int128)word * (uint64_t)n >> 64); }
+int64_t random_below(uint64_t word, int64_t n) { return (int64_t)((unsigned __int128)word * (uint64_t)n >> 64); }
 
 void shuffled(int64_t *v, int64_t n, uint64_t seed, uint64_t number, uint32_t draw) {
     for (int64_t i = 0; i < n; i++) v[i] = i;
     for (int64_t i = n - 1; i > 0; i--) {
-        int64_t k = below(random_word(seed, number, draw, (uint32_t)i), i + 1), t = v[i];
+        int64_t k = random_below(random_word(seed, number, draw, (uint32_t)i), i + 1), t = v[i];
         v[i] = v[k];
         v[k] = t;
     }
@@ -146,12 +147,14 @@ typedef struct Row { Passage *p; int64_t draw, step, first, last, scored; double
 
 static int64_t span(const Passage *p) { return p->to - p->from; }
 
-static int64_t draws_of(const Scorer *s, const Passage *p) {
+int64_t passage_draws(const Scorer *s, const Passage *p) {
     bool drawn = !s->ar && (s->o.order == ORDER_RANDOM || s->o.order == ORDER_MASKS);
     return drawn && span(p) > 1 ? s->o.draws : 1;
 }
 
-static int64_t steps_of(const Scorer *s, const Passage *p) { return s->ar || s->o.order == ORDER_MASKS ? 1 : span(p); }
+static int64_t steps_of(const Scorer *s, const Passage *p) {
+    return s->ar || s->o.order == ORDER_MASKS ? 1 : p->steps && p->steps < span(p) ? p->steps : span(p);
+}
 
 static void plan_row(Scorer *s, Row *r) {
     const Passage *p = r->p;
@@ -162,9 +165,9 @@ static void plan_row(Scorer *s, Row *r) {
     default: shuffled(s->perm, l, s->o.seed, p->number, (uint32_t)r->draw);
     }
     if (s->o.order == ORDER_MASKS) {
-        int64_t start = below(random_word(s->o.seed, p->number, 0xffffffffu, 0), l);
+        int64_t start = random_below(random_word(s->o.seed, p->number, 0xffffffffu, 0), l);
         r->first = 0;
-        r->last = r->scored = 1 + (start + r->draw * l / draws_of(s, p)) % l;
+        r->last = r->scored = 1 + (start + r->draw * l / passage_draws(s, p)) % l;
         r->weight = (double)l / (double)r->scored;
     } else {
         r->first = r->step;
@@ -194,7 +197,7 @@ static int score_position(Scorer *s, Passage *p, int64_t at, double weight, cons
     if (!isfinite(nats)) return cmd_fail("%s: a prediction is not finite; is it a good checkpoint?", s->ckpt ? s->ckpt : s->lo.file);
     p->part += weight * nats;
     for (int i = 0; i < p->nother; i++) p->other_nll[i] = nats + logits[p->v[at]] - logits[p->other[i]];
-    if (s->see) s->see(s->user, &(Seen){ p, at, weight, logits, s->vocab });
+    if (s->see) s->see(s->user, &(Seen){ p, at, s->vocab, s->ar ? -1 : s->mask, weight, nats, logits });
     return 0;
 }
 
@@ -282,7 +285,7 @@ static int add_passage(Scorer *s, Passage *p, Row *batch, int64_t *waiting, int6
     if (!rc) rc = check_tokens(s, p);
     p->sum = p->square = p->part = 0;
     p->worst = -INFINITY;
-    for (int64_t d = 0; d < draws_of(s, p) && !rc; d++)
+    for (int64_t d = 0; d < passage_draws(s, p) && !rc; d++)
         for (int64_t k = 0; k < steps_of(s, p) && !rc; k++) {
             batch[(*waiting)++] = (Row){ .p = p, .draw = d, .step = k };
             if (*waiting == s->rows) rc = run_batch(s, batch, *waiting), *waiting = 0;
@@ -291,7 +294,7 @@ static int add_passage(Scorer *s, Passage *p, Row *batch, int64_t *waiting, int6
 }
 
 static void finish(const Scorer *s, Passage *p) {
-    double n = (double)draws_of(s, p);
+    double n = (double)passage_draws(s, p);
     p->nll = p->sum / n;
     p->se = n > 1 ? sqrt(fmax(0, p->square - p->sum * p->nll) / (n - 1) / n) : 0;
     p->mixture = log(n) - p->worst;
@@ -306,7 +309,7 @@ int scorer_run(Scorer *s, Passage *p, int64_t n) {
         by[i] = &p[i];
         rc = check_passage(s, &p[i]);
         if (span(&p[i]) > longest) longest = span(&p[i]);
-        left += draws_of(s, &p[i]) * steps_of(s, &p[i]);
+        left += passage_draws(s, &p[i]) * steps_of(s, &p[i]);
     }
     free(s->perm);
     s->perm = malloc(sizeof *s->perm * (size_t)longest);
@@ -316,7 +319,7 @@ int scorer_run(Scorer *s, Passage *p, int64_t n) {
     progress_start(&progress);
     for (int64_t i = 0, all = left; i < n && !rc; i++) {
         rc = add_passage(s, by[i], batch, &waiting, left);
-        left -= draws_of(s, by[i]) * steps_of(s, by[i]);
+        left -= passage_draws(s, by[i]) * steps_of(s, by[i]);
         done = all - left;
         if (s->show) progress_show(&progress, done, all, "passes", NULL, 0);
     }
@@ -326,4 +329,30 @@ int scorer_run(Scorer *s, Passage *p, int64_t n) {
     free(batch);
     free(by);
     return rc;
+}
+
+/* -- Windows ----------------------------------------------------------------------------------------------------------- */
+
+int windows_read(Windows *w, const char *shard, int64_t length, int64_t limit) {
+    char err[256];
+    sn_data *d = sn_data_open(&(sn_data_desc){ .path = shard, .window = length }, err);
+    if (!d) return cmd_fail("%s", err);
+    *w = (Windows){ .n = sn_data_windows(d), .length = length };
+    if (limit && w->n > limit) w->n = limit;
+    w->v = malloc(sizeof *w->v * (size_t)(w->n * length + 1));
+    int rc = w->n < 1 ? cmd_fail("%s is shorter than one window of %lld tokens", shard, (long long)length) : w->v ? 0 : cmd_fail("out of memory");
+    for (int64_t i = 0; i < w->n && !rc; i++) {
+        int64_t id, epoch;
+        if (sn_data_window(d, i, w->v + i * length, &id, &epoch)) rc = cmd_fail("%s", sn_rt_error());
+    }
+    sn_data_close(d);
+    return rc;
+}
+
+Passage *whole_windows(const Windows *w) {
+    Passage *p = calloc((size_t)w->n + 1, sizeof *p);
+    if (!p) cmd_fail("out of memory");
+    for (int64_t i = 0; p && i < w->n; i++)
+        p[i] = (Passage){ .v = w->v + i * w->length, .n = w->length, .from = 0, .to = w->length, .number = (uint64_t)i };
+    return p;
 }

@@ -27,6 +27,7 @@ typedef struct ScoreOptions {
 typedef struct Passage {
     const int32_t *v;
     int64_t n, from, to;             /* tokens; the span. AR scores all from `from` on */
+    int64_t steps;                   /* of an order, only the first so many; 0 = all */
     uint64_t number;                 /* what its masks depend on, with the seed */
     const int32_t *other;            /* a span of one token: what else might stand there, */
     double *other_nll;               /* out: and its nats */
@@ -35,8 +36,8 @@ typedef struct Passage {
     double sum, square, worst, part; /* while it is scored */
 } Passage;
 
-/* One scored position: its logits predict v[at]; weight: what it counts in nll. */
-typedef struct Seen { const Passage *p; int64_t at; double weight; const float *logits; int64_t vocab; } Seen;
+/* One scored position: its logits predict v[at], nll nats; weight: what it counts in the draw's sum; mask: a DLM's, else -1. */
+typedef struct Seen { const Passage *p; int64_t at, vocab, mask; double weight, nll; const float *logits; } Seen;
 
 typedef struct Scorer {
     LabOptions lo;
@@ -61,11 +62,19 @@ typedef struct Scorer {
 int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Tokenizer *tok, const ScoreOptions *o);
 int scorer_run(Scorer *s, Passage *p, int64_t n);                /* 0, or 1 after an error line */
 void scorer_close(Scorer *s);
+int64_t passage_draws(const Scorer *s, const Passage *p);        /* how many it takes */
 
 /* Whether a model file is an AR model: it has a graph `decode`, or its graph `eval` draws no masks (no input `n`). */
 bool model_is_ar(const Model *m);
 
-/* A permutation of 0..n - 1 that depends on (seed, number, draw). */
+/* The first windows of `length` tokens of a shard, at most `limit` (0 = all), one behind the other. */
+typedef struct Windows { int32_t *v; int64_t n, length; } Windows;
+int windows_read(Windows *w, const char *shard, int64_t length, int64_t limit);
+Passage *whole_windows(const Windows *w);                        /* malloc'ed; NULL after an error line */
+
+/* Random numbers of (seed, number, draw, i): 64 bits; a number below n; a permutation..n - 1. */
+uint64_t random_word(uint64_t seed, uint64_t number, uint32_t draw, uint32_t i);
+int64_t random_below(uint64_t word, int64_t n);
 void shuffled(int64_t *v, int64_t n, uint64_t seed, uint64_t number, uint32_t draw);
 
 #endif

@@ -28,9 +28,10 @@
       "log.jsonl (one object a line), checkpoints last, best and step-N, and the losses of every validation window.\n"   \
       "SIGINT saves and stops; --resume goes on to the same bits.",                                                      \
       "sinter train models/dlm.sn --data src/ --epochs 50 --out runs/dlm --set lr=1e-3 --set dropout=0.1")              \
-    C(eval,    "M.sn|X.snb --ckpt F.safetensors... [--data PATH...] [--tasks FILE...] [--draws N] [--json]",                \
+    C(eval,    "M.sn|X.snb --ckpt F.safetensors... [--data PATH...] [--tasks FILE...] [--texts FILE] [--draws N] [--json]",                \
       "--data: the loss of checkpoints on whole windows: exact likelihood (AR) or the NELBO over --draws stratified draws (DLM).\n"  \
-      "--tasks: multiple choice (HellaSwag, MMLU, any JSON lines): accuracy, likelihoods of the options and their gap.",          \
+      "--tasks: multiple choice (HellaSwag, MMLU, any JSON lines): accuracy, likelihoods of the options and their gap.\n"          \
+      "Others: next-token accuracy, loss at the best temperature, questions made of text, generated texts. docs/evaluation.md.",     \
       "sinter eval models/dlm.sn --ckpt runs/dlm/step-*.safetensors --tasks hellaswag_val.jsonl --draws 32 --limit 1000 --json")   \
     C(generate, "M.sn --ckpt F.safetensors [--prompt TEXT | --tasks F.jsonl] [--tokens N] [--temperature X]",                 \
       "Text after a prompt: AR token by token over a cache of keys and values, DLM by denoising blocks; completions of task files.\n"   \

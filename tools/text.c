@@ -42,7 +42,7 @@ int json_lines(const char *path, int (*f)(void *, const char *, int, const json_
         size_t len = (size_t)((stop ? stop : end) - p);
         json_error_t why;
         if (strspn(p, " \t\r") < len) {
-            json_t *o = json_loadb(p, len, 0, &why);
+            json_t *o = json_loadb(p, len, JSON_ALLOW_NUL, &why);
             if (json_is_object(o)) rc = f(user, path, line, o);
             else {
                 fprintf(stderr, "%s:%d: error: not a JSON object%s%s; one object a line is wanted\n", path, line, o ? "" : ": ", o ? "" : why.text);
@@ -63,6 +63,10 @@ const char *json_text(const char *path, int line, const json_t *o, const char *k
         return NULL;
     }
     if (n) *n = json_string_length(v);
+    else if (strlen(json_string_value(v)) != json_string_length(v)) {
+        fprintf(stderr, "%s:%d: error: \"%s\" has a zero byte\n", path, line, key);
+        return NULL;
+    }
     return json_string_value(v);
 }
 
