@@ -407,7 +407,11 @@ generation() {
         "$SINTER" generate models/$arm.sn $SMALL --tasks "$WORK/tasks.jsonl" -n 12 -t 1 --samples 2 --threads 1 >"$WORK/again.jsonl"
         check "generate $arm: the same bits with one thread" cmp "$WORK/$arm.jsonl" "$WORK/again.jsonl"
     done
-    for bad in '[1]' '{"task_id":1,"prompt":"x"}' '{"task_id":"x"}' '{"task_id' ''; do
+    # shellcheck disable=SC2086
+    check "generate: infilling" "$SINTER" generate models/dlm.sn $SMALL -p 'a = ' --suffix ' + 1' -n 8 --block 4 --guidance 0.5
+    # shellcheck disable=SC2086
+    one_line "generate: a suffix of an AR model" "$SINTER" generate models/ar.sn $SMALL -p 'a = ' --suffix ' + 1' -n 8
+    for bad in '[1]' '{"task_id":"x","prompt":"x","suffix":3}' '{"task_id":1,"prompt":"x"}' '{"task_id":"x"}' '{"task_id' ''; do
         echo "$bad" >"$WORK/bad.jsonl"
         # shellcheck disable=SC2086
         one_line "generate --tasks '$bad'" "$SINTER" generate models/ar.sn $SMALL --tasks "$WORK/bad.jsonl"
@@ -455,6 +459,7 @@ evaluation() {
     one_line "eval: a text that is the same everywhere" "$SINTER" eval models/ar.sn -D seq=8 --data "$WORK/eval.ar/data/val.safetensors" --limit 2 --continuations 4 --span 1 --options 26
     one_line "eval: no shots of the subject" "$SINTER" eval models/ar.sn --tasks "$WORK/mmlu.jsonl" --shots 2 --shots-from "$WORK/anatomy_dev.csv"
     one_line "eval: another model's checkpoint" "$SINTER" eval models/ar.sn -D layers=3 --ckpt "$WORK/eval.ar/last.safetensors" --tasks "$WORK/choice.jsonl"
+    one_line "eval: the uniform kernel has no masks" "$SINTER" eval models/dlm.sn -D kernel=uniform --tasks "$WORK/choice.jsonl"
     one_line "eval: guidance of an AR model" "$SINTER" eval models/ar.sn --tasks "$WORK/choice.jsonl" --guidance 1
     for wrong in "" "--tasks $WORK/choice.jsonl --order up" "--tasks $WORK/choice.jsonl --shots 3" "--tasks $WORK/choice.jsonl --guidance=-1" "--next-token 3" "--data x --tasks y --out z"; do
         # shellcheck disable=SC2086

@@ -4,7 +4,9 @@
 #include "tests/check.h"
 #include "tools/generate.h"
 
+#include <fcntl.h>
 #include <math.h>
+#include <unistd.h>
 
 /* -- Tokens from logits --------------------------------------------------------------------------------------------- */
 
@@ -165,6 +167,26 @@ static void test_denoising(void) {
         row[256] = -INFINITY;
         ok(a.v[i] == argmax(row, 257), "one step: token %d is the argmax of its position", i);
     }
+    /* A suffix is seen, stays, and is not part of the text. */
+    g.suffix = bytes_of("xyz");
+    int err = generator_text(&g, &prompt, 0, NULL, &c);
+    ok(!err && c.n == 12 && !memcmp(g.tokens, prompt.v, 8) && !memcmp(g.tokens + 14, g.suffix.v, 12), "a suffix stands behind the text");
+    for (int i = 0; i < 12; i++) {
+        float *row = g.logits + (2 + i) * 257;
+        row[256] = -INFINITY;
+        ok(c.v[i] == argmax(row, 257), "infilling in one step: token %d is the argmax of its position", i);
+    }
+    float with = g.logits[2 * 257];
+    g.suffix = bytes_of("aaaaaaaa");
+    fflush(stderr);
+    int old = dup(2), null = open("/dev/null", O_WRONLY);
+    dup2(null, 2);
+    ok(generator_text(&g, &prompt, 0, NULL, &b) == 1, "a suffix beyond the room is refused");
+    fflush(stderr);
+    dup2(old, 2);
+    g.suffix = (Tokens){0};
+    generator_text(&g, &prompt, 0, NULL, &a);
+    ok(fabsf(g.logits[2 * 257] - with) > 1e-3f, "what stands behind changes what is predicted: %g, %g", g.logits[2 * 257], with);
     /* What lies beyond the text is not seen: a generator with more room says the same. */
     Generator wide;
     if (generator_open(&wide, &(LabOptions){ .file = "models/dlm.sn", .defines = &d, .seed = 3 }, NULL, &BYTE_TOKENIZER, &g.o, 30)) abort();

@@ -5,11 +5,11 @@
 #define _GNU_SOURCE
 #include "tools/generate.h"
 
-typedef struct Task { char *id; Tokens prompt; } Task;
+typedef struct Task { char *id; Tokens prompt, suffix; } Task;
 typedef struct GenJob {
     LabOptions lab;
     GenOptions o;
-    const char *ckpt, *prompt, *prompt_file, *tasks, *out, *remask;
+    const char *ckpt, *suffix, *prompt, *prompt_file, *tasks, *out, *remask;
     StrList defines, stop;
     int64_t samples, seed, threads;
     bool stats;
@@ -21,18 +21,21 @@ typedef struct GenJob {
 
 /* -- Prompts ---------------------------------------------------------------------------------------------------- */
 
-static int add_task(GenJob *j, const char *id, const char *text, size_t n) {
+static int add_task(GenJob *j, const char *id, const char *text, size_t n, const char *suffix, size_t suffix_n) {
     j->task = realloc(j->task, sizeof *j->task * (size_t)(j->ntasks + 1));
     if (!j->task) abort();
     Task *t = &j->task[j->ntasks++];
-    *t = (Task){ id ? text_fmt("%s", id) : NULL, {0} };
+    *t = (Task){ id ? text_fmt("%s", id) : NULL, {0}, {0} };
+    if (suffix && j->tok->encode(j->tok, suffix, suffix_n, &t->suffix)) return EXIT_FAILED;
     return j->tok->encode(j->tok, text, n, &t->prompt);
 }
 
 static int read_task(void *user, const char *path, int line, const json_t *o) {
-    size_t n = 0;
+    size_t n = 0, suffix_n = 0;
     const char *id = json_text(path, line, o, "task_id", NULL), *prompt = id ? json_text(path, line, o, "prompt", &n) : NULL;
-    return prompt ? add_task(user, id, prompt, n) : EXIT_FAILED;
+    const char *suffix = prompt && json_object_get(o, "suffix") ? json_text(path, line, o, "suffix", &suffix_n) : NULL;
+    if (!prompt || (json_object_get(o, "suffix") && !suffix)) return EXIT_FAILED;
+    return add_task(user, id, prompt, n, suffix, suffix_n);
 }
 
 static int read_prompts(GenJob *j) {
@@ -43,7 +46,7 @@ static int read_prompts(GenJob *j) {
     size_t n = j->prompt ? strlen(j->prompt) : 0;
     char *text = j->prompt_file ? read_text(j->prompt_file, &n) : NULL;
     if (j->prompt_file && !text) return cmd_fail("%s: cannot be read", j->prompt_file);
-    int rc = add_task(j, NULL, text ? text : j->prompt ? j->prompt : "", n);
+    int rc = add_task(j, NULL, text ? text : j->prompt ? j->prompt : "", n, j->suffix, j->suffix ? strlen(j->suffix) : 0);
     free(text);
     return rc;
 }
@@ -71,6 +74,7 @@ static void keep_sample(GenJob *j, const Task *t, const char *text, size_t n) {
 static int one_sample(GenJob *j, Generator *g, int task, int64_t sample, Progress *p) {
     Tokens out = {0};
     const Task *t = &j->task[task];
+    g->suffix = t->suffix;
     int rc = generator_text(g, &t->prompt, (uint32_t)(task * j->samples + sample), p, &out);
     size_t n = 0;
     char *text = rc ? NULL : j->tok->decode(j->tok, out.v, out.n, &n);
@@ -107,7 +111,7 @@ static int generate(GenJob *j) {
     int64_t longest = 0;
     int rc = read_prompts(j);
     for (int i = 0; i < j->ntasks; i++)
-        if (j->task[i].prompt.n > longest) longest = j->task[i].prompt.n;
+        if (j->task[i].prompt.n + j->task[i].suffix.n > longest) longest = j->task[i].prompt.n + j->task[i].suffix.n;
     if (!rc) rc = generator_open(&g, &j->lab, j->ckpt, j->tok, &j->o, longest);
     if (rc) return rc;
     Progress whole, *shown = NULL, each;
@@ -140,6 +144,7 @@ static int check_options(const Command *self, GenJob *j) {
     if (!(j->o.rule.top_p > 0 && j->o.rule.top_p <= 1)) return cmd_usage(self, "--top-p is above 0 and at most 1");
     if (!(j->o.threshold >= 0 && j->o.threshold <= 1)) return cmd_usage(self, "--threshold is a probability");
     if (!(j->o.guidance >= 0)) return cmd_usage(self, "--guidance is not negative");
+    if (j->suffix && j->tasks) return cmd_usage(self, "--tasks bring their own suffixes");
     if ((j->prompt != NULL) + (j->prompt_file != NULL) + (j->tasks != NULL) > 1) return cmd_usage(self, "--prompt, --prompt-file and --tasks are one choice");
     for (int i = 0; i < j->stop.n; i++)
         if (!*j->stop.v[i]) return cmd_usage(self, "--stop wants a text");
@@ -155,7 +160,8 @@ int cmd_generate(const Command *self, int argc, char **argv) {
         { "ckpt", 0, OPT_TEXT, &j.ckpt, "FILE", "the checkpoint; its params are taken where -D says nothing (default: the initial weights)" },
         { "prompt", 'p', OPT_TEXT, &j.prompt, "TEXT", "what the text begins with" },
         { "prompt-file", 0, OPT_TEXT, &j.prompt_file, "FILE", "the same from a file" },
-        { "tasks", 0, OPT_TEXT, &j.tasks, "FILE", "JSON lines with task_id and prompt (HumanEval): completions as task_id, completion" },
+        { "suffix", 0, OPT_TEXT, &j.suffix, "TEXT", "DLM: what the text is followed by: infilling" },
+        { "tasks", 0, OPT_TEXT, &j.tasks, "FILE", "JSON lines with task_id, prompt, perhaps suffix (HumanEval): completions as task_id, completion" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "where completions of --tasks go (default: stdout)" },
         { "samples", 0, OPT_INT, &j.samples, "N", "texts a prompt (default 1)" },
         { "tokens", 'n', OPT_INT, &j.o.length, "N", "to add (default 128)" },

@@ -5,7 +5,7 @@
    AR: prefill runs once over BOS and the prompt and fills the cache; each decode takes one token and writes its keys and values
    behind those before. DLM, as LLaDA's generate.py: the text is the prompt and masks; blocks from left to right; in every step the
    model predicts all masked positions, and those of the block that it is surest of are kept, as many as the steps left want. What
-   has been kept is never changed. */
+   has been kept is never changed. A suffix behind the masks is seen like the prompt: infilling. */
 #include "tools/generate.h"
 
 #include <stdlib.h>
@@ -169,7 +169,7 @@ static int predict(Generator *g, int64_t prompt, int64_t len) {
     if (rc || g->o.guidance <= 0) return rc;
     int32_t *blind = malloc(sizeof *blind * (size_t)g->room);
     if (!blind) return cmd_fail("out of memory");
-    for (int64_t i = 0; i < g->room; i++) blind[i] = i < prompt ? (int32_t)g->mask : g->tokens[i];
+    for (int64_t i = 0; i < g->room; i++) blind[i] = i < prompt || i >= len - g->suffix.n ? (int32_t)g->mask : g->tokens[i];
     rc = run_logits(g, blind, len, g->without);
     free(blind);
     if (!rc) sample_guide(g->logits + prompt * g->vocab, g->without + prompt * g->vocab, (len - prompt) * g->vocab, g->o.guidance);
@@ -203,34 +203,39 @@ static int denoise_block(Generator *g, int64_t prompt, int64_t len, int64_t from
         int rc = predict(g, prompt, len);
         if (rc) return rc;
         left = keep_surest(g, from, to, n / steps + (s < n % steps), *d, spot);
-        show(g, p, to - left - prompt, len - prompt, "tokens", g->tokens + prompt, len - prompt, (int32_t)g->mask);
+        show(g, p, to - left - prompt, g->o.length, "tokens", g->tokens + prompt, g->o.length, (int32_t)g->mask);
     }
     return 0;
 }
 
 static int denoise(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
-    int64_t len = prompt->n + g->o.length, block = g->o.block ? g->o.block : g->o.length, blocks = (g->o.length + block - 1) / block;
-    for (int64_t i = 0; i < g->room; i++) g->tokens[i] = i < prompt->n ? prompt->v[i] : (int32_t)g->mask;
+    int64_t end = prompt->n + g->o.length, len = end + g->suffix.n, block = g->o.block ? g->o.block : g->o.length;
+    int64_t blocks = (g->o.length + block - 1) / block;
+    for (int64_t i = 0; i < g->room; i++)
+        g->tokens[i] = i < prompt->n ? prompt->v[i] : i >= end && i < len ? g->suffix.v[i - end] : (int32_t)g->mask;
     Spot *spot = malloc(sizeof *spot * (size_t)(block + 1));
     Draw d = { g->o.seed, number, 0 };
     int64_t total = g->o.steps ? g->o.steps : g->o.length;
     int rc = spot ? 0 : cmd_fail("out of memory");
     for (int64_t b = 0; b < blocks && !rc; b++) {
-        int64_t from = prompt->n + b * block, to = from + block < len ? from + block : len;
+        int64_t from = prompt->n + b * block, to = from + block < end ? from + block : end;
         int64_t steps = at_least(1, total / blocks + (b < total % blocks));
         rc = denoise_block(g, prompt->n, len, from, to, steps < to - from ? steps : to - from, &d, p, spot);
     }
     free(spot);
-    for (int64_t i = prompt->n; i < len && !rc && g->tokens[i] != g->o.eos; i++) out->v[out->n++] = g->tokens[i];
+    for (int64_t i = prompt->n; i < end && !rc && g->tokens[i] != g->o.eos; i++) out->v[out->n++] = g->tokens[i];
     return rc;
 }
 
 int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
     *out = (Tokens){ malloc(sizeof *out->v * (size_t)(g->o.length + 1)), 0 };
     if (!out->v) return cmd_fail("out of memory");
-    int64_t most = (g->ar ? g->fed - 1 : g->room - g->o.length);
+    int64_t most = (g->ar ? g->fed - 1 : g->room - g->o.length - g->suffix.n);
+    if (g->ar && g->suffix.n) return cmd_fail("a suffix is for masked-diffusion models: an AR model does not look ahead");
     if (prompt->n > most) return cmd_fail("the prompt has %lld tokens, there is room for %lld", (long long)prompt->n, (long long)most);
     for (int64_t i = 0; i < prompt->n; i++)
         if (prompt->v[i] < 0 || prompt->v[i] >= g->vocab) return cmd_fail("the prompt has the token %d, the vocabulary is %lld", prompt->v[i], (long long)g->vocab);
+    for (int64_t i = 0; i < g->suffix.n; i++)
+        if (g->suffix.v[i] < 0 || g->suffix.v[i] >= g->vocab) return cmd_fail("the suffix has the token %d, the vocabulary is %lld", g->suffix.v[i], (long long)g->vocab);
     return g->ar ? next_tokens(g, prompt, number, p, out) : denoise(g, prompt, number, p, out);
 }

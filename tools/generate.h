@@ -26,12 +26,14 @@ typedef struct Generator {
     int64_t room, fed;               /* fed: rows of prefill */
     int64_t vocab, mask, bos;
     int32_t *tokens;                 /* [room] */
+    Tokens suffix;                   /* DLM: what comes after the text, set by the caller before generator_text; n = 0: nothing */
     float *logits, *without;         /* AR: [vocab]; DLM: [room, vocab], with and without the prompt */
     double decode_s;                 /* AR: in graph decode, and how many */
     int64_t decoded;
 } Generator;
 
-/* desc: file, defines, device, threads; ckpt may be NULL: the initial weights, by lab.seed. longest: tokens of the longest prompt. */
+/* desc: file, defines, device, threads; ckpt may be NULL: the initial weights, by lab.seed. longest: tokens of the longest prompt, its
+   suffix included. */
 int generator_open(Generator *g, const LabOptions *desc, const char *ckpt, const Tokenizer *tok, const GenOptions *o, int64_t longest);
 void generator_close(Generator *g);
 

@@ -30,6 +30,12 @@ static int64_t module_param(const Model *m, const char *name, int64_t otherwise)
     return otherwise;
 }
 
+static bool param_is(const Model *m, const char *name, const char *value) {
+    for (uint32_t i = 0; i < m->m->params.n; i++)
+        if (!strcmp(m->m->params.v[i].name, name)) return strstr(m->m->params.v[i].value, value) != NULL;
+    return false;
+}
+
 int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Tokenizer *tok, const ScoreOptions *o) {
     *s = (Scorer){ .lo = *desc, .ckpt = ckpt, .o = *o, .tok = tok };
     for (int i = 0; i < desc->defines->n; i++) list_add(&s->defines, desc->defines->v[i]);
@@ -48,6 +54,8 @@ int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Token
     else if (s->window < 1) rc = cmd_fail("%s has no param `seq`; --window says how many tokens the model reads", desc->file);
     else if (s->ar && s->o.guidance > 0) rc = cmd_fail("guidance is for masked-diffusion models, %s is an AR model", desc->file);
     else if (s->ar && (s->o.order == ORDER_RANDOM || s->o.order == ORDER_RIGHT)) rc = cmd_fail("an AR model has one order, left; %s is one", desc->file);
+    else if (!s->ar && param_is(&m, "kernel", "uniform"))
+        rc = cmd_fail("%s with kernel=uniform has learnt no masks, by which spans are scored; `eval --data` alone has its bound", desc->file);
     model_free(&m);
     return rc;
 }
