@@ -188,8 +188,7 @@ static void run_jobs(Batch *b, int threads) {
 
 /* -- Objects to a shared object ---------------------------------------------------------------- */
 
-/* Runs argv with its messages in `log`; the exit status, or -1 when there is no such program. */
-static int run(char **argv, const char *log) {
+int snK_run(char *const *argv, const char *log) {
     posix_spawn_file_actions_t fa;
     pid_t pid;
     int status;
@@ -212,7 +211,7 @@ static int try_linkers(char **argv, const char *log) {
         argv[1] = "-shared";
         argv[2] = cc ? "-nostdlib" : "--hash-style=gnu";
         argv[3] = cc ? "-Wl,-z,defs" : "-zdefs";
-        int s = run(argv, log);
+        int s = snK_run(argv, log);
         if (s != -1) status = s;
     }
     return status;

@@ -38,4 +38,11 @@ typedef struct BuildStats {
 /* Runs the pipeline on every graph of the module ("train" becomes train or accum + apply) and compiles. NULL on failure (sn_ctx holds the message). */
 struct SnProgram *snK_build(Module *m, const BuildOptions *o, BuildStats *stats);
 
+/* -- ptxas.c ------------------------------------------------------------------------------------------- */
+
+typedef struct PtxasKernel { int registers, shared, stack, spill_stores, spill_loads; } PtxasKernel;  /* shared: static; all but registers in bytes */
+/* A program for ptx:sm_NN assembled for that card (malloc'ed), and what its kernels take (zeroed room for p->nkernels). 0 or a code of sn_err: where
+   there is no ptxas, SN_UNSUPPORTED. */
+int snK_ptxas(sn_ctx *c, const struct SnProgram *p, PtxasKernel *kernels, void **cubin, size_t *bytes, char err[512]);
+
 #endif

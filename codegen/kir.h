@@ -142,6 +142,9 @@ typedef int (*EmitObjectFn)(const Kernel *const *kernels, int n, const Target *t
    version) in $SN_CACHE or ~/.cache/sinter; modules compile on several threads. symbols[i] names kernel i. */
 int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Target *t, int threads, void **so, size_t *bytes, const char **symbols, Arena *a);
 
+/* Runs argv[0] with its messages in the file `log`; the exit status, or -1 when there is no such program. */
+int snK_run(char *const *argv, const char *log);
+
 /* emit_opencl.c: kernels -> OpenCL C 1.2 text appended to out, kernel i under names[i]. No library is needed. */
 void snK_emit_opencl(StrBuf *out, const Kernel *const *kernels, int n, const char *const *names);
 void snK_compile_opencl(const Kernel *const *kernels, int n, void **source, size_t *bytes, const char **symbols, Arena *a);

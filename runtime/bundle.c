@@ -11,7 +11,7 @@
               4 kind   4 program   8 offset   8 bytes   8 XXH3 of the section
      ...      sections: text at multiples of 64, code at multiples of 4096, zeros between
 
-   Kinds: 1 manifest of a program, 2 its code, 3 the model's source (flat), 4 the model's name.
+   Kinds: 1 manifest of a program, 2 its code, 3 the model's source (flat), 4 the model's name, 5 PTX assembled for the target's card (a cubin).
 
    A manifest is text, a statement a line, fields separated by blanks; in names, blanks, control characters and % are %XX, and the
    empty name is %. A tensor is dtype rank dims...; numbers are decimal, floating ones hexadecimal (C's %a).
@@ -43,9 +43,9 @@
 #include <unistd.h>
 
 enum { VERSION = 1, HEADER = 64, ENTRY = 32, TEXT_ALIGN = 64, CODE_ALIGN = 4096, MAX_SECTIONS = 4096 };
-enum { MANIFEST = 1, CODE, SOURCE, MODEL };
+enum { MANIFEST = 1, CODE, SOURCE, MODEL, CUBIN };
 static const uint8_t MAGIC[8] = { 0x89, 'S', 'N', 'B', '\r', '\n', 0x1a, '\n' };
-static const char *const kind_names[] = { "?", "manifest", "code", "source", "name" };
+static const char *const kind_names[] = { "?", "manifest", "code", "source", "name", "cubin" };
 
 typedef struct Section { uint32_t kind, program; uint64_t offset, bytes, hash; } Section;
 
@@ -151,6 +151,9 @@ static char *manifest_text(const SnProgram *p, size_t *bytes)
     return text;
 }
 
+static bool is_code(uint32_t kind) { return kind == CODE || kind == CUBIN; }
+static bool is_of_program(uint32_t kind) { return kind == MANIFEST || is_code(kind); }
+
 static uint64_t up(uint64_t x, uint64_t to) { return (x + to - 1) / to * to; }
 
 static void lay_out(Piece *piece, int n, uint64_t *file_bytes)
@@ -158,7 +161,7 @@ static void lay_out(Piece *piece, int n, uint64_t *file_bytes)
     uint64_t at = HEADER + (uint64_t)n * ENTRY;
     for (int i = 0; i < n; i++) {
         Section *s = &piece[i].s;
-        s->offset = up(at, s->kind == CODE ? CODE_ALIGN : TEXT_ALIGN);
+        s->offset = up(at, is_code(s->kind) ? CODE_ALIGN : TEXT_ALIGN);
         s->hash = XXH3_64bits(s->bytes ? piece[i].data : "", s->bytes);
         at = s->offset + s->bytes;
     }
@@ -210,7 +213,7 @@ static bool write_pieces(int fd, void *arg)
 
 int snR_bundle_write(const char *path, const SnProgram *const *programs, int n, const char *model, const char *source, char err[ERR_TEXT])
 {
-    Piece *piece = calloc(2 * (size_t)n + 2, sizeof *piece);
+    Piece *piece = calloc(3 * (size_t)n + 2, sizeof *piece);
     int k = 0, rc = piece ? 0 : snR_fail(err, ERR_NOMEM, "out of memory");
     uint64_t bytes;
     for (int i = 0; i < n && !rc; i++) {
@@ -222,6 +225,8 @@ int snR_bundle_write(const char *path, const SnProgram *const *programs, int n, 
         }
         piece[k++] = (Piece){ { MANIFEST, (uint32_t)i, 0, size, 0 }, text, text };
         piece[k++] = (Piece){ { CODE, (uint32_t)i, 0, programs[i]->code_bytes, 0 }, programs[i]->code, NULL };
+        if (programs[i]->cubin)
+            piece[k++] = (Piece){ { CUBIN, (uint32_t)i, 0, programs[i]->cubin_bytes, 0 }, programs[i]->cubin, NULL };
     }
     if (!rc) {
         piece[k++] = (Piece){ { SOURCE, 0, 0, strlen(source), 0 }, source, NULL };
@@ -313,8 +318,8 @@ static int read_section(Bundle *b, int i, char err[ERR_TEXT])
     const uint8_t *e = (const uint8_t *)b->file->map + HEADER + (size_t)i * ENTRY;
     Section *s = &b->section[i];
     *s = (Section){ (uint32_t)get_bytes(e, 4), (uint32_t)get_bytes(e + 4, 4), get_bytes(e + 8, 8), get_bytes(e + 16, 8), get_bytes(e + 24, 8) };
-    if (s->offset > b->file->bytes || s->bytes > b->file->bytes - s->offset || s->kind < MANIFEST || s->kind > MODEL || s->program >= MAX_SECTIONS ||
-        s->offset % (s->kind == CODE ? CODE_ALIGN : TEXT_ALIGN))
+    if (s->offset > b->file->bytes || s->bytes > b->file->bytes - s->offset || s->kind < MANIFEST || s->kind > CUBIN || s->program >= MAX_SECTIONS ||
+        s->offset % (is_code(s->kind) ? CODE_ALIGN : TEXT_ALIGN))
         return snR_fail(err, ERR_PROGRAM, "%s is damaged: section %d is out of place", b->path, i);
     if (XXH3_64bits((const char *)b->file->map + s->offset, s->bytes) != s->hash)
         return snR_fail(err, ERR_PROGRAM, "%s is damaged: the sum of section %d (%s) is wrong; copy or build it again", b->path, i, kind_names[s->kind]);
@@ -336,7 +341,7 @@ static int read_sections(Bundle *b, char err[ERR_TEXT])
     int rc = 0;
     for (int i = 0; i < b->nsections && !rc; i++) {
         rc = read_section(b, i, err);
-        if (!rc && b->section[i].kind <= CODE && (int)b->section[i].program >= b->nprograms)
+        if (!rc && is_of_program(b->section[i].kind) && (int)b->section[i].program >= b->nprograms)
             b->nprograms = (int)b->section[i].program + 1;
     }
     return rc;
@@ -345,7 +350,7 @@ static int read_sections(Bundle *b, char err[ERR_TEXT])
 static const Section *find_section(const Bundle *b, uint32_t kind, int program)
 {
     for (int i = 0; i < b->nsections; i++)
-        if (b->section[i].kind == kind && (kind > CODE || b->section[i].program == (uint32_t)program))
+        if (b->section[i].kind == kind && (!is_of_program(kind) || b->section[i].program == (uint32_t)program))
             return &b->section[i];
     return NULL;
 }
@@ -636,7 +641,7 @@ static SnProgram *parse_manifest(Reader *r, const char *text, size_t n, char err
 
 SnProgram *snR_bundle_program(Bundle *b, int i, char err[ERR_TEXT])
 {
-    const Section *text = find_section(b, MANIFEST, i), *code = find_section(b, CODE, i);
+    const Section *text = find_section(b, MANIFEST, i), *code = find_section(b, CODE, i), *cubin = find_section(b, CUBIN, i);
     if (!text || !code) {
         snR_fail(err, ERR_PROGRAM, "%s is damaged: program %d is not whole", b->path, i);
         return NULL;
@@ -647,6 +652,8 @@ SnProgram *snR_bundle_program(Bundle *b, int i, char err[ERR_TEXT])
         return NULL;
     p->code = section_data(b, code);
     p->code_bytes = code->bytes;
+    p->cubin = cubin ? section_data(b, cubin) : NULL;
+    p->cubin_bytes = cubin ? cubin->bytes : 0;
     p->file = b->file;
     b->file->users++;
     return p;

@@ -623,6 +623,19 @@ static int load_ptx(Cuda *c, char err[ERR_TEXT])
     return rc;
 }
 
+/* A cubin runs on cards of its generation, from its own on. One that the driver does not take leaves the PTX. */
+static int load_code(Cuda *c, char err[ERR_TEXT])
+{
+    bool exactly;
+    int made_for = target_sm(c->p->target, &exactly);
+    if (c->p->cubin_bytes && made_for / 10 == c->card.sm / 10) {
+        int code = cuModuleLoadDataEx(&c->module, c->p->cubin, 0, NULL, NULL);
+        if (!code || code == OUT_OF_MEMORY)
+            return done(err, "cuModuleLoadDataEx", code);
+    }
+    return load_ptx(c, err);
+}
+
 /* The kernels, and leave for large shared memory. */
 static int find_kernels(Cuda *c, char err[ERR_TEXT])
 {
@@ -736,7 +749,7 @@ Device *snR_cuda_open(const SnProgram *p, const char *name, char err[ERR_TEXT])
     c->p = p;
     c->card = card;
     c->one_by_one = sync && *sync && *sync != '0';
-    if (!open_stream(c, err) && !load_ptx(c, err) && !find_kernels(c, err) && !open_scratch(c, err))
+    if (!open_stream(c, err) && !load_code(c, err) && !find_kernels(c, err) && !open_scratch(c, err))
         return &c->base;
     cuda_close(&c->base);
     return NULL;

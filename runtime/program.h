@@ -74,7 +74,8 @@ typedef struct SnProgram {
     const char *target;              /* "host" */
     int32_t nkernels, nstorage, ngraphs, nparams;
     SnKernelDesc *kernels; SnStorage *storage; SnGraphPlan *graphs; SnParam *params;
-    const void *code; size_t code_bytes;   /* host: an ELF shared object */
+    const void *code; size_t code_bytes;   /* host: an ELF shared object; else a text */
+    const void *cubin; size_t cubin_bytes; /* ptx: the same assembled for that card, NULL = not; in the bundle's file, or its builder's */
     uint64_t hash;                   /* XXH3 of everything above: two equal builds give the same */
     void *memory;                    /* what snR_program_free releases; the program itself lies in it */
     SnMapping *file;                 /* in which the code lies, NULL = none; released with it */

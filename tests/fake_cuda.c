@@ -228,7 +228,7 @@ typedef struct Function { struct Function *next; Module *module; const EmuKernel
 struct Module { EmuModule *emu; Function *functions; };
 static Pool *pool;
 
-/* A cubin that `tests/fake_ptxas.sh` made: this, and the PTX. */
+/* What run.sh has for ptxas makes such cubins: this, and the PTX. */
 static const char CUBIN[] = "\177ELFfake";
 
 static int version_of(const char *text) {

@@ -331,6 +331,20 @@ cuda() {
         n=$((n + 1))
     done
     if [ -z "$wrong" ]; then pass "cuda: each of $calls calls fails: one line, nothing left"; else fail "cuda: calls $wrong fail otherwise"; cat "$WORK/wrong"; fi
+    # With a cubin: it is loaded on cards of its generation, PTX on others, and where the driver does not take it.
+    printf '#!/bin/sh\nwhile [ $# -gt 1 ]; do case $1 in *.ptx) in=$1 ;; esac; shift; done\n{ printf "\\177ELFfake"; cat "$in"; } >"$1"\n' >"$WORK/ptxas"
+    chmod +x "$WORK/ptxas"
+    check "build --cubin" env SN_PTXAS="$WORK/ptxas" "$SINTER" build "$WORK/cuda.sn" -t ptx:sm_80 --cubin -o "$WORK/cubin.snb"
+    check "a cubin is printed" grep -q 'cubin 0.0' <<END
+$("$SINTER" print "$WORK/cubin.snb")
+END
+    for sm in 80 86 90; do
+        $fake SN_FAKE_CUDA=sm=$sm SN_FAKE_CUDA_COUNT="$WORK/calls" "$SINTER" run "$WORK/cubin.snb" --out "$WORK/cubin.st" >"$WORK/out" 2>&1
+        check "cuda: sm_$sm loads $([ $sm = 90 ] && echo PTX || echo a cubin) of sm_80" test "$?$(grep -c 'a cubin was loaded' "$WORK/out")" = $([ $sm = 90 ] && echo 00 || echo 01)
+        check "cuda: and gives the same bits" "$BUILD/tool_compare" "$WORK/cuda.st" "$WORK/cubin.st" exact
+    done
+    SN_PTXAS="$WORK/none" refused 'no ptxas here' build "$WORK/cuda.sn" -t ptx:sm_80 --cubin -o "$WORK/cubin.snb"
+    refused 'cubin is of targets ptx' build "$WORK/cuda.sn" --cubin -o "$WORK/cubin.snb"
     for pair in 'cards=0:finds no card' 'sm=75:none for cuda (sm_75)' 'memory=100:out of memory: 0.00 GB asked' 'ptx=70:update the driver'; do
         LD_LIBRARY_PATH=$BUILD/fake SN_FAKE_CUDA=${pair%%:*} refused "${pair#*:}" run "$WORK/cuda.snb" --device cuda
     done

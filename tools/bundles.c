@@ -90,8 +90,9 @@ int print_bundle(const char *path, const char *graph, bool source, bool kernels,
             for (int k = 0; k < p->nparams; k++) printf("%s%s=%s", k ? " " : "; ", p->params[k].name, p->params[k].value);
             printf("\n");
         }
-        printf("%s: code %.2f MB, manifest %.2f MB%s%s\n", p->target, megabytes(code), megabytes(manifest), *snR_bundle_needs(b, i) ? "; needs " : "",
-               snR_bundle_needs(b, i));
+        printf("%s: code %.2f MB", p->target, megabytes(code));
+        if (p->cubin) printf(", cubin %.2f MB", megabytes((int64_t)p->cubin_bytes));
+        printf(", manifest %.2f MB%s%s\n", megabytes(manifest), *snR_bundle_needs(b, i) ? "; needs " : "", snR_bundle_needs(b, i));
         print_program(p, graph, kernels);
         snR_program_free(p);
     }

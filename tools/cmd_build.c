@@ -1,6 +1,6 @@
 /* cmd_build.c: `sinter build`: a model compiled for one or several targets into one file.
 
-   In:  a model file and options. Out: a bundle (runtime/bundle.c): the same bytes for the same input. */
+   In:  a model file and options. Out: a bundle (runtime/bundle.c): the same bytes for the same input (with --cubin: and the same ptxas). */
 #include "codegen/family.h"
 #include "runtime/bundle.h"
 #include "tools/lab.h"
@@ -12,7 +12,7 @@ typedef struct BuildJob {
     StrList defines, targets;
     PassOptions passes;
     int64_t threads;
-    bool train, verbose;
+    bool train, verbose, cubin;
 } BuildJob;
 
 /* The graphs as they were elaborated, flat: what can be printed and checked without the source. */
@@ -52,6 +52,46 @@ static int build_all(BuildJob *j, const Model *m, const StrList *targets, SnProg
     return 0;
 }
 
+/* -- PTX assembled: --cubin keeps what comes out, -v prints what it takes ---------------------------------------------- */
+
+static void print_ptxas(const SnProgram *p, const PtxasKernel *k) {
+    int spills = 0;
+    fprintf(stderr, "%-36s %-8s %7s %9s %9s %9s %9s\n", p->target, "family", "threads", "registers", "shared, B", "stack, B", "spills, B");
+    for (int i = 0; i < p->nkernels; i++) {
+        const SnKernelDesc *d = &p->kernels[i];
+        int spilled = k[i].spill_stores + k[i].spill_loads;
+        spills += spilled > 0;
+        fprintf(stderr, "%-36s %-8s %7d %9d %9lld %9d %9d\n", d->label, d->family, d->threads, k[i].registers, (long long)d->shared_bytes + k[i].shared,
+                k[i].stack, spilled);
+    }
+    fprintf(stderr, "%s by ptxas: %d kernels, %d spill\n", p->target, p->nkernels, spills);
+}
+
+static int assemble_one(const BuildJob *j, const Model *m, SnProgram *p) {
+    char err[512];
+    PtxasKernel *k = calloc((size_t)p->nkernels + 1, sizeof *k);
+    void *cubin = NULL;
+    if (!k) abort();
+    int code = snK_ptxas(m->c, p, k, &cubin, &p->cubin_bytes, err), rc = 0;
+    if (!code && j->verbose) print_ptxas(p, k);
+    if (code == SN_UNSUPPORTED && !j->cubin) fprintf(stderr, "registers and spills of %s are not known: %s\n", p->target, err);
+    else if (code) rc = cmd_fail("%s: %s", p->target, err);
+    if (j->cubin) p->cubin = cubin;
+    else free(cubin);
+    free(k);
+    return rc;
+}
+
+static int assemble(const BuildJob *j, const Model *m, SnProgram **p, int n) {
+    int found = 0, rc = 0;
+    for (int i = 0; i < n && !rc && (j->cubin || j->verbose); i++) {
+        if (strncmp(p[i]->target, "ptx", 3) != 0) continue;
+        found++;
+        rc = assemble_one(j, m, p[i]);
+    }
+    return rc || found || !j->cubin ? rc : cmd_fail("--cubin is of targets ptx:sm_NN: name one with -t");
+}
+
 static int write_bundle(const BuildJob *j, const Model *m, SnProgram *const *p, int n) {
     char err[ERR_TEXT], *source = flat_source(m);
     const char *name = strrchr(j->file, '/');
@@ -78,7 +118,8 @@ int cmd_build(const Command *self, int argc, char **argv) {
         { "fuse", 0, OPT_TEXT, &j.fuse, "LIST", cmd_fuse_doc() },
         { "sched", 0, OPT_TEXT, &j.sched, "LIST", "tile sizes: gemm:bm=128,bn=256" },
         { "threads", 0, OPT_INT, &j.threads, "N", "of the compiler; 0 = all cores" },
-        { "verbose", 'v', OPT_FLAG, &j.verbose, "", "a line per kernel, and the plan of every graph" },
+        { "cubin", 0, OPT_FLAG, &j.cubin, "", "ptx: also assembled, by ptxas (CUDA toolkit): a card of that generation need not compile when it loads" },
+        { "verbose", 'v', OPT_FLAG, &j.verbose, "", "a line per kernel, and the plan of every graph; of ptx where there is ptxas: registers, spills" },
         { 0 }
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
@@ -94,8 +135,12 @@ int cmd_build(const Command *self, int argc, char **argv) {
     SnProgram **p = calloc((size_t)targets.n + 1, sizeof *p);
     if (!p) abort();
     rc = build_all(&j, &m, &targets, p);
+    if (!rc) rc = assemble(&j, &m, p, targets.n);
     if (!rc) rc = write_bundle(&j, &m, p, targets.n);
-    for (int i = 0; i < targets.n; i++) snR_program_free(p[i]);
+    for (int i = 0; i < targets.n; i++) {
+        if (p[i]) free((void *)p[i]->cubin);             /* ours */
+        snR_program_free(p[i]);
+    }
     free(p);
     model_free(&m);
     return rc;
