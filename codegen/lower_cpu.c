@@ -377,9 +377,13 @@ static void lower_structure(Low *lo, TVal x)
                 if (INS(lo, d)->op == T_dot && lo->region[d] == x && lo->direct[d] && k != 1) snL_force_idx(lo, INS(lo, lo->direct[d])->a[k]);
         bool once = runs_once(lo, i);
         KVal a = lo->v[i->a[0]].k;
+        Ring ring;
         if (!once) snG_edge(lo);
+        bool ringed = snG_fill_ring(lo, x, &ring);
         lo->v[x].k = once ? a : snK_for(lo->k, a, lo->v[i->a[1]].k, lo->v[i->a[2]].k, 1);
+        if (ringed) snG_begin_step(lo, x, &ring);
         snL_region(lo, x + 1, lo->close[x]);
+        if (ringed) snG_end_step(lo, &ring);
         if (!once) snK_end(lo->k), snG_edge(lo);
     } else if (i->op == T_if) {
         KVal cond = lo->v[i->a[0]].k;

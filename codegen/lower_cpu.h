@@ -112,6 +112,10 @@ void snL_new_vec(Low *lo);
 void snL_new_row(Low *lo);
 KVal snL_mask(Low *lo, TVal vc);                         /* lanes below vc and the width; 0 = all */
 KVal snL_row_ok(Low *lo, TVal vr);                       /* bool: row is below vr; 0 = known */
+/* Scalar bool: the thread stands where there is something below vr and vc, 0 = surely; *mask: what is left to say of the lanes. */
+KVal snL_gate(Low *lo, TVal vr, TVal vc, KVal *mask);
+int snL_alignment_of(const Low *lo, const TIns *i, bool rows, int lanes);
+int snL_alignment(const Low *lo, const TIns *i, bool rows);   /* of a load's or store's vectors, in elements; rows: it moves with the row */
 KVal snL_tile_ptr(Low *lo, TVal x);                      /* pointer to its scratch tile */
 KVal snL_keep_ptr(Low *lo, TVal x);                      /* pointer to its row buffer */
 typedef struct Limits { TVal v[8]; int n; } Limits;      /* distinct valid counts */

@@ -93,14 +93,76 @@ static KVal load_scal(Low *lo, const TIns *i)
     return to_register(lo, mem, snK_load(lo->k, kt(mem, 1), lo->params[i->buf], at, lo->gpu ? ok : 0));
 }
 
+/* Bits of 16 that surely divide an index value: the lowest that is set divides it. */
+static int64_t divisor(const Low *lo, TVal x)
+{
+    const TIns *i = INS(lo, x);
+    int64_t a, b;
+    if (snT_const_idx(lo->t, x, &a)) return a | 16;
+    if (i->op == T_for) return divisor(lo, i->a[0]) | divisor(lo, i->a[2]) | 16;
+    if (i->op < T_iadd || i->op > T_imax) return 1;
+    a = divisor(lo, i->a[0]), b = divisor(lo, i->a[1]);
+    if (i->op == T_imul) return (a & -a) * (b & -b) | 16;
+    return i->op == T_iadd || i->op == T_isub || i->op == T_imin || i->op == T_imax ? a | b : 1;
+}
+
+static int64_t low_bit(int64_t x) { return x & -x; }
+
+/* Elements that the address of `lanes` of unit stride is a multiple of: at most so many, at most 16 bytes. */
+int snL_alignment_of(const Low *lo, const TIns *i, bool rows, int lanes)
+{
+    const TParam *p = &lo->t->params.v[i->buf];
+    int64_t size = snG_dtype_size((Dtype)p->dtype), all = low_bit(divisor(lo, i->a[0]) | (rows ? i->rs : 0) | lanes | 16 / size);
+    if (i->op == T_gather) all = low_bit(all | i->ks);
+    return !lo->gpu || p->align < size ? 1 : (int)(all < p->align / size ? all : p->align / size);
+}
+
+int snL_alignment(const Low *lo, const TIns *i, bool rows) { return snL_alignment_of(lo, i, rows, lo->L); }
+
+/* Lanes below vc come in whole vectors: then one comparison says all. */
+static KVal whole_vector(Low *lo, TVal vc)
+{
+    if (!lo->gpu || lo->width % lo->L || (vc && low_bit(divisor(lo, vc) | lo->L) < lo->L)) return 0;
+    KVal limit = ki(lo, lo->width);
+    if (vc) limit = op2(lo, K_min, i64(), limit, lo->v[vc].k);
+    return op2(lo, K_lt, kt(K_BOOL, 1), lo->col, limit);
+}
+
+KVal snL_gate(Low *lo, TVal vr, TVal vc, KVal *mask)
+{
+    KVal ok = snL_row_ok(lo, vr), in = 0;
+    *mask = snL_mask(lo, vc);
+    if (*mask && (in = whole_vector(lo, vc)) != 0) *mask = 0;
+    return ok && in ? op2(lo, K_and, kt(K_BOOL, 1), ok, in) : ok ? ok : in;
+}
+
+/* A vector from memory, of threads that stand inside; they branch, for lanes by themselves would be loaded one by one. */
+static KVal load_inside(Low *lo, const TIns *i, KVal at, int valid)
+{
+    KVal mask, in = snL_gate(lo, i->a[valid], i->a[valid + 1], &mask), r = 0;
+    KType t = kt((KKind)i->type.dtype, lo->L), rt = snL_vt(lo, i->type.dtype);
+    if (in) {
+        r = snK_var(lo->k, rt.kind == K_F32 ? snK_float(lo->k, rt, 0) : snK_int(lo->k, rt, 0));
+        snK_if(lo->k, in);
+    }
+    int align = snL_alignment(lo, i, i->type.r > 1);
+    KVal x = snK_emit(lo->k, (KIns){ .op = K_load, .type = t, .a = { lo->params[i->buf], at, mask }, .imm = align > 1 ? align : 0 });
+    x = to_register(lo, i->type.dtype, x);
+    if (!in) return x;
+    snK_set(lo->k, r, x);
+    snK_end(lo->k);
+    return snK_get(lo->k, r);
+}
+
 static KVal load_vec(Low *lo, const TIns *i)
 {
     int valid = i->op == T_gather ? 2 : 1;
     bool by_column = i->op == T_gather && INS(lo, i->a[1])->type.c > 1;
     if (i->cs == 0 && !by_column) return splat(lo, load_scal(lo, i));
     KType t = kt((KKind)i->type.dtype, lo->L);
-    KVal at = row_address(lo, i), mask = both(lo, snL_mask(lo, i->a[valid + 1]), snL_row_ok(lo, i->a[valid])), x;
-    at = kadd(lo, at, kmul(lo, lo->col, i->cs));
+    KVal at = kadd(lo, row_address(lo, i), kmul(lo, lo->col, i->cs));
+    if (lo->gpu && i->cs == 1 && !by_column) return load_inside(lo, i, at, valid);
+    KVal mask = both(lo, snL_mask(lo, i->a[valid + 1]), snL_row_ok(lo, i->a[valid])), x;
     if (i->cs == 1 && !by_column) {
         x = snK_load(lo->k, t, lo->params[i->buf], at, mask);
     } else {

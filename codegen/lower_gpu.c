@@ -30,15 +30,23 @@ void snG_sync(Low *lo, const Touched *t)
     bool any = t->reads.n || t->writes.n;
     bool conflict = meet(KEYS(t->reads), KEYS(g->writes)) || meet(KEYS(t->writes), KEYS(g->writes)) || meet(KEYS(t->writes), KEYS(g->reads));
     if (any && (g->unknown || conflict)) {
+        snG_await(lo, t->reads.v, t->reads.n);
+        snG_await(lo, t->writes.v, t->writes.n);
         snK_emit(lo->k, (KIns){ .op = K_barrier });
         g->reads.n = g->writes.n = 0;
+        for (uint32_t i = 0; i < g->pending.n; i++) PUSH(lo->arena, g->writes, g->pending.v[i]);
         g->unknown = false;
     }
     for (uint32_t i = 0; i < t->reads.n; i++) PUSH(lo->arena, g->reads, t->reads.v[i]);
     for (uint32_t i = 0; i < t->writes.n; i++) PUSH(lo->arena, g->writes, t->writes.v[i]);
 }
 
-void snG_edge(Low *lo) { if (lo->gpu) lo->gpu->unknown = true; }
+void snG_edge(Low *lo)
+{
+    if (!lo->gpu) return;
+    snG_await_all(lo);
+    lo->gpu->unknown = true;
+}
 
 static void touch(Low *lo, Touched *t, int64_t k, bool write)
 {
@@ -202,6 +210,7 @@ GView *snG_view(Low *lo, TVal stage, bool turned)
 
 KVal snG_view_ptr(Low *lo, const GView *w)
 {
+    if (w->slots) return snK_op(lo->k, K_offset, kt(K_PTR, 1), snK_shared_ptr(lo->k, w->kind, w->at), kmul(lo, snK_get(lo->k, w->slot), snG_view_bytes(w) / 2), 0);
     return w->shared ? snK_shared_ptr(lo->k, w->kind, w->at) : snK_scratch_ptr(lo->k, w->kind, w->at);
 }
 

@@ -22,7 +22,11 @@ typedef struct GView {               /* a staged operand in memory */
     KKind kind;                      /* of an element: f32, or 16 bits for tensor cores */
     int64_t at, ld;                  /* byte offset; elements between rows */
     int64_t rows, cols;              /* with padding (tensor cores) */
+    TVal ring; int slots;            /* loop that has it in a ring of slots; 0 = none */
+    KVal slot;                       /* var: the slot to read */
 } GView;
+
+typedef struct Ring { int slots; KVal read, write; } Ring;   /* vars: the slot of this step, and the one that is filled in it */
 
 typedef struct Gpu {
     int T;                           /* threads of the block */
@@ -40,6 +44,7 @@ typedef struct Gpu {
     /* memory touched since the last barrier */
     VEC(int64_t) reads, writes;
     bool unknown;                    /* a loop or branch joins here: anything may have been */
+    VEC(int64_t) pending;            /* memory that cp.async is writing, a group each, the oldest first */
 } Gpu;
 
 /* lower_gpu.c */
@@ -74,6 +79,17 @@ void snG_dot(Low *lo, TVal d);
 KVal snG_limit(Low *lo, TVal valid, int64_t size);       /* a valid count, between 0 and the size */
 /* A vector of the value at (row, vector v), zero in rows >= vr, columns >= vc and beyond the width; all: no row is outside. */
 KVal snG_staged_value(Low *lo, TVal value, TVal vr, TVal vc, KVal row, KVal v, bool all, bool tail);
+
+/* lower_gpu_async.c */
+bool snG_is_block(const Low *lo, const GView *w);        /* a copy of memory as it is: cp.async can make it */
+void snG_plan_rings(Low *lo);
+int64_t snG_view_bytes(const GView *w);                  /* of a slot */
+void snG_copy_block(Low *lo, const GView *w);
+void snG_await(Low *lo, const int64_t *reads, uint32_t n);
+void snG_await_all(Low *lo);
+bool snG_fill_ring(Low *lo, TVal loop, Ring *r);         /* before the loop; false: it has no ring */
+void snG_begin_step(Low *lo, TVal loop, const Ring *r);
+void snG_end_step(Low *lo, const Ring *r);
 
 /* lower_gpu_mma.c */
 bool snG_takes_mma(const Low *lo);

@@ -15,7 +15,8 @@
    would replace `multiply` and ask `half_view` for its swizzle; TMA would replace `pack` where a stage is a plain load. */
 #include "codegen/lower_gpu.h"
 
-enum { PACK = 8, CHUNK = 8 };            /* elements that a thread packs at a time: 16 bytes; column blocks of a result that has no fragment */
+/* Elements that a thread packs at a time: 16 bytes; column blocks of a result that has no fragment; depth that is unrolled. */
+enum { PACK = 8, CHUNK = 8, UNROLL = 64 };
 
 static KVal op2(Low *lo, int op, KVal a, KVal b) { return snK_op(lo->k, op, i64(), a, b, 0); }
 
@@ -56,14 +57,23 @@ static GView half_view(Low *lo, TVal x)
     }
     w.cols = up(w.cols, PACK);
     w.ld = w.cols + (w.cols / PACK % 2 ? 0 : PACK);
-    w.at = snG_reserve(lo, w.rows * w.ld * 2, &w.shared);
+    if (INS(lo, x)->op != T_stage) w.at = snG_reserve(lo, snG_view_bytes(&w), &w.shared);
     PUSH(lo->arena, lo->gpu->views, w);
     return w;
 }
 
+/* Layouts of all stages, then rings, then their places. */
 void snG_plan_halves(Low *lo)
 {
+    Gpu *g = lo->gpu;
     for (TVal x = 1; x < lo->t->ins.n; x++) if (INS(lo, x)->op == T_stage) half_view(lo, x);
+    for (uint32_t n = 0; n < g->views.n; n++) g->views.v[n].shared = true;
+    snG_plan_rings(lo);
+    for (uint32_t n = 0; n < g->views.n; n++) {
+        GView *w = &g->views.v[n];
+        w->at = snG_reserve(lo, snG_view_bytes(w) * (w->slots ? w->slots : 1), &w->shared);
+        if (!w->shared) w->slots = 0, w->ring = 0;
+    }
 }
 
 static void pack(Low *lo, const GView *w, TVal value, TVal vr, TVal vc)
@@ -96,10 +106,20 @@ static void pack_in_turn(Low *lo, const GView *w, TVal value, TVal vr, TVal vc)
     pack(lo, w, value, vr, vc);
 }
 
+/* Groups of copies are counted; those of a ring must not mix with others. */
+static bool in_ring(const Low *lo, TVal region)
+{
+    for (; region; region = lo->region[region])
+        for (uint32_t n = 0; n < lo->gpu->views.n; n++) if (lo->gpu->views.v[n].slots && lo->gpu->views.v[n].ring == region) return true;
+    return false;
+}
+
 void snG_pack_halves(Low *lo, TVal stage)
 {
     const TIns *i = INS(lo, stage);
     GView w = half_view(lo, stage);
+    if (w.slots) return;                                  /* its ring copies it */
+    if (snG_is_block(lo, &w) && !in_ring(lo, lo->region[stage])) { snG_copy_block(lo, &w); return; }
     pack_in_turn(lo, &w, i->a[0], i->a[1], i->a[2]);
 }
 
@@ -113,6 +133,7 @@ typedef struct Mma {
     int first, ni, nj;               /* column blocks first .. first + nj - 1 of the result */
     KVal *acc;                       /* [ni][nj], f32x2 vars */
     KVal depth; bool cut;            /* steps of depth; not the whole of the left operand */
+    bool whole;                      /* all of the stages' depth, unrolled: both are zero beyond what counts */
     KVal l8, upper, right, warp_row; /* lane & 7, bit 3 and bit 4 of the lane; first row of the warp */
 } Mma;
 
@@ -206,9 +227,12 @@ static void deeper(Low *lo, const Mma *m, KVal k, int step)
 
 static void all_steps(Low *lo, const Mma *m)
 {
-    int64_t size = INS(lo, INS(lo, m->d)->a[0])->type.c;
-    for (int step = 0; m->left && step * 16 < size; step++) deeper(lo, m, ki(lo, step * 16), step);
-    if (m->left) return;
+    TType a = INS(lo, INS(lo, m->d)->a[0])->type;
+    int size = m->ta ? a.r : a.c;
+    if (m->left || m->whole) {
+        for (int step = 0; step * 16 < size; step++) deeper(lo, m, ki(lo, step * 16), step);
+        return;
+    }
     KVal k = snK_for(lo->k, ki(lo, 0), m->depth, ki(lo, 16), 0);
     deeper(lo, m, k, 0);
     snK_end(lo->k);
@@ -319,6 +343,7 @@ void snG_mma_dot(Low *lo, TVal d)
     open_memory(lo, &m);
     m.depth = snG_limit(lo, kb, size), m.cut = kb;
     if (ka && ka != kb) m.depth = op2(lo, K_min, m.depth, lo->v[ka].k);
+    m.whole = !ka == !kb && size <= UNROLL;
     snG_map(lo, g->dot_tc);
     open_lanes(lo, &m);
     m.ni = (int)((i->type.r + TR - 1) / TR);

@@ -289,13 +289,18 @@ static KVal to_memory(Low *lo, int dtype, KVal x)
 static void store_memory(Low *lo, Root *r, bool vector)
 {
     const TIns *i = INS(lo, r->x);
-    KVal ok = snL_row_ok(lo, i->a[2]), at = lo->v[i->a[0]].k;
+    KVal mask = 0, ok = vector && i->cs == 1 && lo->gpu ? snL_gate(lo, i->a[2], i->a[3], &mask) : snL_row_ok(lo, i->a[2]);
+    KVal at = lo->v[i->a[0]].k;
+    bool rows = INS(lo, r->value)->type.r > 1;
     int dtype = lo->t->params.v[i->buf].dtype;
-    if (INS(lo, r->value)->type.r > 1) at = kadd(lo, at, kmul(lo, lo->row, i->rs));
+    if (rows) at = kadd(lo, at, kmul(lo, lo->row, i->rs));
     KVal x = to_memory(lo, dtype, r->now);
     if (ok) snK_if(lo->k, ok);
     if (!vector) {
         snK_store(lo->k, lo->params[i->buf], at, x, 0);
+    } else if (i->cs == 1 && lo->gpu) {
+        int align = snL_alignment(lo, i, rows);
+        snK_emit(lo->k, (KIns){ .op = K_store, .a = { lo->params[i->buf], kadd(lo, at, lo->col), x, mask }, .imm = align > 1 ? align : 0 });
     } else if (i->cs == 1) {
         snK_store(lo->k, lo->params[i->buf], kadd(lo, at, lo->col), x, snL_mask(lo, i->a[3]));
     } else {

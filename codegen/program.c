@@ -41,6 +41,7 @@ typedef struct Build {
     VEC(CodeEntry) code;
     VEC(StorageEntry) storage;
     Layout *layout;                      /* which of them follow each other in memory */
+    int64_t storage_align;               /* bytes that each of them is aligned to */
     VEC(SnGraphPlan) graphs;
     HashMap by_tile, by_code;            /* first half of the hash -> 1 + index */
     void *so;                            /* the compiled code, malloc'ed */
@@ -202,6 +203,27 @@ static void add_launch(GraphBuild *gb, int group, int kernel, const int32_t *arg
     PUSH(&gb->b->arena, gb->launches, l);
 }
 
+/* Bytes that the address of a buffer is a multiple of. */
+static int32_t alignment_of(const Build *b, const SnBuffer *buf) {
+    int64_t all = 64 | buf->offset | (buf->kind == SN_BUF_STORAGE ? b->storage_align : 0);
+    return (int32_t)(all & -all);
+}
+
+/* Storage lies one behind the other where an optimizer updates it as one; how, is known only after the last graph. Any order of
+   sizes that this divides is aligned to it. */
+static int64_t storage_alignment(const Module *m) {
+    int64_t all = 64;
+    for (uint32_t i = 0; i < m->graphs.n; i++) {
+        const Graph *g = m->graphs.v[i];
+        for (uint32_t k = 0; k < g->leaves.n; k++) {
+            const Type *t = snG_type(g, g->leaves.v[k].node);
+            int op = snG_node(g, g->leaves.v[k].node)->op;
+            if (op == OP_weight || (op == OP_state && t->rank)) all |= snG_count(t) * snG_dtype_size((Dtype)t->dtype);
+        }
+    }
+    return all & -all;
+}
+
 /* -- One graph ----------------------------------------------------------------------------------------------------- */
 
 static void add_group(GraphBuild *gb, const Group *grp) {
@@ -214,7 +236,12 @@ static void add_group(GraphBuild *gb, const Group *grp) {
         const Tile *t = gt->tile;
         SN_ASSERT(gt->args.n == t->params.n, "%s: %u nodes for %u params", label, gt->args.n, t->params.n);
         int32_t *args = NEWN(&b->arena, int32_t, gt->args.n), n = 0;
-        for (uint32_t k = 0; k < gt->args.n; k++) if (!t->params.v[k].local) args[n++] = buffer_of(gb, gt->args.v[k]);
+        for (uint32_t k = 0; k < gt->args.n; k++) {
+            if (t->params.v[k].local) continue;
+            args[n] = buffer_of(gb, gt->args.v[k]);
+            if (b->target.gpu) gt->tile->params.v[k].align = alignment_of(b, &gb->buffers.v[args[n]]);
+            n++;
+        }
         add_launch(gb, group, intern_tile(b, gt->tile, label), args, n);
     }
 }
@@ -310,6 +337,7 @@ static void build_graph(Build *b, const Graph *source, const char *name, const c
 }
 
 static void build_graphs(Build *b, const Module *m) {
+    b->storage_align = storage_alignment(m);
     for (uint32_t i = 0; i < m->graphs.n; i++) {
         const Graph *g = m->graphs.v[i];
         const char *name = snU_str(b->c, g->name);

@@ -43,6 +43,7 @@ typedef struct TParam {              /* local: memory of the program's own, gone
     Sym name;
     uint8_t dtype;
     bool written, local;
+    int32_t align;                   /* bytes that its address is a multiple of; 0 = its elements' size */
     int64_t count;                   /* elements, for bounds checks in the verifier */
 } TParam;
 typedef struct Tile {

@@ -97,6 +97,7 @@ void snT_print(StrBuf *b, const Tile *t)
         const TParam *q = &t->params.v[p];
         snU_putf(b, "%s%s%s: %s[%lld]", p ? ", " : "", q->local ? "local " : q->written ? "out " : "", snU_str(t->ctx, q->name),
                  snG_dtype_name((Dtype)q->dtype), (long long)q->count);
+        if (q->align) snU_putf(b, " align %d", q->align);
     }
     snU_puts(b, ") grid(");
     for (int d = 0; d < t->ngrid; d++) snU_putf(b, "%s%lld", d ? ", " : "", (long long)t->grid[d]);
@@ -292,6 +293,13 @@ static void instruction(Reader *r, int *depth)
     r->names.v[name] = v;
 }
 
+static int32_t alignment(Reader *r)
+{
+    int64_t n = number(r);
+    if (n < 1 || n > 4096 || n & (n - 1)) bad(r, "an alignment is a power of two, at most 4096");
+    return (int32_t)n;
+}
+
 static void header(Reader *r, Arena *a)
 {
     char buf[80];
@@ -308,6 +316,7 @@ static void header(Reader *r, Arena *a)
         if (local) snT_local(r->t, buf, d, count);
         else snT_param(r->t, buf, d, count, written);
         need(r, "]");
+        if (take(r, "align")) r->t->params.v[r->t->params.n - 1].align = alignment(r);
         take(r, ",");
     }
     need(r, "grid(");

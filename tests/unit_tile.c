@@ -196,6 +196,7 @@ static void test(Tile *t, double tolerance, const char *what)
     Case *q = &cases[ncases++];
     *q = (Case){ .t = t, .tolerance = tolerance, .index_limit = 20 };
     snprintf(q->what, sizeof q->what, "%s", what);
+    if (target.gpu && rnd(3)) for (uint32_t p = 0; p < t->params.n; p++) if (!t->params.v[p].local) t->params.v[p].align = 16 << rnd(3);
     snT_verify(t);
     q->k = snK_lower(&ctx, &arena, t, &target);
     if (ncases == BATCH) flush();
@@ -505,6 +506,7 @@ static void test_gemm(int count, int most)
         if (n % 5 == 0) s.k += 500;
         if (n % 7 == 0) s.m = 1 + rnd(3);
         if (n % 11 == 0) s.n = 1 + rnd(3);
+        if (n % 5 > 2) s.m = (s.m + 7) / 8 * 8, s.n = (s.n + 7) / 8 * 8, s.k = (s.k + 7) / 8 * 8;    /* rows begin at whole vectors */
         Target one = target;
         if (n % 4 == 0) snK_sched_override(&ctx, &one, "gemm:bm=36,bn=48,kc=40");
         snprintf(what, sizeof what, "gemm %lld x %lld x %lld batch %lld %s%s%s", (long long)s.m, (long long)s.n, (long long)s.k,

@@ -139,9 +139,9 @@ void softmax_tasks(__global float *p0, __global float *p1, uint4 sys, uint again
             }
             long v64 = (long)(as_ulong(v11) * as_ulong(100L));
             long v65 = (long)(as_ulong(v9) + as_ulong(v64));
-            int8 v69 = ((int8)(0, 1, 2, 3, 4, 5, 6, 7)) < ((int8)(4));
-            long v70 = (long)(as_ulong(v65) + as_ulong(96L));
-            float8 v71 = sn_load_f32x8(p0 + v70, v69);
+            long v66 = (long)(as_ulong(v65) + as_ulong(96L));
+            int8 v70 = ((int8)(0, 1, 2, 3, 4, 5, 6, 7)) < ((int8)(4));
+            float8 v71 = sn_load_f32x8(p0 + v66, v70);
             float8 v72 = v13;
             int8 v73 = ((int8)(0, 1, 2, 3, 4, 5, 6, 7)) < ((int8)(4));
             float8 v74 = v73 ? v71 : ((float8)(as_float(0xff800000u)));
@@ -204,9 +204,9 @@ void softmax_tasks(__global float *p0, __global float *p1, uint4 sys, uint again
             }
             long v145 = (long)(as_ulong(v11) * as_ulong(100L));
             long v146 = (long)(as_ulong(v9) + as_ulong(v145));
-            int8 v147 = ((int8)(0, 1, 2, 3, 4, 5, 6, 7)) < ((int8)(4));
-            long v148 = (long)(as_ulong(v146) + as_ulong(96L));
-            float8 v149 = sn_load_f32x8(p0 + v148, v147);
+            long v147 = (long)(as_ulong(v146) + as_ulong(96L));
+            int8 v148 = ((int8)(0, 1, 2, 3, 4, 5, 6, 7)) < ((int8)(4));
+            float8 v149 = sn_load_f32x8(p0 + v147, v148);
             float8 v150 = (float8)(v104);
             float8 v151 = v149 - v150;
             float8 v152 = ((float8)(0x1.68p+6f)) < v151 ? ((float8)(0x1.68p+6f)) : v151;

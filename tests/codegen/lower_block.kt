@@ -29,11 +29,11 @@ kernel norm(a: f32, out c: f32) scratch 0 threads 128 shared 1024 {
     %16 = var f32x4 %15
     %17 = const i64 4
     %18 = mul i64 %9, %17
-    %19 = const i64 64
-    %20 = mul i64 %14, %19
-    %21 = add i64 %7, %20
-    %22 = const i64 1
-    %23 = add i64 %21, %18
+    %19 = const i64 1
+    %20 = const i64 64
+    %21 = mul i64 %14, %20
+    %22 = add i64 %7, %21
+    %23 = add i64 %22, %18
     %24 = load f32x4 %1, %23
     %25 = get f32x4 %16
     %26 = add f32x4 %25, %24
@@ -41,9 +41,9 @@ kernel norm(a: f32, out c: f32) scratch 0 threads 128 shared 1024 {
     %28 = get f32x4 %16
     %29 = hsum f32 %28
     barrier
-    %31 = and i64 %3, %22
+    %31 = and i64 %3, %19
     %32 = ne bool %31, %5
-    %33 = xor i64 %3, %22
+    %33 = xor i64 %3, %19
     %34 = shared f32 shared* 0
     store %34, %3, %29
     barrier
@@ -81,13 +81,13 @@ kernel norm(a: f32, out c: f32) scratch 0 threads 128 shared 1024 {
     %68 = select f32 %62, %60, %66
     %69 = add f32 %67, %68
     %70 = mul i64 %9, %17
-    %71 = mul i64 %14, %19
+    %71 = mul i64 %14, %20
     %72 = add i64 %7, %71
     %73 = add i64 %72, %70
     %74 = load f32x4 %1, %73
     %75 = splat f32x4 %69
     %76 = sub f32x4 %74, %75
-    %77 = mul i64 %14, %19
+    %77 = mul i64 %14, %20
     %78 = add i64 %7, %77
     %79 = add i64 %78, %70
     store %2, %79, %76
