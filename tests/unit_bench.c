@@ -104,7 +104,22 @@ static void visited(const char *mask, double want) {
     pair_close(&p);
 }
 
+/* The head's gradient is added up over chunks of the loss where it will lie: not an activation, at any time. */
+static void running_sums(void) {
+    static const char text[] =
+        "graph train {\n  input tokens: i32[4, 8]\n  weight embed: f32[4000, 24] = normal(1)\n  weight w: f32[24, 4000] = normal(0.2)\n"
+        "  output loss = mean(linear_xent(gather(embed, tokens), w, tokens, true, chunk=8))\n}\n";
+    Pair p;
+    PairOptions o = { .file = "unit", .text = text, .graph = "train", .fuse = { "all" }, .feed = feed, .threads = 2 };
+    int rc = pair_open(&p, &o);
+    ok(!rc, "a loss in chunks compiles");
+    Memory m = rc ? (Memory){ 0 } : side_memory(&p.side[0]);
+    ok(rc || (m.activations >= 4 * 8 * 4000 && m.activations < 4 * 16 * 4000), "a chunk of logits is all that is large: %lld", (long long)m.activations);
+    pair_close(&p);
+}
+
 int main(void) {
+    running_sums();
     visited("r >= c", 0.75);
     visited("r >= c and r - c < 3", 0.75);
     visited("r >= c or c < 64", 0.75);

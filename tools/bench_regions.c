@@ -412,6 +412,18 @@ static void mark_optimizer(const Side *s, Life *life) {
     }
 }
 
+/* A running sum that the last of its additions turns into a gradient, in place, is that gradient's memory all along. */
+static void mark_sums(const Side *s, Life *life, int launches) {
+    for (int i = launches - 1; i >= 0; i--) {
+        const SnLaunch *l = &s->g->launches[i];
+        for (int k = 0; k < l->nargs * l->nargs; k++) {
+            Life *x = &life[l->args[k / l->nargs]], *y = &life[l->args[k % l->nargs]];
+            bool in_place = x->counted && !y->counted && x->last == i && y->first == i && x->at == y->at && x->bytes == y->bytes;
+            if (in_place) x->counted = false;
+        }
+    }
+}
+
 /* Storage: what this graph uses of it; the program's other graphs may have more. */
 Memory side_memory(const Side *s) {
     int n = s->g->nbuffers, launches = s->g->nlaunches;
@@ -429,6 +441,7 @@ Memory side_memory(const Side *s) {
         }
     for (int i = 0; i < s->g->noutputs; i++) life[s->g->outputs[i].buffer].last = launches;
     mark_optimizer(s, life);
+    mark_sums(s, life, launches);
     m.activations = peak_of(life, n, launches);
     const Graph *g = s->built->g;
     for (uint32_t i = 0; i < g->leaves.n; i++) {
