@@ -106,6 +106,24 @@ golden() {
     done
 }
 
+# The other arms on small models: by the same comparison, fused, unfused and evaluated.
+golden_arm() {
+    model=$1 gold=$2
+    shift 2
+    for how in "--fuse all" "--fuse none" "--device eval"; do
+        # shellcheck disable=SC2086
+        if "$SINTER" run "models/$model.sn" $SMALLEST "$@" --graph train --grad $how --in "tests/golden/$gold.in.safetensors" --out "$WORK/arm.safetensors" >"$WORK/out" 2>&1; then
+            check "golden $gold, $how: loss 1e-5, gradients 1e-4" "$BUILD/tool_compare" "tests/golden/$gold.want.safetensors" "$WORK/arm.safetensors" 1e-5 1e-4
+        else
+            fail "golden $gold, $how: sinter run"; tail -n 5 "$WORK/out"
+        fi
+    done
+}
+SMALLEST="-D vocab=19 -D width=16 -D layers=2 -D heads=2 -D hidden=24 -D seq=12 -D batch=2"
+golden_arms() {
+    golden_arm block_diffusion block_diffusion -D block_size=4
+}
+
 # --fuse=-NAME for every fusion that --help lists
 each_fusion() { "$SINTER" run --help | sed -n 's/^ \{25,\}\([a-z_]*\) .*/--fuse=-\1/p'; }
 
@@ -425,6 +443,12 @@ generation() {
     check "generate: infilling" "$SINTER" generate models/dlm.sn $SMALL -p 'a = ' --suffix ' + 1' -n 8 --block 4 --guidance 0.5
     # shellcheck disable=SC2086
     one_line "generate: a suffix of an AR model" "$SINTER" generate models/ar.sn $SMALL -p 'a = ' --suffix ' + 1' -n 8
+    # shellcheck disable=SC2086
+    check "generate: block diffusion" "$SINTER" generate models/block_diffusion.sn $SMALL -D block_size=8 -p 'int x' -n 21 --steps 9 -t 1
+    # shellcheck disable=SC2086
+    one_line "generate: another block than the model's" "$SINTER" generate models/block_diffusion.sn $SMALL -D block_size=8 -p x --block 4
+    # shellcheck disable=SC2086
+    one_line "generate: uniform kernel" "$SINTER" generate models/dlm.sn $SMALL -D kernel=uniform -p x
     for bad in '[1]' '{"task_id":"x","prompt":"x","suffix":3}' '{"task_id":1,"prompt":"x"}' '{"task_id":"x"}' '{"task_id' ''; do
         echo "$bad" >"$WORK/bad.jsonl"
         # shellcheck disable=SC2086
@@ -636,7 +660,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_anew resume kill_and_resume command_line generation evaluation benchmarks pages study studies
+PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation benchmarks pages study studies
     bundles library opencl oclgrind_checks emu cuda ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

@@ -1,21 +1,26 @@
 /* unit_arms.c: what the arms of models/ compute, in the reference evaluator (f64), against formulas written another way.
 
    Kernels and objectives of noise.sn: the NELBO of the uniform kernel against the difference of two Markov processes' rates, and
-   its integral against an entropy; each objective's expectation against the mean over all masks. Moments of the weight noise. Out: `N passed, N failed`. */
+   its integral against an entropy; each objective's expectation against the mean over all masks. Block diffusion with one
+   block against dlm.sn, with blocks of one token over all strings. Moments of the weight noise. Out: `N passed, N failed`. */
 #include <math.h>
 #include "graph/graph.h"
 #include "tests/check.h"
 
 typedef struct Feed { const char *name; const double *v; int64_t n; } Feed;
 
-/* Evaluates `text`, a file of models/, with a param; the output `out` into v. */
-static void evaluate_with(const char *text, const char *param, const char *value, const Feed *feeds, int n, const char *out, double *v) {
+/* Evaluates graph `name` of a text, a file of models/ (or NULL: of the file models/test), with params; the output `out` into v. */
+static void evaluate_graph(const char *test, const char *text, const char *name, const Define *params, int nparams, const Feed *feeds, int n,
+                           const char *out, double *v) {
     sn_ctx *c = sn_ctx_new();
     Arena a = {0};
-    Module *m = snG_parse(c, "models/test.sn", text, strlen(text), &(Define){ param, value }, param != NULL);
+    char path[64];
+    snprintf(path, sizeof path, "models/%s", test);
+    Module *m = text ? snG_parse(c, path, text, strlen(text), params, nparams) : snG_load(c, path, params, nparams);
     if (!m) printf("%s\n", c->message), exit(1);
     SN_ENTER(c, { printf("%s\n", c->message); exit(1); });
-    const Graph *g = m->graphs.v[0];
+    const Graph *g = snG_get(m, name);
+    if (!g) printf("%s has no graph %s\n", path, name), exit(1);
     const char *names[16];
     EvalVal vals[16], *all = NEWN(&a, EvalVal, g->nodes.n);
     for (int i = 0; i < n; i++) names[i] = feeds[i].name, vals[i] = (EvalVal){ (double *)feeds[i].v, feeds[i].n };
@@ -31,6 +36,9 @@ static void evaluate_with(const char *text, const char *param, const char *value
     sn_ctx_free(c);
 }
 
+static void evaluate_with(const char *text, const char *param, const char *value, const Feed *feeds, int n, const char *out, double *v) {
+    evaluate_graph("test.sn", text, "g", &(Define){ param, value }, param != NULL, feeds, n, out, v);
+}
 static void evaluate(const char *text, const Feed *feeds, int n, const char *out, double *v) {
     evaluate_with(text, NULL, NULL, feeds, n, out, v);
 }
@@ -187,6 +195,38 @@ static void test_objectives(void) {
     }
 }
 
+/* -- Block diffusion ----------------------------------------------------------------------------------------------------- */
+
+enum { LEN = 6, VOC = 4, STRINGS = 64 };
+
+/* Blocks of the whole window: dlm.sn's bound, under equal weights (named alike), masks and n. */
+static void test_one_block(void) {
+    Define params[] = { { "vocab", "4" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "seq", "6" }, { "batch", "8" },
+                        { "block_size", "6" } };
+    double tokens[8 * LEN], sample[8], n[8], one[8], two[8];
+    for (int i = 0; i < 8 * LEN; i++) tokens[i] = floor((VOC - 1) * uniform());
+    for (int i = 0; i < 8; i++) sample[i] = 100 + i, n[i] = 1 + floor(LEN * uniform());
+    Feed feeds[] = { { "tokens", tokens, 8 * LEN }, { "sample", sample, 8 }, { "n", n, 8 } };
+    evaluate_graph("dlm.sn", NULL, "eval", params, 7, feeds, 3, "nll", one);
+    evaluate_graph("block_diffusion.sn", NULL, "eval", params, 8, feeds, 3, "nll", two);
+    for (int i = 0; i < 8; i++) ok(fabs(one[i] - two[i]) < 1e-9, "one block: nll %.9f, of dlm.sn %.9f", two[i], one[i]);
+}
+
+/* Blocks of one token: a likelihood, exact: over all strings of three tokens it sums to one. */
+static void test_blocks_of_one(void) {
+    Define params[] = { { "vocab", "4" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "seq", "3" }, { "batch", "64" },
+                        { "block_size", "1" } };
+    double tokens[STRINGS * 3], sample[STRINGS] = {0}, n[STRINGS], nll[STRINGS], sum = 0;
+    for (int s = 0; s < STRINGS; s++) {
+        n[s] = 1 + s % 3;
+        for (int i = 0; i < 3; i++) tokens[s * 3 + i] = s >> 2 * i & 3;
+    }
+    Feed feeds[] = { { "tokens", tokens, STRINGS * 3 }, { "sample", sample, STRINGS }, { "n", n, STRINGS } };
+    evaluate_graph("block_diffusion.sn", NULL, "eval", params, 8, feeds, 3, "nll", nll);
+    for (int s = 0; s < STRINGS; s++) sum += exp(-3 * nll[s]);
+    ok(fabs(sum - 1) < 1e-9, "blocks of one: the likelihoods of all strings sum to %.9f", sum);
+}
+
 /* -- Weight noise ------------------------------------------------------------------------------------------------------------- */
 
 static void test_gaussian(void) {
@@ -205,6 +245,8 @@ int main(void) {
     test_rates();
     test_entropy();
     test_objectives();
+    test_one_block();
+    test_blocks_of_one();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -51,6 +51,10 @@ static int check_model(Generator *g) {
     if (!g->ar) g->vocab /= g->room;
     g->mask = lab_param(&g->lab, "mask_id", g->vocab - 1);
     g->bos = lab_param(&g->lab, "bos_id", g->vocab - 1);
+    if (lab_param_is(&g->lab, "kernel", "uniform")) return cmd_fail("the model was trained with kernel=uniform: there is no sampler for it, masks mean nothing to it");
+    g->own_block = g->ar ? 0 : lab_param(&g->lab, "block_size", 0);
+    if (g->own_block && g->o.block && g->o.block != g->own_block)
+        return cmd_fail("--block %lld: the model's blocks are of %lld tokens", (long long)g->o.block, (long long)g->own_block);
     if (g->tok->vocab > g->vocab)
         return cmd_fail("the tokenizer has %lld tokens, the model's vocabulary is %lld; set -D vocab", (long long)g->tok->vocab, (long long)g->vocab);
     g->tokens = calloc((size_t)g->room + 1, sizeof *g->tokens);
@@ -208,17 +212,25 @@ static int denoise_block(Generator *g, int64_t prompt, int64_t len, int64_t from
     return 0;
 }
 
+/* Where the block that begins at `from` ends. A block-diffusion model's blocks lie at multiples of its own size. */
+static int64_t block_end(const Generator *g, int64_t from, int64_t len) {
+    int64_t size = g->own_block ? g->own_block : g->o.block ? g->o.block : g->o.length;
+    int64_t to = g->own_block ? (from / size + 1) * size : from + size;
+    return to < len ? to : len;
+}
+
 static int denoise(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
-    int64_t end = prompt->n + g->o.length, len = end + g->suffix.n, block = g->o.block ? g->o.block : g->o.length;
-    int64_t blocks = (g->o.length + block - 1) / block;
+    int64_t end = prompt->n + g->o.length, len = end + g->suffix.n, blocks = 0, most = 0;
+    for (int64_t from = prompt->n; from < end; from = block_end(g, from, end), blocks++)
+        most = at_least(most, block_end(g, from, end) - from);
     for (int64_t i = 0; i < g->room; i++)
         g->tokens[i] = i < prompt->n ? prompt->v[i] : i >= end && i < len ? g->suffix.v[i - end] : (int32_t)g->mask;
-    Spot *spot = malloc(sizeof *spot * (size_t)(block + 1));
+    Spot *spot = malloc(sizeof *spot * (size_t)(most + 1));
     Draw d = { g->o.seed, number, 0 };
     int64_t total = g->o.steps ? g->o.steps : g->o.length;
     int rc = spot ? 0 : cmd_fail("out of memory");
-    for (int64_t b = 0; b < blocks && !rc; b++) {
-        int64_t from = prompt->n + b * block, to = from + block < end ? from + block : end;
+    for (int64_t b = 0, from = prompt->n, to; b < blocks && !rc; b++, from = to) {
+        to = block_end(g, from, end);
         int64_t steps = at_least(1, total / blocks + (b < total % blocks));
         rc = denoise_block(g, prompt->n, len, from, to, steps < to - from ? steps : to - from, &d, p, spot);
     }

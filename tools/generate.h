@@ -25,6 +25,7 @@ typedef struct Generator {
     bool ar;
     int64_t room, fed;               /* fed: rows of prefill */
     int64_t vocab, mask, bos;
+    int64_t own_block;               /* of a block-diffusion model: the param block_size; else 0 */
     int32_t *tokens;                 /* [room] */
     Tokens suffix;                   /* DLM: what comes after the text, set by the caller before generator_text; n = 0: nothing */
     float *logits, *without;         /* AR: [vocab]; DLM: [room, vocab], with and without the prompt */

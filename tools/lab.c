@@ -29,6 +29,12 @@ int64_t lab_param(const Lab *lab, const char *name, int64_t otherwise) {
     return otherwise;
 }
 
+bool lab_param_is(const Lab *lab, const char *name, const char *text) {
+    for (int i = 0; i < lab->p->nparams; i++)
+        if (!strcmp(lab->p->params[i].name, name)) return strstr(lab->p->params[i].value, text) != NULL;
+    return false;
+}
+
 static bool listed(const char *list, const char *name) {
     size_t n = strlen(name);
     for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',')

@@ -42,6 +42,7 @@ void lab_choose_graphs(Module *m, const char *graphs);
 /* The weights of a checkpoint, none of its states. 0 or 1 after a line. */
 int lab_load(Lab *lab, const char *path);
 int64_t lab_param(const Lab *lab, const char *name, int64_t otherwise);   /* a whole number of the file's params */
+bool lab_param_is(const Lab *lab, const char *name, const char *text);
 int lab_error(const Lab *lab);                                   /* prints the session's error, returns 1 */
 
 const SnGraphPlan *lab_graph(const Lab *lab, const char *name);  /* NULL when there is none */
