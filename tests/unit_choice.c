@@ -69,6 +69,42 @@ static void test_mmlu(void) {
     questions_free(&dev);
 }
 
+/* Fields of any characters, written by the rules of RFC 4180, come back as they were. */
+static uint32_t rng = 12345;
+static uint32_t pick(uint32_t n) { rng = rng * 1664525u + 1013904223u; return (rng >> 8) % n; }
+
+static void put_field(StrBuf *b, const char *s, bool quote) {
+    if (quote) snU_puts(b, "\"");
+    for (; *s; s++) snU_putf(b, *s == '"' ? "\"\"" : "%c", *s);
+    if (quote) snU_puts(b, "\"");
+}
+
+static void test_csv(void) {
+    enum { N = 200 };
+    static char field[N][5][12];
+    static const char letters[] = "ab,\"\n\r \xc3\xa9z";
+    StrBuf b = {0};
+    Questions qs = {0};
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < 5; k++) {
+            int n = 1 + (int)pick(10);
+            for (int c = 0; c < n; c++) field[i][k][c] = letters[pick(sizeof letters - 1)];
+            put_field(&b, field[i][k], strpbrk(field[i][k], ",\"\n\r") || pick(3) == 0);
+            snU_puts(&b, k < 4 ? "," : i % 2 ? ",C\r\n" : ",\"C\"\n");
+        }
+    ok(!questions_read(&qs, spill("random_val.csv", b.s)) && qs.q.n == N, "random CSV: %u of %d records", qs.q.n, N);
+    for (uint32_t i = 0; i < qs.q.n; i++) {
+        StrBuf want = {0};
+        for (int k = 1; k < 5; k++) snU_putf(&want, "\n%c. %s", '@' + k, field[i][k]);
+        snU_puts(&want, "\nAnswer:");
+        const char *got = strstr(qs.q.v[i].context, want.s);
+        ok(got && got[want.n] == 0 && !strcmp(qs.q.v[i].subject, "random") && qs.q.v[i].label == 2, "record %u: `%s` ends with `%s`", i, qs.q.v[i].context, want.s);
+        snU_free_buf(&want);
+    }
+    questions_free(&qs);
+    snU_free_buf(&b);
+}
+
 /* The line that a command says on stderr, and its status. */
 static const char *said(int (*f)(void *), void *user) {
     static char line[600];
@@ -137,9 +173,6 @@ static void test_refused(void) {
 }
 
 /* Mutations of good files: an answer or one line, whatever they are. */
-static uint32_t rng = 12345;
-static uint32_t pick(uint32_t n) { rng = rng * 1664525u + 1013904223u; return (rng >> 8) % n; }
-
 static void test_mutations(void) {
     static const char *const good[] = {
         "{\"activity_label\":\"R\",\"ctx_a\":\"A [x] man.\",\"ctx_b\":\"he\xc3\xa9\",\"label\":1,\"endings\":[\"a [title] b\",\"c\"]}\n",
@@ -245,6 +278,7 @@ int main(void) {
     if (!mkdtemp(folder)) abort();
     test_hellaswag();
     test_mmlu();
+    test_csv();
     test_refused();
     test_mutations();
     test_scoring();

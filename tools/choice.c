@@ -55,7 +55,8 @@ static int encode_option(Work *w, const Tokens *context, const Question *q, cons
 /* -- Passages --------------------------------------------------------------------------------------------------------- */
 
 static int too_long(const Question *q, int64_t n, int64_t window) {
-    fprintf(stderr, "%s:%d: error: an option has %lld tokens, the window %lld; --window N reads more\n", q->path, q->line, (long long)n, (long long)window);
+    fprintf(stderr, "%s:%d: error: an option has %lld tokens, the window %lld; --window N reads more\n", q->path, q->line,
+            (long long)n, (long long)window);
     return EXIT_FAILED;
 }
 
@@ -227,8 +228,9 @@ static const struct { const char *group, *subjects; } GROUPS[] = {
               "high_school_computer_science high_school_mathematics high_school_physics high_school_statistics machine_learning " },
     { "humanities", " formal_logic high_school_european_history high_school_us_history high_school_world_history international_law jurisprudence "
                     "logical_fallacies moral_disputes moral_scenarios philosophy prehistory professional_law world_religions " },
-    { "social_sciences", " econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics high_school_microeconomics "
-                         "high_school_psychology human_sexuality professional_psychology public_relations security_studies sociology us_foreign_policy " },
+    { "social_sciences", " econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics "
+                         "high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations "
+                         "security_studies sociology us_foreign_policy " },
     { "other", " business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing medical_genetics miscellaneous "
                "nutrition professional_accounting professional_medicine virology " },
 };
@@ -351,7 +353,9 @@ static json_t *question_json(const Question *q) {
         json_array_append_new(chars, json_integer((json_int_t)q->option[i].chars));
         json_array_append_new(tokens, json_integer(q->option[i].tokens));
     }
-    json_t *o = json_pack("{s:o s:o s:i s:i s:i s:i}", "task", json_bytes(q->task, strlen(q->task)), "file", json_bytes(q->path, strlen(q->path)), "line", q->line, "label", q->label, "acc", least(q, false) == q->label,
+    json_t *o = json_pack("{s:o s:o s:i s:i s:i s:i}", "task", json_bytes(q->task, strlen(q->task)), "file",
+                          json_bytes(q->path, strlen(q->path)), "line", q->line,
+                          "label", q->label, "acc", least(q, false) == q->label,
                           "acc_norm", least(q, true) == q->label);
     if (q->subject) json_object_set_new(o, "subject", json_bytes(q->subject, strlen(q->subject)));
     json_object_set_new(o, "nll", nll);

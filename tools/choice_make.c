@@ -36,8 +36,8 @@ static int make(Maker *m, int64_t own) {
     Option right = o[0];
     o[0] = o[label];
     o[label] = right;
-    Question q = { .path = "(made)", .task = m->o->infill ? "infills" : "continuations", .line = (int)m->number + 1, .context = "", .answer = "", .option = o,
-                   .noptions = n, .label = label, .context_ids = { v, from } };
+    Question q = { .path = "(made)", .task = m->o->infill ? "infills" : "continuations", .line = (int)m->number + 1, .context = "",
+                   .answer = "", .option = o, .noptions = n, .label = label, .context_ids = { v, from } };
     if (m->o->infill) q.suffix = "", q.suffix_ids = (Tokens){ v + from + span, T - from - span };
     PUSH(&m->qs->arena, m->qs->q, q);
     return rc;
@@ -45,7 +45,8 @@ static int make(Maker *m, int64_t own) {
 
 int questions_make(Questions *qs, const Windows *w, const MakeOptions *o) {
     if (o->options < 2 || o->options > 26) return cmd_fail("a question has 2 to 26 options, not %lld", (long long)o->options);
-    if (o->span < 1 || o->span >= w->length) return cmd_fail("a span has 1 to %lld tokens, less than a window, not %lld", (long long)w->length - 1, (long long)o->span);
+    if (o->span < 1 || o->span >= w->length)
+        return cmd_fail("a span has 1 to %lld tokens, less than a window, not %lld", (long long)w->length - 1, (long long)o->span);
     if (w->n < 2) return cmd_fail("questions want two windows of text at least");
     int64_t *order = malloc(sizeof *order * (size_t)w->n);
     int rc = order ? 0 : cmd_fail("out of memory");

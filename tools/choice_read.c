@@ -113,7 +113,8 @@ enum { MOST_OPTIONS = 26 };
 
 static int add_question(Questions *qs, Question q) {
     if (q.noptions < 2 || q.noptions > MOST_OPTIONS) return wrong(q.path, q.line, "%d options; 2 to %d are wanted", q.noptions, MOST_OPTIONS);
-    if (q.label < 0 || q.label >= q.noptions) return wrong(q.path, q.line, "the right option is number %d of %d, counted from 0", q.label, q.noptions);
+    if (q.label < 0 || q.label >= q.noptions)
+        return wrong(q.path, q.line, "the right option is number %d of %d, counted from 0", q.label, q.noptions);
     for (int i = 0; i < q.noptions; i++)
         if (!q.option[i].text[0] || q.option[i].chars < 1) return wrong(q.path, q.line, "option %d is empty: it has no likelihood", i);
     q.answer = q.option[q.label].text;
@@ -128,7 +129,8 @@ static int label_of(const char *path, int line, const json_t *o, const char *key
     if (json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) < MOST_OPTIONS) return (int)json_integer_value(v);
     if (s && s[0] >= 'A' && s[0] <= 'Z' && !s[1]) return s[0] - 'A';
     if (s && s[0] >= '0' && s[0] <= '9' && strlen(s) < 3 && strspn(s, "0123456789") == strlen(s)) return atoi(s);
-    wrong(path, line, "\"%s\" must be the number of the right option, counted from 0, or its letter, and is %s", key, v ? "something else" : "missing");
+    wrong(path, line, "\"%s\" must be the number of the right option, counted from 0, or its letter, and is %s", key,
+          v ? "something else" : "missing");
     return -1;
 }
 
@@ -152,7 +154,8 @@ static int read_options(Arena *a, Question *q, const json_t *o, const char *key,
 static int read_hellaswag(Questions *qs, Question q, const json_t *o) {
     Arena *a = &qs->arena;
     const char *what = json_text(q.path, q.line, o, "activity_label", NULL);
-    const char *first = what ? json_text(q.path, q.line, o, "ctx_a", NULL) : NULL, *second = first ? json_text(q.path, q.line, o, "ctx_b", NULL) : NULL;
+    const char *first = what ? json_text(q.path, q.line, o, "ctx_a", NULL) : NULL;
+    const char *second = first ? json_text(q.path, q.line, o, "ctx_b", NULL) : NULL;
     if (!second || read_options(a, &q, o, "endings", " ", hellaswag_text)) return EXIT_FAILED;
     StrBuf b = {0};
     snU_putf(&b, "%s: %s ", what, first);
@@ -182,7 +185,8 @@ static int add_mmlu(Questions *qs, Question q, const char *question, const char 
 
 static int read_mmlu(Questions *qs, Question q, const json_t *o) {
     const char *choice[MOST_OPTIONS];
-    const char *question = json_text(q.path, q.line, o, "question", NULL), *subject = question ? json_text(q.path, q.line, o, "subject", NULL) : NULL;
+    const char *question = json_text(q.path, q.line, o, "question", NULL);
+    const char *subject = question ? json_text(q.path, q.line, o, "subject", NULL) : NULL;
     if (!subject || read_options(&qs->arena, &q, o, "choices", "", NULL)) return EXIT_FAILED;
     for (int i = 0; i < q.noptions; i++) choice[i] = q.option[i].text;
     q.subject = snU_strdup(&qs->arena, subject, strlen(subject));
@@ -254,7 +258,8 @@ static int csv_record(Csv *c, Questions *qs, const char *subject) {
         if (csv_field(c, &last)) return EXIT_FAILED;
     uint32_t n = c->field.n;
     if (n == 1 && !c->field.v[0][0]) return 0;                   /* an empty line */
-    if (n < 4 || n > MOST_OPTIONS + 2) return wrong(q.path, q.line, "%u columns; wanted are the question, 2 to %d options and the right letter", n, MOST_OPTIONS);
+    if (n < 4 || n > MOST_OPTIONS + 2)
+        return wrong(q.path, q.line, "%u columns; wanted are the question, 2 to %d options and the right letter", n, MOST_OPTIONS);
     const char *answer = strip(c->a, c->field.v[n - 1]);
     q.noptions = (int)n - 2;
     q.label = answer[0] >= 'A' && answer[0] <= 'Z' && !answer[1] ? answer[0] - 'A' : -1;

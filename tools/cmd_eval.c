@@ -80,8 +80,8 @@ static void print_score(const EvalJob *j, const Score *s) {
         free(prefix);
         return;
     }
-    json_t *o = json_pack("{s:s s:s s:f s:f s:f s:I s:I s:I s:f}", "kind", "eval", "measure", s->bound ? "nelbo" : "nll", "loss", s->mean, "se", s->se,
-                          "mask_se", s->mask_se, "windows", (json_int_t)s->windows, "draws", (json_int_t)s->draws, "eval_seed",
+    json_t *o = json_pack("{s:s s:s s:f s:f s:f s:I s:I s:I s:f}", "kind", "eval", "measure", s->bound ? "nelbo" : "nll", "loss", s->mean,
+                          "se", s->se, "mask_se", s->mask_se, "windows", (json_int_t)s->windows, "draws", (json_int_t)s->draws, "eval_seed",
                           (json_int_t)j->eval_seed, "seconds", s->seconds);
     put_checkpoint(j, o);
     put_line(o);
@@ -171,10 +171,10 @@ static int eval_order(EvalJob *j, Scorer *s, const Windows *w) {
     int rc = measure_order(s, w, &r);
     if (rc) return rc;
     int64_t draws = s->o.order == ORDER_RANDOM ? s->o.draws : 1;
-    char *line = text_fmt("order %s: %.5f +- %.5f nats per token (%lld windows, %lld orders, others +- %.5f; of all as one model %.5f)", j->order, r.nll.mean,
-                          r.nll.se, (long long)r.windows, (long long)draws, r.order_se, r.mixture);
-    report(j, s, "order", line, json_pack("{s:s s:f s:f s:f s:f s:I s:I}", "order", j->order, "nll", r.nll.mean, "se", r.nll.se, "order_se", r.order_se,
-                                          "mixture", r.mixture, "windows", (json_int_t)r.windows, "draws", (json_int_t)draws));
+    char *line = text_fmt("order %s: %.5f +- %.5f nats per token (%lld windows, %lld orders, others +- %.5f; of all as one model %.5f)",
+                          j->order, r.nll.mean, r.nll.se, (long long)r.windows, (long long)draws, r.order_se, r.mixture);
+    report(j, s, "order", line, json_pack("{s:s s:f s:f s:f s:f s:I s:I}", "order", j->order, "nll", r.nll.mean, "se", r.nll.se,
+                                          "order_se", r.order_se, "mixture", r.mixture, "windows", (json_int_t)r.windows, "draws", (json_int_t)draws));
     free(line);
     return 0;
 }
@@ -183,10 +183,10 @@ static int eval_next_token(EvalJob *j, Scorer *s, const Windows *w) {
     NextToken r;
     int rc = measure_next_token(s, w, j->next_token, &r);
     if (rc) return rc;
-    char *line = text_fmt("next token: acc %.4f +- %.4f, %.5f +- %.5f nats (%lld places in each of %lld windows)", r.acc.mean, r.acc.se, r.nll.mean, r.nll.se,
-                          (long long)r.places, (long long)r.windows);
-    report(j, s, "next_token", line, json_pack("{s:f s:f s:f s:f s:I s:I}", "acc", r.acc.mean, "acc_se", r.acc.se, "nll", r.nll.mean, "nll_se", r.nll.se,
-                                               "places", (json_int_t)r.places, "windows", (json_int_t)r.windows));
+    char *line = text_fmt("next token: acc %.4f +- %.4f, %.5f +- %.5f nats (%lld places in each of %lld windows)", r.acc.mean,
+                          r.acc.se, r.nll.mean, r.nll.se, (long long)r.places, (long long)r.windows);
+    report(j, s, "next_token", line, json_pack("{s:f s:f s:f s:f s:I s:I}", "acc", r.acc.mean, "acc_se", r.acc.se, "nll", r.nll.mean,
+                                               "nll_se", r.nll.se, "places", (json_int_t)r.places, "windows", (json_int_t)r.windows));
     free(line);
     return 0;
 }
@@ -198,10 +198,12 @@ static int eval_temperature(EvalJob *j, Scorer *s, const Windows *w) {
     if (!rc) rc = measure_temperature(s, &fit, w, &r);
     free(fit.v);
     if (rc) return rc;
-    char *line = text_fmt("%s %.5f +- %.5f nats per token; %.5f +- %.5f at the temperature %.4f%s fitted on %lld windows, a gain of %.5f +- %.5f (%lld windows)",
-                          s->ar || s->o.order != ORDER_MASKS ? "NLL" : "NELBO", r.raw.mean, r.raw.se, r.scaled.mean, r.scaled.se, r.temperature, r.at_edge ? " (the last that was tried)" : "",
+    const char *edge = r.at_edge ? " (the last that was tried)" : "", *what = s->ar || s->o.order != ORDER_MASKS ? "NLL" : "NELBO";
+    char *line = text_fmt("%s %.5f +- %.5f nats per token; %.5f +- %.5f at the temperature %.4f%s fitted on %lld windows, "
+                          "a gain of %.5f +- %.5f (%lld windows)", what, r.raw.mean, r.raw.se, r.scaled.mean, r.scaled.se, r.temperature, edge,
                           (long long)r.fit_windows, r.gain.mean, r.gain.se, (long long)r.windows);
-    report(j, s, "temperature", line, json_pack("{s:s s:f s:b s:f s:f s:f s:f s:f s:f s:I s:I s:I}", "order", s->ar ? "left" : j->order, "temperature", r.temperature, "at_edge", r.at_edge, "loss",
+    report(j, s, "temperature", line, json_pack("{s:s s:f s:b s:f s:f s:f s:f s:f s:f s:I s:I s:I}", "order", s->ar ? "left" : j->order,
+                                                "temperature", r.temperature, "at_edge", r.at_edge, "loss",
                                                 r.raw.mean, "se", r.raw.se, "scaled", r.scaled.mean, "scaled_se", r.scaled.se, "gain", r.gain.mean,
                                                 "gain_se", r.gain.se, "fit_windows", (json_int_t)r.fit_windows, "windows", (json_int_t)r.windows,
                                                 "draws", (json_int_t)(s->ar ? 1 : s->o.draws)));
@@ -213,7 +215,8 @@ static int eval_made(EvalJob *j, Scorer *s, const Windows *w, int64_t n, bool in
     Questions qs = {0};
     double t0 = snU_now();
     int64_t had = s->passes;
-    MakeOptions o = { .n = n, .span = j->span ? j->span : w->length / 8 ? w->length / 8 : 1, .options = j->options, .infill = infill, .seed = (uint64_t)j->eval_seed };
+    int64_t span = j->span ? j->span : w->length / 8 ? w->length / 8 : 1;
+    MakeOptions o = { .n = n, .span = span, .options = j->options, .infill = infill, .seed = (uint64_t)j->eval_seed };
     int rc = questions_make(&qs, w, &o);
     if (!rc) rc = questions_score(&qs, s);
     if (!rc) {
@@ -233,11 +236,12 @@ static int eval_texts(EvalJob *j, Scorer *s) {
     TextsResult r;
     int rc = measure_texts(s, j->texts, &r);
     if (rc) return rc;
-    char *line = text_fmt("texts: perplexity %.4f [%.4f, %.4f] per token%s, entropy of their tokens %.4f +- %.4f nats (%lld texts, %lld tokens%s)", r.perplexity,
-                          r.low, r.high, s->ar ? "" : " at most", r.entropy.mean, r.entropy.se, (long long)r.texts, (long long)r.tokens,
+    char *line = text_fmt("texts: perplexity %.4f [%.4f, %.4f] per token%s, entropy of their tokens %.4f +- %.4f nats "
+                          "(%lld texts, %lld tokens%s)", r.perplexity, r.low, r.high, s->ar ? "" : " at most", r.entropy.mean, r.entropy.se,
+                          (long long)r.texts, (long long)r.tokens,
                           r.empty ? "; empty ones left out" : "");
-    report(j, s, "texts", line, json_pack("{s:f s:f s:f s:f s:f s:f s:f s:I s:I s:I}", "perplexity", r.perplexity, "low", r.low, "high", r.high, "nll", r.nll,
-                                          "se", r.se, "entropy", r.entropy.mean, "entropy_se", r.entropy.se, "texts", (json_int_t)r.texts, "tokens",
+    report(j, s, "texts", line, json_pack("{s:f s:f s:f s:f s:f s:f s:f s:I s:I s:I}", "perplexity", r.perplexity, "low", r.low, "high", r.high,
+                                          "nll", r.nll, "se", r.se, "entropy", r.entropy.mean, "entropy_se", r.entropy.se, "texts", (json_int_t)r.texts, "tokens",
                                           (json_int_t)r.tokens, "empty", (json_int_t)r.empty));
     free(line);
     return 0;
@@ -303,7 +307,8 @@ static int check_files(const Command *self, const EvalJob *j) {
     if (!j->data.n && !j->tasks.n && !j->texts) return cmd_usage(self, "wants --data, --tasks or --texts");
     if (!j->data.n && (j->next_token || j->fit.n || j->continuations || j->infills)) return cmd_usage(self, "what is measured on text wants --data");
     if (j->out && j->ckpts.n > 1) return cmd_usage(self, "--out is the file of one checkpoint, there are %d", j->ckpts.n);
-    if (j->out && outs != 1) return cmd_usage(self, "--out takes the losses of --data alone, or the options of one of --tasks, --continuations, --infills");
+    if (j->out && outs != 1)
+        return cmd_usage(self, "--out takes the losses of --data alone, or the options of one of --tasks, --continuations, --infills");
     if (j->shots && !j->shots_from.n) return cmd_usage(self, "--shots wants --shots-from FILE");
     return -1;
 }

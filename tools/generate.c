@@ -248,6 +248,7 @@ int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress
     for (int64_t i = 0; i < prompt->n; i++)
         if (prompt->v[i] < 0 || prompt->v[i] >= g->vocab) return cmd_fail("the prompt has the token %d, the vocabulary is %lld", prompt->v[i], (long long)g->vocab);
     for (int64_t i = 0; i < g->suffix.n; i++)
-        if (g->suffix.v[i] < 0 || g->suffix.v[i] >= g->vocab) return cmd_fail("the suffix has the token %d, the vocabulary is %lld", g->suffix.v[i], (long long)g->vocab);
+        if (g->suffix.v[i] < 0 || g->suffix.v[i] >= g->vocab)
+            return cmd_fail("the suffix has the token %d, the vocabulary is %lld", g->suffix.v[i], (long long)g->vocab);
     return g->ar ? next_tokens(g, prompt, number, p, out) : denoise(g, prompt, number, p, out);
 }

@@ -79,8 +79,8 @@ static int run_places(Scorer *s, Places *x, const Windows *w) {
 int measure_next_token(Scorer *s, const Windows *w, int64_t places, NextToken *out) {
     if (places < 1 || places > w->length) places = w->length;
     size_t W = (size_t)w->n;
-    Places x = { .at = malloc(sizeof *x.at * W * (size_t)places), .hits = calloc(W, sizeof *x.hits), .nll = calloc(W, sizeof *x.nll), .per_window = places,
-                 .length = w->length, .whole = s->ar };
+    Places x = { .at = malloc(sizeof *x.at * W * (size_t)places), .hits = calloc(W, sizeof *x.hits), .nll = calloc(W, sizeof *x.nll),
+                 .per_window = places, .length = w->length, .whole = s->ar };
     int rc = x.at && x.hits && x.nll ? 0 : cmd_fail("out of memory");
     if (!rc) choose_places(s, &x, w->n);
     if (!rc) rc = run_places(s, &x, w);

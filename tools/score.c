@@ -50,10 +50,12 @@ int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Token
     s->ar = model_is_ar(&m);
     s->vocab = module_param(&m, "vocab", 0);
     s->window = s->o.window ? s->o.window : module_param(&m, "seq", 0);
-    if (!snG_get(m.m, "logits")) rc = cmd_fail("%s has no graph `logits`, by which texts are scored; docs/generation.md says what it is", desc->file);
+    if (!snG_get(m.m, "logits"))
+        rc = cmd_fail("%s has no graph `logits`, by which texts are scored; docs/generation.md says what it is", desc->file);
     else if (s->window < 1) rc = cmd_fail("%s has no param `seq`; --window says how many tokens the model reads", desc->file);
     else if (s->ar && s->o.guidance > 0) rc = cmd_fail("guidance is for masked-diffusion models, %s is an AR model", desc->file);
-    else if (s->ar && (s->o.order == ORDER_RANDOM || s->o.order == ORDER_RIGHT)) rc = cmd_fail("an AR model has one order, left; %s is one", desc->file);
+    else if (s->ar && (s->o.order == ORDER_RANDOM || s->o.order == ORDER_RIGHT))
+        rc = cmd_fail("an AR model has one order, left; %s is one", desc->file);
     else if (!s->ar && param_is(&m, "kernel", "uniform"))
         rc = cmd_fail("%s with kernel=uniform has learnt no masks, by which spans are scored; `eval --data` alone has its bound", desc->file);
     model_free(&m);
@@ -93,7 +95,8 @@ static int check_vocab(Scorer *s) {
     s->bos = lab_param(&s->lab, "bos_id", s->vocab - 1);
     if (!s->vocab) return cmd_fail("%s: graph `logits` has no output logits [B, T, vocab]", s->lo.file);
     if (s->tok && s->tok->vocab > s->vocab)
-        return cmd_fail("the tokenizer has %lld tokens, the model's vocabulary is %lld; set -D vocab", (long long)s->tok->vocab, (long long)s->vocab);
+        return cmd_fail("the tokenizer has %lld tokens, the model's vocabulary is %lld; set -D vocab", (long long)s->tok->vocab,
+                        (long long)s->vocab);
     return 0;
 }
 
@@ -267,9 +270,10 @@ static int shorter(const void *a, const void *b) {
 }
 
 static int check_passage(const Scorer *s, const Passage *p) {
-    SN_ASSERT(p->from >= 0 && p->from < p->to && p->to <= p->n, "a span of [%lld, %lld) in %lld tokens", (long long)p->from, (long long)p->to, (long long)p->n);
-    if (p->n > s->window) return cmd_fail("a text of %lld tokens is longer than the window of %lld; --window N reads more", (long long)p->n, (long long)s->window);
-    return 0;
+    SN_ASSERT(p->from >= 0 && p->from < p->to && p->to <= p->n, "a span of [%lld, %lld) in %lld tokens", (long long)p->from, (long long)p->to,
+              (long long)p->n);
+    if (p->n <= s->window) return 0;
+    return cmd_fail("a text of %lld tokens is longer than the window of %lld; --window N reads more", (long long)p->n, (long long)s->window);
 }
 
 static int check_tokens(const Scorer *s, const Passage *p) {
@@ -348,7 +352,8 @@ int windows_read(Windows *w, const char *shard, int64_t length, int64_t limit) {
     *w = (Windows){ .n = sn_data_windows(d), .length = length };
     if (limit && w->n > limit) w->n = limit;
     w->v = malloc(sizeof *w->v * (size_t)(w->n * length + 1));
-    int rc = w->n < 1 ? cmd_fail("%s is shorter than one window of %lld tokens", shard, (long long)length) : w->v ? 0 : cmd_fail("out of memory");
+    int rc = w->v ? 0 : cmd_fail("out of memory");
+    if (!rc && w->n < 1) rc = cmd_fail("%s is shorter than one window of %lld tokens", shard, (long long)length);
     for (int64_t i = 0; i < w->n && !rc; i++) {
         int64_t id, epoch;
         if (sn_data_window(d, i, w->v + i * length, &id, &epoch)) rc = cmd_fail("%s", sn_rt_error());

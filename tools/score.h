@@ -11,8 +11,8 @@
 /* How a DLM's likelihood of a span of l tokens is had.
    MASKS   the upper bound E over n uniform on 1..l, over n masked positions, of l / n times their cross entropy. The n of the draws of a
            passage lie l / draws apart from a random start (LLaDA, get_log_likelihood.py); one token alone needs one draw, exact.
-   RANDOM  token after token in random orders, those still to come masked: each order is a model that sums to one; its mean has the
-           expectation of MASKS. `mixture` is that of all orders drawn together, each with the same weight: less, and no bound in expectation only.
+   RANDOM  token after token in random orders, those still to come masked: each order is a model that sums to one; the mean has the
+           expectation of MASKS. `mixture` is of the orders drawn as one model, each with the same weight: never more than the mean.
    LEFT, RIGHT   the same in one order. */
 typedef enum { ORDER_MASKS, ORDER_RANDOM, ORDER_LEFT, ORDER_RIGHT } Order;
 

@@ -130,8 +130,8 @@ static int evaluate(Train *t) {
     if (!rc && t->o.score_test && t->corpus.test.path[0])
         rc = lab_score(&t->lab, t->corpus.test.path, t->o.draws, (uint64_t)t->o.eval_seed, 0, &test);
     if (!rc) {
-        json_t *row = json_pack("{s:s s:I s:f s:f s:f s:I s:I s:b s:f}", "kind", "val", "step", (json_int_t)t->step, "epoch", epoch_of(t),
-                                "val", val.mean, "val_se", val.se, "windows", (json_int_t)val.windows, "draws", (json_int_t)val.draws,
+        json_t *row = json_pack("{s:s s:I s:f s:f s:f s:f s:I s:I s:b s:f}", "kind", "val", "step", (json_int_t)t->step, "epoch", epoch_of(t),
+                                "val", val.mean, "val_se", val.se, "val_mask_se", val.mask_se, "windows", (json_int_t)val.windows, "draws", (json_int_t)val.draws,
                                 "bound", val.bound, "seconds", val.seconds + test.seconds);
         if (test.windows) json_object_set_new(row, "test", json_real(test.mean)), json_object_set_new(row, "test_se", json_real(test.se));
         train_log(t, row);
