@@ -1,4 +1,4 @@
-/* devices.c: what this machine has, and what it reaches: the f32 FMA peak, the peak of bf16 pairs and the memory bandwidth.
+/* devices.c: what this machine has, and what it reaches: the f32 FMA peak, the peak of bf16 pairs and the memory bandwidth (a card's: cuda_peak.c).
 
    The peak is what kernels are measured against, in the same run: a loop of independent fused
    multiply-adds that live in registers, on so many pinned threads at once, with the widest vectors
@@ -295,7 +295,12 @@ int sn_devices(sn_device_info *out, int cap, bool measure)
         out->bandwidth_gbs = sn_measure_bandwidth(out->cores);
     }
     int n = 1 + snR_opencl_devices(out + 1, cap - 1);
+    int first = n;
     n += snR_cuda_devices(out + n, cap - n);
+    for (int i = first; i < n && measure; i++) {
+        out[i].peak_gflops_f32 = sn_measure_device(out[i].name, SN_PEAK_F32, 0);
+        out[i].bandwidth_gbs = sn_measure_device(out[i].name, SN_BANDWIDTH, 0);
+    }
     if (n < cap) {
         memset(&out[n], 0, sizeof *out);
         out[n].cores = snR_cores();
@@ -344,6 +349,21 @@ Device *snR_open_device(const SnProgram *p, const char *name, Pool *pool, int th
     else
         return is_kind(name, "host") ? snR_host_open(p, pool, err) : snR_opencl_open(p, name, threads, err);
     return NULL;
+}
+
+double sn_measure_device(const char *device, int what, int threads)
+{
+    enum { ARRAY = 256 << 20 };
+    sn_device_info all[16];
+    char err[ERR_TEXT], name[32];
+    if (!device || !is_kind(device, "cuda"))
+        return what == SN_PEAK_F32 ? sn_measure_fma_peak(threads) : what == SN_PEAK_BF16 ? sn_measure_bf16_peak(threads) : sn_measure_bandwidth(threads);
+    int sm = snR_cuda_sm(device, err), n = snR_cuda_devices(all, 16), units = 0;
+    snprintf(name, sizeof name, "%.16s%s", device, strchr(device, ':') ? "" : ":0");
+    for (int i = 0; i < n; i++)
+        if (!strcmp(all[i].name, name))
+            units = all[i].cores;
+    return sm < 80 || !units ? 0 : snR_ptx_measure(device, sm, units, what, ARRAY);
 }
 
 int sn_device_target(const char *device, char target[64])

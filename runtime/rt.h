@@ -79,6 +79,7 @@ Device *snR_cuda_open(const SnProgram *p, const char *name, char err[ERR_TEXT]);
 int snR_cuda_devices(sn_device_info *out, int cap);                  /* the number */
 int snR_cuda_target(const char *name, char target[64], char err[ERR_TEXT]);
 int snR_cuda_sm(const char *name, char err[ERR_TEXT]);               /* 90 of a card of compute capability 9.0; or a negative code */
+double snR_ptx_measure(const char *device, int sm, int units, int what, int64_t bytes);      /* of what runs PTX (cuda_peak.c) */
 int snR_cuda_rank(const char *target, int sm);   /* how well code for a target suits such a card; -1: not at all */
 const char *snR_default_device(const char *target);                  /* what a program for it runs on where no device is named */
 Device *snR_emu_open(const SnProgram *p, const char *name, Pool *pool, char err[ERR_TEXT]);

@@ -402,6 +402,8 @@ int sn_profile(sn_session *s, const char *graph, sn_kernel_time *out, int cap)
     return g->plan->nlaunches;
 }
 
+void sn_profile_enable(sn_session *s, bool on) { s->profile = on; }
+
 void sn_profile_reset(sn_session *s)
 {
     for (int i = 0; i < s->program->ngraphs; i++) {

@@ -69,6 +69,10 @@ SN_API double sn_measure_bf16_peak(int threads);             /* the same of prod
 SN_API int sn_device_target(const char *device, char target[64]);  /* what to compile for: "host", "opencl:x8", "ptx:sm_90"; fails where the device is not here */
 SN_API double sn_measure_fma_peak(int threads);              /* GFLOP/s f32, register-only FMA loop on `threads` cores at once */
 SN_API double sn_measure_bandwidth(int threads);             /* GB/s, triad over memory; 0 threads = all cores, as above */
+/* The same of a device, 0 where it fails: of cuda[:N] the card's, of every other one this CPU's. */
+enum { SN_PEAK_F32 = 1, SN_PEAK_BF16, SN_BANDWIDTH };
+SN_API double sn_measure_device(const char *device, int what, int threads);
+SN_API void sn_profile_enable(sn_session *s, bool on);       /* as in sn_session_desc, from the next run on: on a card, times cost time */
 
 /* -- Tensor files (safetensors) -------------------------------------------------------------------- */
 /* Dtypes: 1..6 as in programs (f32 bf16 f16 i32 u32 bool); files know these as well. */

@@ -331,6 +331,7 @@ cuda() {
     # shellcheck disable=SC2086
     train cuda.emu 4 $small --device emu >"$WORK/out" 2>&1 && (EXEC=$fake; train cuda.steps 4 $small --device cuda) >"$WORK/out" 2>&1
     check "cuda: 4 steps as on emu, bit for bit" "$BUILD/tool_compare" "$WORK/cuda.emu/last.safetensors" "$WORK/cuda.steps/last.safetensors" exact
+    check "cuda: bench gemm" $fake SN_FAKE_CUDA=memory=100000000 "$SINTER" bench gemm --device cuda --dtype bf16 --shapes 33x65x17,64x64x64ta
     # A small bundle; without a device named, it finds the card. Every call of the driver fails once, and then with all that follow.
     printf 'graph g {\n  weight w: f32[300] = normal(1)\n  input lr: f32[] = 0.5\n  output y = sum(w) * lr\n  update w = w * lr\n}\n' >"$WORK/cuda.sn"
     "$SINTER" build "$WORK/cuda.sn" -t ptx:sm_80,ptx:sm_90 -o "$WORK/cuda.snb" 2>"$WORK/out"

@@ -228,6 +228,8 @@ int main(int argc, char **argv) {
     setenv("SN_CUDA_SYNC", "1", 1);
     test_steps(p, "one by one", true);
     unsetenv("SN_CUDA_SYNC");
+    for (int what = SN_PEAK_F32; what <= SN_BANDWIDTH; what++)
+        ok(snR_ptx_measure("emu", 80, 1, what, 1 << 18) > 0 && snR_ptx_measure("cuda", 80, 1, what, 1 << 18) > 0, "a measurement of kind %d: %s", what, sn_rt_error());
     test_copies();
     test_errors(p);
     test_fault_in_kernel();

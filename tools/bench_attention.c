@@ -73,7 +73,7 @@ static int visited(const BenchOptions *o, const Shape *a, double *share) {
     char *text = text_fmt("%sdim B = %lld\ndim S = %lld\ngraph g {\ninput doc: i32[B, S]\n%soutput y = expand(reshape(mask, %s), [B, 1, S, S])\n}\n",
                           BLOCKS, (long long)a->b, (long long)a->s, mask, strstr(MASKS[a->mask].text, "doc") ? "[B, 1, S, S]" : "[1, 1, S, S]");
     Lab lab;
-    int rc = lab_open(&lab, &(LabOptions){ .file = a->name, .text = text, .defines = &none, .seed = 1, .threads = (int)o->threads });
+    int rc = lab_open(&lab, &(LabOptions){ .file = a->name, .text = text, .defines = &none, .seed = 1, .threads = (int)o->threads, .device = o->device, .target = o->target });
     size_t bytes = (size_t)(a->b * a->s * a->s);
     uint8_t *m = rc ? NULL : malloc(bytes);
     if (!rc) rc = feed_doc(&lab, lab_graph(&lab, "g"), a->n);
