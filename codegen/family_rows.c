@@ -5,7 +5,9 @@
    rows      each program takes R whole rows (reductions need them), or an R x C block where nothing reduces;
              statistics are [R, 1] tiles.          softmax, norms, losses, AdamW, dropout, gathers
    columns   sums over a middle or leading axis: each program takes C columns and goes down the rows in order,
-             adding column sums of R x C tiles.    gradients of gains and biases, second stages of long sums */
+             adding column sums of R x C tiles.    gradients of gains and biases, second stages of long sums
+   both      each program takes whole rows of one chunk of the sums: a norm's gradient for its input and, in the same pass,
+             chunks of those for gain and bias */
 #include "codegen/gen.h"
 
 typedef struct Shape { bool whole, columns; int64_t before, n, after; } Shape;
@@ -37,7 +39,7 @@ static Dom group_dom(const Graph *g, const Group *grp, Shape *shape)
         OpClass cls = snG_op(g->ctx, snG_node(g, id)->op)->cls;
         Shape s;
         if (snP_points(&d) > snP_points(&dom)) dom = d;
-        if (is_column_sum(g, id, &s)) *shape = (Shape){ .columns = true, .before = s.before, .n = s.n, .after = s.after };
+        if (is_column_sum(g, id, &s)) *shape = (Shape){ .whole = shape->whole, .columns = true, .before = s.before, .n = s.n, .after = s.after };
         else if (cls == C_REDUCE || cls == C_SCAN) shape->whole |= snP_points(&d) > 1;
     }
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
@@ -215,7 +217,7 @@ static void columns_tile(Gen *c, const Shape *s)
     if (c->row < 0 && hi > lo) c->row = hi - 1;
     int64_t rows = gen_extent(c, c->row), cols = gen_extent(c, c->col);
     c->R = (int32_t)(rows < 64 ? rows : 64);
-    c->C = (int32_t)(cols < 256 ? cols : cols >= 2048 ? 256 : 64);
+    c->C = (int32_t)(c->whole_col || cols < 256 ? cols : cols >= 2048 ? 256 : 64);
 }
 
 static void columns_kernel(Gen *c, const Shape *s)

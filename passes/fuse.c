@@ -61,7 +61,7 @@ typedef struct Fuse {
     uint8_t *memory;                 /* lives in memory: a leaf, or computed and stored */
     Layout *layout;
     NodeId *next;                    /* nodes of one set */
-    uint32_t search;
+    uint32_t search, *read_by;       /* per node: the search in which it was read */
     VEC(int) stack;
     VEC(NodeId) attention;           /* its nodes so far */
 } Fuse;
@@ -434,6 +434,12 @@ static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, co
     return snP_same_lin(&id, e) ? SPREAD : APART;
 }
 
+/* Can one program reduce rows of `red` and add up a chunk of them for `col`? Chunks are all the programs there are: some have to be. */
+static bool rows_and_columns(const Set *red, const Set *col) {
+    enum { LEAST_CHUNKS = 16 };
+    return col->axis[2] == red->cols && col->axis[0] >= LEAST_CHUNKS && snP_points(&col->dom) == snP_points(&red->dom);
+}
+
 /* The merged set's domain and kind; false when the two cannot share a kernel. */
 static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     bool gemm = A->kind == G_GEMM || B->kind == G_GEMM;
@@ -444,7 +450,7 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     if (gemm && (A->red || B->red || A->col || B->col)) return false;
     if (how == STATS) return refine_dom(&m->dom, &B->dom, A->cols) && ends_with(&m->dom, A->cols);
     if (A->red && B->red && A->cols != B->cols) return false;
-    if ((A->red || B->red) && (A->col || B->col)) return false;
+    if ((A->red || B->red) && (A->col || B->col) && !rows_and_columns(A->red ? A : B, A->col ? A : B)) return false;
     if (A->col && B->col && memcmp(A->axis, B->axis, sizeof A->axis)) return false;
     Dom d = A->dom;
     if (!refine_dom(&d, &B->dom, 1)) return false;
@@ -748,7 +754,23 @@ static bool product_can(Fuse *f, NodeId product, NodeId operand, int work) {
     return true;
 }
 
-/* Every reader, through virtual nodes, computes elements or rows, or is a product for which it is worth it: no table, no copy. */
+static void mark_read(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user) {
+    (void)dom, (void)e;
+    f->read_by[p] = *(uint32_t *)user;
+}
+
+/* Does the kernel of set s read all these tensors, or compute them? */
+static bool reads_all(Fuse *f, int s, const Light *l) {
+    NodeId bad;
+    uint32_t mark = ++f->search;
+    for (NodeId i = f->sets.v[s].first; i; i = f->next[i])
+        if (f->set[i] >= 0) f->read_by[i] = mark, walk_operands(f, i, mark_read, &mark, &bad, NULL);
+    for (int i = 0; i < l->nlarge; i++) if (f->read_by[l->large[i]] != mark) return false;
+    return true;
+}
+
+/* Every reader, through virtual nodes, computes elements or rows, or is a product for which it is worth it: no table, no copy.
+   What takes two tensors to compute is computed only where both are read anyway. */
 static bool readers_can(Fuse *f, NodeId o, NodeId id, const Light *l, int depth) {
     const Graph *g = f->g;
     NodeId bad;
@@ -762,7 +784,7 @@ static bool readers_can(Fuse *f, NodeId o, NodeId id, const Light *l, int depth)
             if (!product_can(f, v, id, l->work) || !walk_operands(f, v, NULL, NULL, &bad, NULL) || !cuts_agree(f, s, s)) return false;
             continue;
         }
-        if (l->nlarge > 1) return false;
+        if (l->nlarge > 1 && !reads_all(f, root(f, f->set[v]), l)) return false;
         if ((cls != C_EWISE && cls != C_REDUCE) || snP_is_view(g, v)) return false;
         if (!walk_operands(f, v, NULL, NULL, &bad, NULL)) return false;
         const Set *s = &f->sets.v[root(f, f->set[v])];
@@ -785,6 +807,65 @@ static void read_again(Fuse *f, NodeId id) {
     }
 }
 
+/* Is x light work on w, and on at most one other large tensor? */
+static bool light_from(Fuse *f, NodeId x, NodeId w, Light *l) {
+    *l = (Light){ .full = snG_count(snG_type(f->g, x)), .most = 2 };
+    return collect_light(f, x, l, 0) && is_large(l, w);
+}
+
+/* Of a product's program two results are light work on a third value, one of them on that alone: then that is stored in its place, and
+   the other may be computed again as well. The gradient of a norm's output instead of it times the gain and times the input. */
+static void store_source(Fuse *f, NodeId id) {
+    const Set *s = &f->sets.v[root(f, f->set[id])];
+    Light l, other;
+    for (unsigned i = 0; i < snG_node(f->g, id)->nin; i++) {
+        NodeId w = snG_in(f->g, id, i);
+        while (is_virtual(f, w) && snP_is_view(f->g, w)) w = snG_in(f->g, w, 0);
+        if (f->set[w] < 0 || &f->sets.v[root(f, f->set[w])] != s || f->place[w] != FULL) continue;
+        bool two = false;
+        f->place[w] |= 64;
+        if (light_from(f, id, w, &l) && l.nlarge == 1)
+            for (NodeId o = s->first; o && !two; o = f->next[o])
+                two = o != id && f->set[o] >= 0 && f->place[o] == (64 | FULL) && light_from(f, o, w, &other);
+        if (two) read_again(f, id);
+        if (f->set[id] < 0) return;
+        f->place[w] &= ~64;
+    }
+}
+
+/* Sums of columns that no producer could take in, because it is a product or memory, join a kernel that goes over whole rows of what
+   they add up anyway: a bias' gradient that of the norm before it. */
+static bool join_rows(Fuse *f, NodeId id, int q) {
+    int s = root(f, f->set[id]);
+    Set *R = &f->sets.v[q], *S = &f->sets.v[s], m;
+    Light l = { .full = snP_points(&S->dom), .most = 2 };
+    if (s == q || R->up >= 0 || R->kind != G_ROWS || !R->red || R->solo || R->n + S->n > MOST_NODES || R->reads + S->reads > MOST_INPUTS) return false;
+    if (R->lo > S->hi + FAR || S->lo > R->hi + FAR || snP_points(&R->dom) != l.full || !combine(R, S, SAME, &m)) return false;
+    if (!collect_light(f, snG_in(f->g, id, 0), &l, 0) || !reads_all(f, q, &l)) return false;
+    if (kept_apart(f, R, s) || kept_apart(f, S, q) || !acyclic(f, s, q)) return false;
+    R->dom = m.dom, R->col = true;
+    memcpy(R->axis, S->axis, sizeof R->axis);
+    merge(f, q, s);
+    return true;
+}
+
+static void join_columns(Fuse *f) {
+    for (NodeId id = 1; id < f->g->nodes.n; id++) {
+        if (f->set[id] < 0 || snG_node(f->g, id)->op != OP_sum) continue;
+        int s = root(f, f->set[id]), near = 64;               /* sets are numbered as nodes are */
+        if (f->sets.v[s].kind != G_ROWS || !f->sets.v[s].col || f->sets.v[s].red) continue;
+        bool joined = false;
+        for (int d = 1; d <= near && !joined; d++) {
+            if (f->set[id] - d >= 0) joined = join_rows(f, id, f->set[id] - d);
+            if (!joined && f->set[id] + d < (int)f->sets.n) joined = join_rows(f, id, f->set[id] + d);
+        }
+    }
+}
+
+static void read_all_again(Fuse *f) {
+    for (NodeId id = 1; id < f->g->nodes.n; id++) if (snG_node(f->g, id)->op != OP_gather) read_again(f, id);
+}
+
 static void compute_again(Fuse *f) {
     const Graph *g = f->g;
     for (NodeId id = 1; id < g->nodes.n; id++) {
@@ -794,7 +875,11 @@ static void compute_again(Fuse *f) {
     }
     for (uint32_t i = 0; i < g->outputs.n; i++) f->place[g->outputs.v[i].node] |= 192;
     for (uint32_t i = 0; i < g->updates.n; i++) f->place[update_base(g, g->updates.v[i].value)] |= 192;
-    for (NodeId id = 1; id < g->nodes.n; id++) if (snG_node(g, id)->op != OP_gather) read_again(f, id);
+    read_all_again(f);
+    for (NodeId id = 1; id < g->nodes.n; id++)
+        if (f->set[id] >= 0 && f->place[id] == (64 | FULL) && f->sets.v[root(f, f->set[id])].kind == G_GEMM) store_source(f, id);
+    if (!(f->without & FUSE_columns)) join_columns(f);
+    read_all_again(f);                                         /* what that made possible */
     for (NodeId id = 1; id < g->nodes.n; id++) if (snG_node(g, id)->op == OP_gather) read_again(f, id);   /* no product reads it any more */
 }
 
@@ -975,7 +1060,7 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     Fuse f = { .g = g, .a.pool = &g->ctx->blocks, .without = o ? o->without : 0 };
     uint32_t n = g->nodes.n + 1;
     f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
-    f.set = NEWN(&f.a, int, n), f.next = NEWN(&f.a, NodeId, n);
+    f.set = NEWN(&f.a, int, n), f.next = NEWN(&f.a, NodeId, n), f.read_by = NEWN(&f.a, uint32_t, n);
     for (uint32_t i = 0; i < n; i++) f.set[i] = -1;
     find_cheap(&f);
     f.rows = snP_rows(g, &f.a);
