@@ -92,13 +92,11 @@ static KVal bytes_inside(Low *lo, const GView *w, KVal row, KVal col)
     return n;
 }
 
-/* Chunk c of the view; slot: elements from the view's start. */
-static void copy_chunk(Low *lo, const GView *w, KVal slot, KVal c)
+/* The chunk at (row, col); slot: elements from the view's start. */
+static void copy_chunk(Low *lo, const GView *w, KVal slot, KVal row, KVal col)
 {
     const TIns *x = INS(lo, INS(lo, w->stage)->a[0]);
-    int64_t across = w->cols / CHUNK;
-    KVal row = op2(lo, K_div, c, ki(lo, across)), col = kmul(lo, op2(lo, K_rem, c, ki(lo, across)), CHUNK), n = bytes_inside(lo, w, row, col);
-    KVal from = kadd(lo, kadd(lo, lo->v[x->a[0]].k, x->type.r > 1 ? kmul(lo, row, x->rs) : ki(lo, 0)), col);
+    KVal n = bytes_inside(lo, w, row, col), from = kadd(lo, kadd(lo, lo->v[x->a[0]].k, x->type.r > 1 ? kmul(lo, row, x->rs) : ki(lo, 0)), col);
     if (n) {                                              /* an address outside is not read from, but be it none */
         KVal any = snK_op(lo->k, K_gt, kt(K_BOOL, 1), n, snK_int(lo->k, kt(K_I32, 1), 0), 0);
         from = snK_op(lo->k, K_select, i64(), any, from, ki(lo, 0));
@@ -108,21 +106,33 @@ static void copy_chunk(Low *lo, const GView *w, KVal slot, KVal c)
     snK_emit(lo->k, (KIns){ .op = K_cp_async, .a = { a, b, n }, .imm = 2 * CHUNK });
 }
 
-/* All threads take chunks in turn. */
+/* Chunk c, counted along the rows. */
+static void copy_nth(Low *lo, const GView *w, KVal slot, KVal c)
+{
+    int64_t across = w->cols / CHUNK;
+    copy_chunk(lo, w, slot, op2(lo, K_div, c, ki(lo, across)), kmul(lo, op2(lo, K_rem, c, ki(lo, across)), CHUNK));
+}
+
+/* All threads take chunks in turn. Where they cover whole rows, a thread's are apart by a constant, and so its addresses. */
 static void copy(Low *lo, const GView *w, KVal slot)
 {
     const Gpu *g = lo->gpu;
-    int64_t chunks = w->rows * w->cols / CHUNK, whole = chunks / g->T;
-    if (whole <= UNROLL) {
-        for (int64_t n = 0; n < whole; n++) copy_chunk(lo, w, slot, kadd(lo, g->tid, ki(lo, n * g->T)));
-        if (chunks == whole * g->T) return;
-        KVal c = kadd(lo, g->tid, ki(lo, whole * g->T));
-        snK_if(lo->k, snK_op(lo->k, K_lt, kt(K_BOOL, 1), c, ki(lo, chunks), 0));
-        copy_chunk(lo, w, slot, c);
-    } else {
-        copy_chunk(lo, w, slot, snK_for(lo->k, g->tid, ki(lo, chunks), ki(lo, g->T), 1));
+    int64_t across = w->cols / CHUNK, chunks = w->rows * across, whole = chunks / g->T;
+    bool rows = g->T % across == 0;
+    if (whole > UNROLL) {
+        copy_nth(lo, w, slot, snK_for(lo->k, g->tid, ki(lo, chunks), ki(lo, g->T), 1));
+        snK_end(lo->k);
+        return;
     }
-    snK_end(lo->k);
+    KVal row = op2(lo, K_div, g->tid, ki(lo, across)), col = kmul(lo, op2(lo, K_rem, g->tid, ki(lo, across)), CHUNK);
+    for (int64_t n = 0; n * g->T < chunks; n++) {
+        KVal c = kadd(lo, g->tid, ki(lo, n * g->T));
+        bool some = (n + 1) * g->T > chunks;
+        if (some) snK_if(lo->k, snK_op(lo->k, K_lt, kt(K_BOOL, 1), c, ki(lo, chunks), 0));
+        if (rows) copy_chunk(lo, w, slot, kadd(lo, row, ki(lo, n * (g->T / across))), col);
+        else copy_nth(lo, w, slot, c);
+        if (some) snK_end(lo->k);
+    }
 }
 
 static void commit(Low *lo) { snK_emit(lo->k, (KIns){ .op = K_cp_commit }); }

@@ -185,7 +185,13 @@ static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, 
     return s;
 }
 
-/* The largest square blocks of queries and keys whose stages, and p and ds, find room together in shared memory. */
+/* Registers of a thread that the sums and scores of a backward block take. */
+static int64_t backward_registers(AttentionSched s, int64_t d, int64_t dv)
+{
+    return (s.bk * (d + dv) + 2 * (int64_t)s.bq * s.bk) / 128;
+}
+
+/* The largest square blocks of queries and keys whose stages, and p and ds, find room together in shared memory, and in registers. */
 static AttentionSched gpu_attention(const Target *t, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward)
 {
     AttentionSched s = { .bq = 64, .bk = 64 };
@@ -193,6 +199,7 @@ static AttentionSched gpu_attention(const Target *t, int64_t queries, int64_t ke
         int64_t across = d > dv ? d : dv, stages = backward ? (int64_t)(2 * s.bq + 3 * s.bk) * across : (int64_t)(s.bq + 2 * s.bk) * across;
         if (4 * (stages + (backward ? 2 : 1) * (int64_t)s.bq * s.bk) <= t->shared_bytes * 7 / 8) break;
     }
+    while (backward && s.bq > 16 && backward_registers(s, d, dv) > 160) s.bq /= 2;
     s.bq = (int)(queries < s.bq ? queries : s.bq), s.bk = (int)(keys < s.bk ? keys : s.bk);
     return s;
 }

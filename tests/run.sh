@@ -369,12 +369,12 @@ END
     done
 }
 
-# Every kernel of both arms assembles for every card, without a register spilled. The long form: at 124M weights, too.
+# Every kernel of both arms assembles for every card, without a register spilled. The long form: at the shapes of 124M and 1.7B weights, too.
 ptx() {
     ptxas=$(command -v ptxas || ls /usr/local/cuda/bin/ptxas 2>/dev/null)
     [ -n "$ptxas" ] || { skip "PTX is not assembled: no ptxas here (CUDA toolkit)"; return; }
     shapes="-Dlayers=2"
-    [ "$LONG" = 1 ] && shapes="$shapes -Dlayers=12,width=768,heads=12,hidden=2048,seq=1024,batch=4,vocab=50304"
+    [ "$LONG" = 1 ] && shapes="$shapes -Dlayers=2,width=768,heads=12,hidden=2048,seq=1024,batch=4,vocab=50304 -Dlayers=2,width=2048,heads=16,hidden=6144,seq=2048,batch=4,vocab=50304"
     for shape in $shapes; do
         defines=$(echo "$shape" | sed 's/^-D/-D /; s/,/ -D /g')
         for arm in ar dlm; do
