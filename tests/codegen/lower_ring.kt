@@ -84,16 +84,16 @@ kernel ring(p0: bf16, p1: bf16, out p2: f32) scratch 0 threads 128 shared 15360 
     %57 = offset bf16* %1, %51
     cp_async %56, %57, %47, 16
     %59 = const i64 640
-    %60 = const i64 64
-    %61 = lt bool %4, %60
-    if %61
-      %63 = div i64 %4, %20
-      %64 = rem i64 %4, %20
-      %65 = mul i64 %64, %16
-      %66 = mul i64 %63, %12
-      %67 = add i64 %66, %65
-      %68 = mul i64 %63, %52
-      %69 = add i64 %68, %65
+    %60 = div i64 %4, %20
+    %61 = rem i64 %4, %20
+    %62 = mul i64 %61, %16
+    %63 = const i64 64
+    %64 = lt bool %4, %63
+    if %64
+      %66 = mul i64 %60, %12
+      %67 = add i64 %66, %62
+      %68 = mul i64 %60, %52
+      %69 = add i64 %68, %62
       %70 = shared bf16 shared* 10240
       %71 = offset bf16 shared* %70, %69
       %72 = offset bf16* %2, %67
@@ -118,16 +118,16 @@ kernel ring(p0: bf16, p1: bf16, out p2: f32) scratch 0 threads 128 shared 15360 
     %91 = offset bf16 shared* %55, %90
     %92 = offset bf16* %1, %87
     cp_async %91, %92, %82, 16
-    %94 = lt bool %4, %60
-    if %94
-      %96 = div i64 %4, %20
-      %97 = rem i64 %4, %20
-      %98 = mul i64 %97, %16
-      %99 = mul i64 %96, %12
+    %94 = div i64 %4, %20
+    %95 = rem i64 %4, %20
+    %96 = mul i64 %95, %16
+    %97 = lt bool %4, %63
+    if %97
+      %99 = mul i64 %94, %12
       %100 = add i64 %99, %13
-      %101 = add i64 %100, %98
-      %102 = mul i64 %96, %52
-      %103 = add i64 %102, %98
+      %101 = add i64 %100, %96
+      %102 = mul i64 %94, %52
+      %103 = add i64 %102, %96
       %104 = add i64 %103, %59
       %105 = offset bf16 shared* %70, %104
       %106 = offset bf16* %2, %101
@@ -143,7 +143,7 @@ kernel ring(p0: bf16, p1: bf16, out p2: f32) scratch 0 threads 128 shared 15360 
     %116 = lt bool %113, %11
     %117 = select i32 %116, %46, %45
     %118 = mul i64 %113, %12
-    %119 = add i64 %118, %60
+    %119 = add i64 %118, %63
     %120 = add i64 %119, %115
     %121 = gt bool %117, %45
     %122 = select i64 %121, %120, %10
@@ -153,16 +153,16 @@ kernel ring(p0: bf16, p1: bf16, out p2: f32) scratch 0 threads 128 shared 15360 
     %126 = offset bf16 shared* %55, %125
     %127 = offset bf16* %1, %122
     cp_async %126, %127, %117, 16
-    %129 = lt bool %4, %60
-    if %129
-      %131 = div i64 %4, %20
-      %132 = rem i64 %4, %20
-      %133 = mul i64 %132, %16
-      %134 = mul i64 %131, %12
-      %135 = add i64 %134, %60
-      %136 = add i64 %135, %133
-      %137 = mul i64 %131, %52
-      %138 = add i64 %137, %133
+    %129 = div i64 %4, %20
+    %130 = rem i64 %4, %20
+    %131 = mul i64 %130, %16
+    %132 = lt bool %4, %63
+    if %132
+      %134 = mul i64 %129, %12
+      %135 = add i64 %134, %63
+      %136 = add i64 %135, %131
+      %137 = mul i64 %129, %52
+      %138 = add i64 %137, %131
       %139 = add i64 %138, %40
       %140 = offset bf16 shared* %70, %139
       %141 = offset bf16* %2, %136
@@ -196,16 +196,16 @@ kernel ring(p0: bf16, p1: bf16, out p2: f32) scratch 0 threads 128 shared 15360 
       %169 = offset bf16* %1, %164
       cp_async %168, %169, %159, 16
       %171 = mul i64 %151, %59
-      %172 = lt bool %4, %60
-      if %172
-        %174 = div i64 %4, %20
-        %175 = rem i64 %4, %20
-        %176 = mul i64 %175, %16
-        %177 = mul i64 %174, %12
+      %172 = div i64 %4, %20
+      %173 = rem i64 %4, %20
+      %174 = mul i64 %173, %16
+      %175 = lt bool %4, %63
+      if %175
+        %177 = mul i64 %172, %12
         %178 = add i64 %150, %177
-        %179 = add i64 %178, %176
-        %180 = mul i64 %174, %52
-        %181 = add i64 %180, %176
+        %179 = add i64 %178, %174
+        %180 = mul i64 %172, %52
+        %181 = add i64 %180, %174
         %182 = add i64 %171, %181
         %183 = offset bf16 shared* %70, %182
         %184 = offset bf16* %2, %179
