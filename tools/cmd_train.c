@@ -51,9 +51,7 @@ static int choose_graphs(Train *t) {
         t->row_n = calloc((size_t)rows, sizeof *t->row_n);
     }
     t->flops = lab_flops(&t->lab, t->step_graph) * (double)t->o.accum + lab_flops(&t->lab, t->apply_graph);
-    t->tokens = calloc((size_t)(t->b.rows * t->b.window), sizeof *t->tokens);
-    t->sample = calloc((size_t)t->b.rows, sizeof *t->sample);
-    return t->tokens && t->sample ? 0 : cmd_fail("out of memory");
+    return rows_new(&t->rows, t->b);
 }
 
 static int open_lab(Train *t) {
@@ -135,8 +133,7 @@ static void free_train(Train *t) {
     lab_close(&t->lab);
     if (t->data) sn_data_close(t->data);
     if (t->log) fclose(t->log);
-    free(t->tokens);
-    free(t->sample);
+    rows_free(&t->rows);
     free(t->row_loss);
     free(t->row_n);
 }

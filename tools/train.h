@@ -46,7 +46,7 @@ typedef struct Train {
     double started;
     int64_t first_step, tokens_seen;
     FILE *log;
-    int32_t *tokens, *sample;
+    TextRows rows;
     float *row_loss, *row_n;
     double last_line;                /* time of the last progress line */
     int64_t last_percent;

@@ -75,7 +75,7 @@ static json_t *data_json(const Train *t) {
 }
 
 static const char *train_autocast(const Train *t) { return t->o.passes.autocast ? t->o.passes.autocast : "none"; }
-static bool is_bound(const Train *t) { return lab_input(lab_graph(&t->lab, "eval"), "n") != NULL; }
+static bool is_bound(const Train *t) { return lab_is_bound(lab_graph(&t->lab, "eval")); }
 
 int train_write_config(Train *t) {
     char hash[24];
