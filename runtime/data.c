@@ -271,7 +271,7 @@ int64_t sn_data_tokens(const sn_data *d) { return d->unique; }
 int64_t sn_data_windows(const sn_data *d) { return d->windows; }
 int32_t sn_data_max(const sn_data *d) { return d->largest; }
 
-bool sn_data_has_documents(const sn_data *d) { return d->start != NULL; }
+bool sn_data_has(const sn_data *d, const char *tensor) { return sn_file_find(d->file, tensor) != NULL; }
 
 /* Where window i lies: its epoch, its place, its first token and how many there are before `eod` fills it up. */
 typedef struct Window { int64_t epoch, place, at, have; } Window;

@@ -111,7 +111,7 @@ SN_API int64_t sn_data_windows(const sn_data *d);            /* per epoch */
 SN_API int sn_data_window(sn_data *d, int64_t i, int32_t *out, int64_t *sample_id, int64_t *epoch);
 /* Of the same window, for each token: where in the window its document begins, whether its loss counts (0 or 1). Either may be NULL. */
 SN_API int sn_data_marks(sn_data *d, int64_t i, int32_t *begins, int32_t *scored);
-SN_API bool sn_data_has_documents(const sn_data *d);
+SN_API bool sn_data_has(const sn_data *d, const char *tensor);   /* "documents", "scored" */
 
 SN_API void sn_philox(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4]);   /* Random123's Philox 4x32-10 */
 

@@ -91,9 +91,14 @@ static bool read_tensors(const char *path) {
     }
     if (f) sn_file_meta(f, "sinter"), sn_file_close(f);
     sn_data *d = sn_data_open(&(sn_data_desc){ .path = path, .window = 4, .seed = sum & 3, .shuffle = true }, err);
-    int32_t out[4];
+    int32_t out[4], begins[4], scored[4];
     int64_t id, epoch;
-    for (int64_t i = 0; d && i < 8; i++) sn_data_window(d, i * 1000003, out, &id, &epoch);
+    for (int64_t i = 0; d && i < 8; i++) {
+        sn_data_window(d, i * 1000003, out, &id, &epoch);
+        if (!sn_data_marks(d, i * 1000003, begins, scored))
+            for (int k = 0; k < 4; k++)
+                if (begins[k] < 0 || begins[k] > k || scored[k] < 0 || scored[k] > 1) abort();
+    }
     if (d) sn_data_close(d);
     return f != NULL;
 }

@@ -21,9 +21,9 @@ typedef struct TrainOptions {
     StrList defines, sets, data;
     PassOptions passes;
     int64_t steps, unique, val_bytes, test_bytes, eval_every, save_every, log_every, decay, seed, eval_seed, split_seed, draws,
-            accum, threads;
+            accum, threads, views;
     double epochs;
-    bool resume, score_test, quiet, no_keep;
+    bool resume, score_test, quiet, no_keep, fixed_windows, eod, score_fill;
 } TrainOptions;
 
 /* Sums since the last line of the log. */
