@@ -164,28 +164,34 @@ resume() {
     check "two micro-batches are one batch" "$BUILD/tool_compare" "$WORK/rows/last.safetensors" "$WORK/accum/last.safetensors" all 2e-3
 }
 
-# Killed at eight moments (fifty in the long form), wherever it is then: between steps, in an evaluation, in a save. In the end, the bits of the run that was not.
-# kill -9 after a random time, again and again, mostly in the middle of training, some while it starts or writes; those that struck a
-# run past its start and before its end count. In the end every bit is as without.
+# kill -9 after a random time, again and again (fifty times in the long form), mostly in the middle of training, some while it starts or
+# writes; those that struck a run past its start and before its end count. In the end every bit is as without.
 kill_and_resume() {
     steps=1600 kills=4
     [ "$LONG" = 1 ] && steps=22000 kills=50
+    began=$(date +%s%N)
     train calm $steps --eval-every 20 >"$WORK/out" 2>&1 || { fail "train $steps steps"; tail -n 5 "$WORK/out"; return; }
-    struck=0 tries=0 where=
+    took=$((($(date +%s%N) - began) / 1000000))          # a run's length sets the delays: all kills fall into one run, on any machine
+    struck=0 tries=0 where= same=0
     while [ $struck -lt $kills ] && [ $tries -lt $((4 * kills)) ]; do
         tries=$((tries + 1))
         (EXEC=exec; train killed $steps --eval-every 20 --resume >"$WORK/out" 2>&1) &
         pid=$!
-        sleep "$(od -An -N2 -tu2 /dev/urandom | awk '{ printf "%.3f", 0.1 + $1 / 65536 * 0.9 }')"
+        sleep "$(od -An -N2 -tu2 /dev/urandom | awk -v ms=$took -v kills=$kills '{ printf "%.3f", 0.15 + $1 / 65536 * ms / 1000 / kills }')"
         kill -9 $pid 2>/dev/null
         wait $pid 2>/dev/null
-        [ $? = 137 ] || continue
+        if [ $? != 137 ]; then                            # it got to its end: its bits count, and another run begins
+            "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact >/dev/null 2>&1 || same=1
+            rm -rf "$WORK/killed"
+            continue
+        fi
         step=$(last_step)
         [ "$step" -gt 0 ] && [ "$step" -lt $steps ] && struck=$((struck + 1)) where="$where $step"
     done
     train killed $steps --eval-every 20 --resume >"$WORK/out" 2>&1
     check "killed $struck times, in step$where of $steps or just after" test $struck -ge $kills
-    check "killed $struck times, resumed: the same bits" "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
+    "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact >"$WORK/out" 2>&1 || same=1
+    check "killed $struck times, resumed: the same bits" test $same = 0
 }
 last_step() {
     step=$(tail -n 1 "$WORK/killed/log.jsonl" 2>/dev/null | sed -n 's/.*"step":\([0-9]*\).*/\1/p')
