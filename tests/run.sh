@@ -156,8 +156,8 @@ resume() {
     # shellcheck disable=SC2086
     { train rows.whole 12 $rows && train rows.half 6 $rows && train rows.half 12 $rows --resume --threads 1; } >"$WORK/out" 2>&1
     check "documents, cut rows, two views: resumed on one thread, the same bits" "$BUILD/tool_compare" "$WORK/rows.whole/last.safetensors" "$WORK/rows.half/last.safetensors" exact
-    train rows.half 13 -D documents=mask -D cut_rows=0.3 --resume >"$WORK/out" 2>&1
-    check "no run goes on with other views" grep -q 'trained with --views 2, not 0' "$WORK/out"
+    train rows.half 13 -D documents=mask -D cut_rows=0.3 --resume >"$WORK/other" 2>&1
+    check "no run goes on with other views" grep -q 'trained with --views 2, not 0' "$WORK/other"
     # Four rows twice are eight rows once: the same windows, the same masks, the loss normalised over all of them.
     train accum 6 --accum 2 --set dropout=0 >"$WORK/out" 2>&1
     train rows 6 -D batch=8 --set dropout=0 >"$WORK/out" 2>&1
