@@ -329,6 +329,72 @@ static void test_cut_length(void) {
     }
 }
 
+/* -- Orders ---------------------------------------------------------------------------------------------------------------- */
+
+/* Along any order the likelihoods of all strings sum to one: nothing is seen before its turn. */
+static void test_orders_sum(void) {
+    double tokens[STRINGS * 3], sample[STRINGS], nll[STRINGS];
+    for (int s = 0; s < STRINGS * 3; s++) tokens[s] = s / 3 >> 2 * (s % 3) & 3;
+    for (int id = 0; id < 12; id++) {
+        double sum = 0;
+        for (int s = 0; s < STRINGS; s++) sample[s] = id;
+        Define params[] = { { "vocab", "4" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "seq", "3" }, { "batch", "64" },
+                            { "eval_order", id ? "random" : "left" } };
+        evaluate_graph("any_order.sn", NULL, "eval", params, 8, (Feed[]){ { "tokens", tokens, STRINGS * 3 }, { "sample", sample, STRINGS } }, id ? 2 : 1, "nll", nll);
+        for (int s = 0; s < STRINGS; s++) sum += exp(-3 * nll[s]);
+        ok(fabs(sum - 1) < 1e-9, "order %d: the likelihoods of all strings sum to %.9f", id, sum);
+    }
+}
+
+/* From left to right: ar.sn whose keys stand where their tokens do. mixed: view 0 has that order, another view that of its sample id. */
+static void test_orders_left(void) {
+    const char *text = "import \"ar.sn\"\ngraph g {\n  input tokens: i32[B, T]\n"
+                       "  output y = xent(logits(backbone(shifted(tokens), causal(), 0, pos=iota([T, 1], 0), key_pos=iota([T, 1], 0) - 1) as _) as _, tokens)\n}\n";
+    double tokens[ROW], y[ROW], nll, view, sample = 5, mean = 0, loss[4];
+    for (int i = 0; i < ROW; i++) tokens[i] = floor(10 * uniform());
+    Feed feeds[] = { { "tokens", tokens, ROW }, { "sample", &sample, 1 }, { "view", &view, 1 } };
+    evaluate_graph("test.sn", text, "g", (Define[]){ SHAPE("12") }, 7, feeds, 1, "y", y);
+    for (int i = 0; i < ROW; i++) mean += y[i] / ROW;
+    evaluate_graph("any_order.sn", NULL, "eval", (Define[]){ SHAPE("12"), { "eval_order", "left" } }, 8, feeds, 1, "nll", &nll);
+    ok(fabs(nll - mean) < 1e-9, "left to right: %.9f, ar.sn with keys at their tokens %.9f", nll, mean);
+    static const char *const orders[] = { "mixed", "mixed", "random", "left" };
+    for (int i = 0; i < 4; i++) {
+        view = i != 0;
+        evaluate_graph("any_order.sn", NULL, "train", (Define[]){ SHAPE("12"), { "orders", orders[i] } }, 8, feeds, 3, "loss", &loss[i]);
+    }
+    ok(fabs(loss[0] - mean) < 1e-9 && fabs(loss[3] - mean) < 1e-9, "view 0 of mixed orders: loss %.9f, of left %.9f, want %.9f", loss[0], loss[3], mean);
+    ok(fabs(loss[1] - loss[2]) < 1e-12 && fabs(loss[1] - mean) > 1e-4, "view 1 of mixed orders: loss %.9f, of random orders %.9f", loss[1], loss[2]);
+}
+
+/* Every order of three positions alike, by sample id alone; the token before each in it. */
+static void test_orders_uniform(void) {
+    enum { ROWS_OF = 2400 };
+    static double sample[ROWS_OF], tokens[ROWS_OF * 3], rank[ROWS_OF * 3], from[ROWS_OF * 3], token[ROWS_OF * 3];
+    const char *text = "import \"any_order.sn\"\ngraph g {\n  input tokens: i32[B, T]\n  input sample: i32[B]\n  rank = order_rank(sample)\n"
+                       "  x, at = before_in(rank, tokens)\n  output rank = rank\n  output token = x\n  output from = at\n}\n";
+    Define params[] = { { "seq", "3" }, { "batch", "2400" } };
+    int seen[27] = {0}, wrong = 0;
+    for (int b = 0; b < ROWS_OF; b++) sample[b] = b % 1200;
+    for (int i = 0; i < ROWS_OF * 3; i++) tokens[i] = i % 251;
+    Feed feeds[] = { { "tokens", tokens, ROWS_OF * 3 }, { "sample", sample, ROWS_OF } };
+    evaluate_graph("test.sn", text, "g", params, 2, feeds, 2, "rank", rank);
+    evaluate_graph("test.sn", text, "g", params, 2, feeds, 2, "token", token);
+    evaluate_graph("test.sn", text, "g", params, 2, feeds, 2, "from", from);
+    for (int b = 0; b < ROWS_OF; b++) {
+        const double *r = rank + b * 3;
+        seen[(int)(r[0] + 3 * r[1] + 9 * r[2])]++;
+        for (int i = 0; i < 3; i++) {
+            int at = -1;
+            for (int j = 0; j < 3; j++) at = r[j] == r[i] - 1 ? j : at;
+            wrong += from[b * 3 + i] != at || token[b * 3 + i] != (at < 0 ? 256 : tokens[b * 3 + at]);
+            wrong += b >= 1200 && r[i] != rank[(b - 1200) * 3 + i];
+        }
+    }
+    static const int all[] = { 21, 19, 15, 5, 11, 7 };         /* 012, 102, ...: digits to base 3 */
+    for (int k = 0; k < 6; k++) ok(abs(seen[all[k]] - 400) < 2 * 4 * 13, "order %d: %d of 2400 rows", all[k], seen[all[k]]);
+    ok(!wrong, "%d positions have another token before them, or another order for their sample", wrong);
+}
+
 /* -- Weight noise ------------------------------------------------------------------------------------------------------------- */
 
 static void test_gaussian(void) {
@@ -353,6 +419,9 @@ int main(void) {
     test_answers();
     test_cut();
     test_cut_length();
+    test_orders_sum();
+    test_orders_left();
+    test_orders_uniform();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
