@@ -8,7 +8,11 @@
    ~/.cache/sinter, by the hash of (text, target, compiler). An entry ends with its own checksum;
    a damaged one is compiled again, and without a directory to write there is no cache. SN_CACHE=
    (empty) turns it off. LLVM itself is loaded only here, from beside the executable, from
-   $SN_LIB, or by the loader's own search. */
+   $SN_LIB, or by the loader's own search.
+
+   The cache also keeps, for each target ptx:sm_NN, what the compiler was. So on a machine without LLVM
+   a cache that was filled elsewhere stands in for it: what is in it is found, what is not is
+   an error. Not so for host, whose compiler depends on the CPU. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 #include <ctype.h>
@@ -37,7 +41,8 @@ typedef struct Job {                 /* one distinct kernel */
 typedef struct Batch {
     sn_ctx *c;
     const Target *target;
-    EmitObjectFn emit;
+    EmitObjectFn emit;               /* NULL: only the cache; why */
+    char why[512];
     char *identity;                  /* compiler, CPU, features */
     char cache[512];                 /* directory; empty = none */
     const char *dump_dir;
@@ -70,21 +75,6 @@ open:;
     void *h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!h) snprintf(why, 512, "%s", dlerror());
     return h;
-}
-
-static void find_emitter(Batch *b) {
-    char why[512] = "";
-    void *h = open_module(why);          /* stays open: LLVM does not like to be unloaded */
-    if (!h)
-        snU_fail(b->c, SN_UNSUPPORTED, 0,
-                 "the code generator cannot be loaded: %s (set SN_LIB to its folder)", why);
-    *(void **)&b->emit = dlsym(h, "snK_emit_object");
-    if (!b->emit) snU_fail(b->c, SN_UNSUPPORTED, 0, "libsinter_llvm.so has no snK_emit_object");
-    size_t n;
-    void *text;
-    if (b->emit(NULL, 0, b->target, NULL, &text, &n, why))
-        snU_fail(b->c, SN_UNSUPPORTED, 0, "code generator: %s", why);
-    b->identity = text;
 }
 
 /* -- Files ------------------------------------------------------------------------------------- */
@@ -144,6 +134,44 @@ static void to_cache(const Batch *b, XXH128_hash_t key, const void *p, size_t n)
     if (!write_file(temp, p, n, &sum, 8) || rename(temp, path)) unlink(temp);
 }
 
+/* -- The compiler, or what one left in the cache ----------------------------------------------- */
+
+static XXH128_hash_t key_of_compiler(const Batch *b) {
+    char s[128];
+    int n = snprintf(s, sizeof s, "the compiler of %.100s", b->target->name);
+    return XXH3_128bits(s, (size_t)n);
+}
+
+/* Known to machines that have only this cache. */
+static void keep_identity(const Batch *b) {
+    size_t n = 0, want = strlen(b->identity) + 1;
+    if (!snK_is_ptx(b->target)) return;
+    char *kept = from_cache(b, key_of_compiler(b), &n);
+    if (!kept || n != want || memcmp(kept, b->identity, n)) to_cache(b, key_of_compiler(b), b->identity, want);
+    free(kept);
+}
+
+static bool kept_identity(Batch *b) {
+    size_t n = 0;
+    if (snK_is_ptx(b->target)) b->identity = from_cache(b, key_of_compiler(b), &n);
+    return b->identity && n && !b->identity[n - 1];
+}
+
+static void find_emitter(Batch *b) {
+    void *text, *h = open_module(b->why);        /* stays open: LLVM does not like to be unloaded */
+    size_t n;
+    if (!h && kept_identity(b)) return;
+    if (!h)
+        snU_fail(b->c, SN_UNSUPPORTED, 0,
+                 "the code generator cannot be loaded: %s (set SN_LIB to its folder)", b->why);
+    *(void **)&b->emit = dlsym(h, "snK_emit_object");
+    if (!b->emit) snU_fail(b->c, SN_UNSUPPORTED, 0, "libsinter_llvm.so has no snK_emit_object");
+    if (b->emit(NULL, 0, b->target, NULL, &text, &n, b->why))
+        snU_fail(b->c, SN_UNSUPPORTED, 0, "code generator: %s", b->why);
+    b->identity = text;
+    keep_identity(b);
+}
+
 /* -- Kernels to objects ------------------------------------------------------------------------ */
 
 static XXH128_hash_t with_compiler(const Batch *b, XXH128_hash_t text) {
@@ -160,6 +188,12 @@ static XXH128_hash_t with_compiler(const Batch *b, XXH128_hash_t text) {
 static void do_job(Batch *b, Job *j) {
     XXH128_hash_t key = with_compiler(b, j->key);
     if (!b->dump_dir && (j->obj = from_cache(b, key, &j->bytes))) return;
+    if (!b->emit) {
+        j->code = SN_UNSUPPORTED;
+        snprintf(j->err, sizeof j->err, "not in the cache %.150s, and no code generator: %.250s",
+                 b->cache, b->why);
+        return;
+    }
     const Kernel *k = &j->kernel;
     j->code = b->emit(&k, 1, b->target, b->dump_dir, &j->obj, &j->bytes, j->err);
     if (!j->code) to_cache(b, key, j->obj, j->bytes);
@@ -343,8 +377,8 @@ int snK_compile_host(sn_ctx *c, const Kernel *const *kernels, int n, const Targe
     int code = 0;
     *so = NULL;
     collect(&b, kernels, n, symbols, a);
-    find_emitter(&b);
     find_cache(&b);
+    find_emitter(&b);
     XXH128_hash_t key = key_of_all(&b, a);
     if (!b.dump_dir) *so = from_cache(&b, key, bytes);
     if (!*so) {

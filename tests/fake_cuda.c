@@ -5,6 +5,7 @@
    printed. Launches give the bits of the device emu: a fault in a kernel is printed, and every call after it fails.
 
      SN_FAKE_CUDA=sm=90,cards=2,memory=1000000000,shared=232448,driver=12040,ptx=85    what the driver says it is (these are the defaults, but for one card)
+     SN_FAKE_CUDA=idle=1      kernels do nothing, each in a microsecond, and memory is zeros: to walk through long work (tools/gpu.sh pack)
      SN_FAKE_CUDA_FAIL=n      the n-th call fails; -n: and all that follow, as after a fault in a kernel
      SN_FAKE_CUDA_COUNT=file  gets the number of calls
 
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define API __attribute__((visibility("default"))) int
 enum {
@@ -55,6 +57,7 @@ static int64_t fact(const char *name, int64_t otherwise) {
 static int cards(void) { return (int)fact("cards", 1); }
 static int sm(void) { return (int)fact("sm", 90); }
 static int64_t most_shared(void) { return fact("shared", 227 << 10); }
+static bool idle(void) { return fact("idle", 0) != 0; }
 
 API cuInit(unsigned flags) { ENTER(UNKNOWN); return flags ? INVALID_VALUE : cards() ? 0 : NO_DEVICE; }
 API cuDriverGetVersion(int *v) { ENTER(UNKNOWN); return *v = (int)fact("driver", 12040), 0; }
@@ -163,6 +166,18 @@ API cuMemGetInfo_v2(size_t *room, size_t *all) {
     return *room = *all - (size_t)in_use, 0;
 }
 
+/* Not zeros, nobody may count on them; idle: pages that cost nothing before they are written. */
+static void *take(size_t bytes) {
+    void *p = NULL;
+    if (idle()) return p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), p == MAP_FAILED ? NULL : p;
+    return posix_memalign(&p, 256, bytes) ? NULL : memset(p, 0xa5, bytes);
+}
+
+static void give_back(void *p, size_t bytes) {
+    if (idle()) munmap(p, bytes);
+    else free(p);
+}
+
 API cuMemAlloc_v2(uint64_t *out, size_t bytes) {
     ENTER(OUT_OF_MEMORY);
     int r = 0;
@@ -170,9 +185,8 @@ API cuMemAlloc_v2(uint64_t *out, size_t bytes) {
     if (in_use + (int64_t)bytes > fact("memory", 1000000000)) return OUT_OF_MEMORY;
     while (r < nranges && ranges[r].host) r++;
     if (r == MAX_RANGES) return OUT_OF_MEMORY;
-    void *host = NULL;
-    if (posix_memalign(&host, 256, bytes)) return OUT_OF_MEMORY;
-    memset(host, 0xa5, bytes);                   /* not zeros: nobody may count on them */
+    void *host = take(bytes);
+    if (!host) return OUT_OF_MEMORY;
     if (r == nranges) nranges++;
     ranges[r] = (EmuRange){ .host = host, .bytes = bytes, .name = "device memory" };
     add(MEMORY, host, bytes)->range = r;
@@ -195,7 +209,7 @@ API cuMemFree_v2(uint64_t at) {
         if (!ranges[r].host || snE_address(r, 0) != at) continue;
         drop(MEMORY, ranges[r].host);
         in_use -= (int64_t)ranges[r].bytes;
-        free(ranges[r].host);
+        give_back(ranges[r].host, ranges[r].bytes);
         ranges[r] = (EmuRange){ 0 };
         return rc ? rc : late;
     }
@@ -305,7 +319,10 @@ static int capture(Launch *l, const KernelNode *k) {
     return 0;
 }
 
+static int64_t idled;
+
 static int execute(const Launch *l) {
+    if (idle()) return idled++, 0;
     const EmuKernel *e = l->f->kernel;
     const void **param = calloc((size_t)e->nparams + 1, sizeof *param);
     char err[ERR_TEXT];
@@ -347,7 +364,7 @@ static int perform(Work *w) {
     case SET: memset(p, (int)w->from, w->bytes); break;
     case LAUNCH: return execute(&w->launch);
     case RECORD:
-        if (w->event) w->event->at = snR_now(), w->event->done = w->event->number == w->number;
+        if (w->event) w->event->at = snR_now() + 1e-6 * (double)idled, w->event->done = w->event->number == w->number;
         break;
     }
     return 0;

@@ -1,5 +1,5 @@
-/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [-t TARGET] [words
-   of a case's name]. Out: `N passed, N failed`.
+/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [--device D | -t TARGET]
+   [words of a case's name]. Out: `N passed, N failed`.
 
    A case is a mask of models/masks.sn, or some other feature, at given sizes. Two graphs differ in one op:
    `attention(...)`, or the same in matrix products and a softmax. The first is differentiated and compiled; the second
@@ -20,6 +20,15 @@
 
 typedef struct Sizes { int B, H, K, T, S, D, V; } Sizes;     /* batch, heads of q, of k and v, queries, keys, widths */
 typedef struct Case { char name[64]; Sizes n; const char *text, *sched; } Case;      /* text: mask = .., bias = .. */
+
+static const char *target = "host", *device;      /* device NULL: what suits the target */
+
+/* --device D or -t TARGET; 0 or what was wrong. */
+static int choose_target(const char *option, const char *name) {
+    static char found[64];
+    if (!strcmp(option, "-t")) return target = name, 0;
+    return target = found, sn_device_target(device = name, found);
+}
 
 /* -- Cases ---------------------------------------------------------------------------------------------------- */
 
@@ -224,7 +233,7 @@ static void compare(const Case *k, const SnProgram *p, Graph *ref) {
     seed_inputs(ref, 3, &a, &env);
     if (n->S < FEW) set_apart(&r, &env, &a);
     for (int i = 0; i < 2; i++) {
-        s[i] = sn_session_new(p, &(sn_session_desc){ .seed = env.seed, .threads = 1 + 2 * i, .poison = true });
+        s[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = env.seed, .threads = 1 + 2 * i, .poison = true });
         good = good && s[i] && snV_verify(s[i], "g", ref, &env, false, &report) == 0;
     }
     ok(good, "%s, B %d, heads %d / %d, %d x %d, width %d, %d: %s", k->name, n->B, n->H, n->K, n->T, n->S, n->D, n->V,
@@ -241,8 +250,6 @@ static uint32_t count_ops(const Graph *g, const char *op) {
     for (NodeId id = 1; id < g->nodes.n; id++) n += !strcmp(snG_op(g->ctx, snG_node(g, id)->op)->cname, op);
     return n;
 }
-
-static const char *target = "host";
 
 /* g: attention's gradient ops; ref: none. Frees both. */
 static void run_pair(const Case *k, Graph *g, Graph *ref) {
@@ -296,7 +303,10 @@ static bool wanted(const char *name, char **words) {
 int main(int argc, char **argv) {
     bool all = argc > 1 && !strcmp(argv[1], "--all");
     argc -= all, argv += all;
-    if (argc > 2 && !strcmp(argv[1], "-t")) target = argv[2], argv += 2;
+    if (argc > 2 && argv[1][0] == '-') {
+        if (choose_target(argv[1], argv[2])) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
+        argv += 2;
+    }
     char **words = argv + 1;
     for (int m = 0; m < NMASKS; m++)
         for (int l = 0; l < NLENGTHS; l++)

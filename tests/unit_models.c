@@ -107,13 +107,7 @@ static void test_both(const char *path, const Define *defs, int n) {
 /* Options of the arms: params that are put in place of TINY's. */
 static const struct { const char *file; Define params[4]; } VARIANTS[] = {
     { "models/ar.sn", { { "weight_noise", "0.1" }, { "input_mask_form", "uniform" }, { "input_mask", "0.5" }, { "layers", "1" } } },
-    { "models/ar.sn", { { "documents", "mask" }, { "cut_rows", "0.5" }, { "layers", "1" } } },
-    { "models/ar.sn", { { "loss_on", "answer" }, { "layers", "1" } } },
-    { "models/dlm.sn", { { "documents", "reset" }, { "loss_on", "answer" }, { "layers", "1" } } },
-    { "models/dlm.sn", { { "attention", "causal" }, { "cut_rows", "1.0" }, { "layers", "1" } } },
     { "models/block_diffusion.sn", { { "block_size", "6" }, { "layers", "1" } } },
-    { "models/any_order.sn", { { "orders", "mixed" }, { "layers", "1" } } },
-    { "models/any_order.sn", { { "eval_order", "left" }, { "input_mask", "0.3" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "kernel", "uniform" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "loss_form", "maskgit" }, { "noise_schedule", "cosine" }, { "layers", "1" } } },
 };
@@ -146,7 +140,7 @@ static void test_mismatch(void) {
         m[i] = snG_parse(c, "two", text[i], strlen(text[i]), NULL, 0);
         PUSH(&a, both.graphs, m[i]->graphs.v[0]);
     }
-    SnProgram *p = snK_build(&both, &(BuildOptions){ .target = "host" }, NULL);
+    SnProgram *p = snK_build(&both, &(BuildOptions){ .target = target }, NULL);
     bool ok = !p && strstr(c->message, "f32[8, 4]") && strstr(c->message, "'a'") && strstr(c->message, "'b'");
     if (ok) passed++;
     else failed++, printf("FAILED type mismatch: %s\n", c->message ? c->message : "no error");
@@ -162,7 +156,7 @@ static void test_hash(void) {
     for (int i = 0; i < 2; i++) {
         sn_ctx *c = sn_ctx_new();
         Module *m = snG_parse(c, "one", one, strlen(one), NULL, 0);
-        SnProgram *p = m ? snK_build(m, &(BuildOptions){ .target = "host" }, NULL) : NULL;
+        SnProgram *p = m ? snK_build(m, &(BuildOptions){ .target = target }, NULL) : NULL;
         if (p) hash[i] = p->hash;
         snR_program_free(p);
         if (m) snG_free_module(m);

@@ -1,4 +1,4 @@
-/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [--device D] [--every N] [words that a case must contain]; out: `N passed, N failed`.
+/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [--device D] [--every N] [--part K/N] [words that a case must contain]; out: `N passed, N failed`.
 
    A case is operands and an expression; dtypes and, for elementwise rows of ops.def, shapes multiply it. Every case becomes a graph
    of its own in one module, so that all kernels compile as one batch. Each graph runs on 1 and on 2 threads over poisoned
@@ -125,6 +125,7 @@ typedef struct Suite {
     VEC(Test) tests;
     char **only;                         /* names of ops, NULL-terminated; none = all */
     int every, turn;                     /* keep one test of so many */
+    int part, parts;                     /* and of these each parts-th, from part on */
     StrBuf covered;                      /* every body, to see which ops have a case */
 } Suite;
 
@@ -158,7 +159,8 @@ static bool wanted(const Suite *s, const char *body) {
 }
 
 static void add_test(Suite *s, const char *operands, const char *body, Dtype d) {
-    if (!wanted(s, body) || s->turn++ % s->every) return;
+    int turn = s->turn;
+    if (!wanted(s, body) || s->turn++ % s->every || turn / s->every % s->parts != s->part) return;
     Test t = {0};
     StrBuf b = {0};
     snprintf(t.name, sizeof t.name, "t%u", s->tests.n);
@@ -369,7 +371,9 @@ int main(int argc, char **argv) {
     if (argc > 2 && !strcmp(argv[1], "--device")) device = argv[2], argv += 2, argc -= 2;
     if (sn_device_target(device, target)) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
     if (argc > 2 && !strcmp(argv[1], "--every")) every = atoi(argv[2]), argv += 2, argc -= 2;
-    Suite s = { .c = sn_ctx_new(), .only = argv + 1, .every = every > 0 ? every : 1 };
+    Suite s = { .c = sn_ctx_new(), .every = every > 0 ? every : 1, .parts = 1 };
+    if (argc > 2 && !strcmp(argv[1], "--part") && sscanf(argv[2], "%d/%d", &s.part, &s.parts) == 2 && s.parts > 0) argv += 2, argc -= 2;
+    s.only = argv + 1;
     add_ewise_rows(&s);
     for (int i = 0; i < NCASES; i++) add_case(&s, &cases[i]);
     int passed = 0, failed = argc > 1 ? 0 : missing_cases(&s);

@@ -21,7 +21,7 @@ int bench_attention(const BenchOptions *o);
 int bench_xent(const BenchOptions *o);
 int bench_bundle(const BenchOptions *o);
 
-static inline const char *bench_dtype(const BenchOptions *o) { return o->passes.autocast ? o->passes.autocast : "f32"; }
+static inline const char *bench_dtype(const BenchOptions *o) { return o->dtype ? o->dtype : o->passes.autocast ? o->passes.autocast : "f32"; }
 void bench_row(json_t *row);                     /* prints one object on one line and frees it */
 
 /* -- bench_pair.c: one graph, two builds ---------------------------------------------------------------- */
@@ -50,6 +50,7 @@ typedef struct PairOptions {
     void *user;
     int threads;
     const char *device, *target, *sched;   /* as in LabOptions */
+    bool bf16;                       /* the peak of products is that of bf16, though nothing is cast; autocast says so too */
 } PairOptions;
 
 typedef struct Pair {

@@ -90,16 +90,17 @@ static int visited(const BenchOptions *o, const Shape *a, double *share) {
 
 /* -- One case ---------------------------------------------------------------------------------------------------------------- */
 
-static char *case_text(const Shape *a, bool bwd) {
+static char *case_text(const Shape *a, const char *dtype, bool bwd) {
     char *mask = mask_text(a);
     bool doc = strstr(MASKS[a->mask].text, "doc") != NULL;
     char *text = text_fmt("%sdim B = %lld\ndim H = %lld\ndim K = %lld\ndim S = %lld\ndim D = %lld\ngraph g {\n"
-                          "weight wq: f32[B, H, S, D] = normal(1)\nweight wk: f32[B, K, S, D] = normal(1)\nweight wv: f32[B, K, S, D] = normal(1)\n"
+                          "weight wq: %s[B, H, S, D] = normal(1)\nweight wk: %s[B, K, S, D] = normal(1)\nweight wv: %s[B, K, S, D] = normal(1)\n"
                           "%s%s"
                           "s = matmul(wq, repeat_heads(wk, H / K), tb=1) / sqrt(D)\n"
-                          "y = softmax(%s) @ repeat_heads(wv, H / K)\n%s}\n",
-                          BLOCKS, (long long)a->b, (long long)a->h, (long long)a->kv, (long long)a->s, (long long)a->d, doc ? "input doc: i32[B, S]\n" : "",
-                          mask, *mask ? "select(mask, s, -inf)" : "s", bwd ? "input dy: f32[B, H, S, D]\noutput loss = sum(y * dy)\n" : "output y = y\n");
+                          "y = softmax(%s) @ repeat_heads(wv, H / K)\n%s%s%s}\n",
+                          BLOCKS, (long long)a->b, (long long)a->h, (long long)a->kv, (long long)a->s, (long long)a->d, dtype, dtype, dtype, doc ? "input doc: i32[B, S]\n" : "",
+                          mask, *mask ? "select(mask, s, -inf)" : "s", bwd ? "state dy: " : "output y = y\n", bwd ? dtype : "",
+                          bwd ? "[B, H, S, D] = normal(1)\noutput loss = cast(sum(y * dy), f32)\n" : "");
     free(mask);
     return text;
 }
@@ -126,7 +127,7 @@ static int bench_shape(const BenchOptions *o, const Shape *a) {
     int rc = visited(o, a, &share);
     for (int bwd = 0; bwd < 2 && !rc; bwd++) {
         if (!case_dir(o, bwd ? "bwd" : "fwd")) continue;
-        char *text = case_text(a, bwd);
+        char *text = case_text(a, o->dtype ? o->dtype : "f32", bwd);
         Case c = { .name = a->name, .text = text, .only = bwd ? "bwd" : NULL, .grad = bwd, .docs = a->n };
         CaseTime t;
         rc = case_run(o, &c, &t);

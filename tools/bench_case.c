@@ -104,7 +104,7 @@ int case_run(const BenchOptions *o, const Case *c, CaseTime *out) {
     Pair p = {0};
     PairOptions po = { .file = c->name, .text = c->text, .order = c->grad ? SNP_ORDER_GRAD ",split" : SNP_ORDER_INFER, .graph = "g", .passes = o->passes,
                        .fuse = { o->fuse ? o->fuse : "all", "none" }, .set = &o->set, .feed = feed, .user = (void *)c, .threads = (int)o->threads,
-                       .device = o->device, .target = o->target, .sched = o->sched };
+                       .device = o->device, .target = o->target, .sched = o->sched, .bf16 = o->dtype && !strcmp(o->dtype, "bf16") };
     if (o->alone) po.fuse[1] = NULL;
     int rc = pair_open(&p, &po);
     if (!rc && p.sides == 2) rc = pair_compare(&p);

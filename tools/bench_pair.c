@@ -276,7 +276,7 @@ static int time_run(Side *s, int step, bool count, bool card) {
 /* The largest of the whole run so far: a neighbour on the machine can only make a measurement smaller. */
 static void measure_device(Pair *p, bool again) {
     static double peak, bandwidth, last = -INFINITY;
-    bool pairs = p->o.passes.autocast && !strcmp(p->o.passes.autocast, "bf16");
+    bool pairs = p->o.bf16 || (p->o.passes.autocast && !strcmp(p->o.passes.autocast, "bf16"));
     if (again || snU_now() - last > 20) {
         peak = fmax(peak, sn_measure_device(p->o.device, pairs ? SN_PEAK_BF16 : SN_PEAK_F32, p->o.threads));
         bandwidth = fmax(bandwidth, sn_measure_device(p->o.device, SN_BANDWIDTH, p->o.threads));

@@ -39,7 +39,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         { "alone", 0, OPT_FLAG, &o.alone, "", "only the fused side: nothing to compare with" },
         { "picture", 0, OPT_TEXT, &o.picture, "FILE", "both timelines, the roofline, the regions, as .html or .svg" },
         { "shapes", 0, OPT_TEXT, &o.shapes, "LIST", "gemm: MxNxK[ta|tb],...  rows: ROWSxCOLS,...  xent: NxDxV[@share of rows with weight],..." },
-        { "dtype", 0, OPT_TEXT, &o.dtype, "f32|bf16", "gemm: of the operands; sums and result are f32" },
+        { "dtype", 0, OPT_TEXT, &o.dtype, "f32|bf16", "gemm, attention: of the operands; a product's result is f32" },
         { "seq", 0, OPT_TEXT, &o.seq, "LIST", "attention: lengths (default 2048)" },
         { "dim", 0, OPT_TEXT, &o.dim, "LIST", "attention: head sizes (default 64,128)" },
         { "batch", 0, OPT_INT, &o.batch, "N", "attention: batch (default 1)" },
