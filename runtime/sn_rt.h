@@ -87,7 +87,9 @@ SN_API const char *sn_file_meta(const sn_file *f, const char *key);      /* of _
 SN_API void sn_file_close(sn_file *f);
 SN_API int sn_file_write(const char *path, const sn_tensor *t, int n, const char *const *meta /* key, value, ..., NULL */, char err[256]);
 
-/* -- Token data: a shard is a safetensors file with one tensor "tokens" (U8, U16, I32 or U32) ---------------- */
+/* -- Token data: a shard is a safetensors file with a tensor "tokens" (U8, U16, I32 or U32); it may have "documents" (I64: where each
+   begins, from 0) and "scored" (U8, one per token: not 0 where its loss counts). Where its metadata says "records", a window is a
+   document, cut at T tokens or filled up with the token that the metadata names "eod"; else windows are cut from a ring of all tokens. */
 typedef struct sn_data sn_data;
 typedef struct sn_data_desc {
     const char *path;
@@ -95,15 +97,21 @@ typedef struct sn_data_desc {
     int64_t unique;                  /* unique-token budget: only the first so many tokens are used; 0 = all */
     uint64_t seed;                   /* of the order, nothing else enters it */
     bool shuffle;                    /* windows reshuffled each epoch, cut at a fresh offset; false: in order from 0, for evaluation */
+    bool fixed;                      /* windows at the same places in every epoch */
+    int64_t views;                   /* K: so, and sample ids come again every K epochs; 0: they never do */
+    bool fill_scored;                /* of records: what fills them up belongs to them and is scored (LLaDA's fine-tuning) */
 } sn_data_desc;
 SN_API sn_data *sn_data_open(const sn_data_desc *d, char err[256]);
 SN_API void sn_data_close(sn_data *d);
 SN_API int64_t sn_data_tokens(const sn_data *d);
 SN_API int32_t sn_data_max(const sn_data *d);                /* the largest token value; compare with the vocabulary before training */
 SN_API int64_t sn_data_windows(const sn_data *d);            /* per epoch */
-/* Window number i (0, 1, 2, ... over all epochs) into out[window] as i32; its global sample id (epoch * windows + place) and epoch. A pure
-   function of (desc, i): resuming is starting at another i. */
+/* Window number i (0, 1, 2, ... over all epochs) into out[window] as i32; its global sample id (epoch * windows + place, the epoch modulo
+   views) and epoch. A pure function of (desc, i): resuming is starting at another i. */
 SN_API int sn_data_window(sn_data *d, int64_t i, int32_t *out, int64_t *sample_id, int64_t *epoch);
+/* Of the same window, for each token: where in the window its document begins, whether its loss counts (0 or 1). Either may be NULL. */
+SN_API int sn_data_marks(sn_data *d, int64_t i, int32_t *begins, int32_t *scored);
+SN_API bool sn_data_has(const sn_data *d, const char *tensor);   /* "documents", "scored" */
 
 SN_API void sn_philox(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4]);   /* Random123's Philox 4x32-10 */
 

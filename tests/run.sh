@@ -152,34 +152,46 @@ resume() {
     check "resume after 6 steps: the same bits" "$BUILD/tool_compare" "$WORK/whole/last.safetensors" "$WORK/half/last.safetensors" exact
     train one 12 --threads 1 >"$WORK/out" 2>&1
     check "one thread: the same bits" "$BUILD/tool_compare" "$WORK/whole/last.safetensors" "$WORK/one/last.safetensors" exact
+    rows="-D documents=mask -D cut_rows=0.3 --views 2"
+    # shellcheck disable=SC2086
+    { train rows.whole 12 $rows && train rows.half 6 $rows && train rows.half 12 $rows --resume --threads 1; } >"$WORK/out" 2>&1
+    check "documents, cut rows, two views: resumed on one thread, the same bits" "$BUILD/tool_compare" "$WORK/rows.whole/last.safetensors" "$WORK/rows.half/last.safetensors" exact
+    train rows.half 13 -D documents=mask -D cut_rows=0.3 --resume >"$WORK/other" 2>&1
+    check "no run goes on with other views" grep -q 'trained with --views 2, not 0' "$WORK/other"
     # Four rows twice are eight rows once: the same windows, the same masks, the loss normalised over all of them.
     train accum 6 --accum 2 --set dropout=0 >"$WORK/out" 2>&1
     train rows 6 -D batch=8 --set dropout=0 >"$WORK/out" 2>&1
     check "two micro-batches are one batch" "$BUILD/tool_compare" "$WORK/rows/last.safetensors" "$WORK/accum/last.safetensors" all 2e-3
 }
 
-# Killed at eight moments (fifty in the long form), wherever it is then: between steps, in an evaluation, in a save. In the end, the bits of the run that was not.
-# kill -9 after a random time, again and again, mostly in the middle of training, some while it starts or writes; those that struck a
-# run past its start and before its end count. In the end every bit is as without.
+# kill -9 after a random time, again and again (fifty times in the long form), mostly in the middle of training, some while it starts or
+# writes; those that struck a run past its start and before its end count. In the end every bit is as without.
 kill_and_resume() {
     steps=1600 kills=4
     [ "$LONG" = 1 ] && steps=22000 kills=50
+    began=$(date +%s%N)
     train calm $steps --eval-every 20 >"$WORK/out" 2>&1 || { fail "train $steps steps"; tail -n 5 "$WORK/out"; return; }
-    struck=0 tries=0 where=
+    took=$((($(date +%s%N) - began) / 1000000))          # a run's length sets the delays: all kills fall into one run, on any machine
+    struck=0 tries=0 where= same=0
     while [ $struck -lt $kills ] && [ $tries -lt $((4 * kills)) ]; do
         tries=$((tries + 1))
         (EXEC=exec; train killed $steps --eval-every 20 --resume >"$WORK/out" 2>&1) &
         pid=$!
-        sleep "$(od -An -N2 -tu2 /dev/urandom | awk '{ printf "%.3f", 0.1 + $1 / 65536 * 0.9 }')"
+        sleep "$(od -An -N2 -tu2 /dev/urandom | awk -v ms=$took -v kills=$kills '{ printf "%.3f", 0.15 + $1 / 65536 * ms / 1000 / kills }')"
         kill -9 $pid 2>/dev/null
         wait $pid 2>/dev/null
-        [ $? = 137 ] || continue
+        if [ $? != 137 ]; then                            # it got to its end: its bits count, and another run begins
+            "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact >/dev/null 2>&1 || same=1
+            rm -rf "$WORK/killed"
+            continue
+        fi
         step=$(last_step)
         [ "$step" -gt 0 ] && [ "$step" -lt $steps ] && struck=$((struck + 1)) where="$where $step"
     done
     train killed $steps --eval-every 20 --resume >"$WORK/out" 2>&1
     check "killed $struck times, in step$where of $steps or just after" test $struck -ge $kills
-    check "killed $struck times, resumed: the same bits" "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact
+    "$BUILD/tool_compare" "$WORK/calm/last.safetensors" "$WORK/killed/last.safetensors" exact >"$WORK/out" 2>&1 || same=1
+    check "killed $struck times, resumed: the same bits" test $same = 0
 }
 last_step() {
     step=$(tail -n 1 "$WORK/killed/log.jsonl" 2>/dev/null | sed -n 's/.*"step":\([0-9]*\).*/\1/p')
@@ -579,6 +591,7 @@ fuzz() {
     "$SINTER" build models/ar.sn -D vocab=17 -D width=16 -D layers=1 -D heads=2 -D hidden=32 -D seq=8 -D batch=2 --train -o "$WORK/fuzz.snb" 2>/dev/null
     check "fuzz: $((count * 20)) mutations of a bundle" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
     check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
+    check "fuzz: $((count * 10)) mutations of config.json and an index" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 4 $((count * 10)) tests/golden/hf/*/*.json
 }
 
 # A bundle runs, trains, evaluates and resumes without the compiler, with the source's bits; equal builds are equal files; what is
@@ -667,6 +680,76 @@ refused() {
     if [ $? = 1 ] && grep -q "$text" "$WORK/out" && [ "$(grep -c error "$WORK/out")" = 1 ]; then pass "refused: $text"; else fail "refused: $text"; cat "$WORK/out"; fi
 }
 
+# Models of Hugging Face transformers: logits, the way there and back, in several files and in bf16; what our models cannot represent is refused.
+hf_weights() {
+    for shape in llama qwen3 llada; do
+        gold=tests/golden/hf/$shape model=models/ar.sn
+        [ $shape = llada ] && model=models/dlm.sn
+        check "import $shape" "$SINTER" import "$gold" -o "$WORK/$shape.safetensors"
+        "$SINTER" run $model --graph logits -D seq=20 --in "$WORK/$shape.safetensors" --in "$gold/in.safetensors" --out "$WORK/logits.safetensors" >"$WORK/out" 2>&1
+        check "$shape: the logits of transformers, 1e-4" "$BUILD/tool_compare" "$gold/want.safetensors" "$WORK/logits.safetensors" all 1e-4
+        check "export $shape, in several files" "$SINTER" export "$WORK/$shape.safetensors" -o "$WORK/$shape" --shard 20K
+        "$SINTER" import "$WORK/$shape" -o "$WORK/again.safetensors" 2>"$WORK/out"
+        check "$shape there and back: the same bytes" cmp "$WORK/$shape.safetensors" "$WORK/again.safetensors"
+        "$SINTER" export "$WORK/$shape.safetensors" -o "$WORK/$shape.bf16" --dtype bf16 2>"$WORK/out" && "$SINTER" import "$WORK/$shape.bf16" -o "$WORK/$shape.bf16.safetensors" 2>>"$WORK/out"
+        check "$shape in bf16: weights to 1/256" "$BUILD/tool_compare" "$WORK/$shape.safetensors" "$WORK/$shape.bf16.safetensors" all 4e-3
+    done
+    for arm in ar dlm; do
+        # shellcheck disable=SC2086
+        "$SINTER" train models/$arm.sn $SMALL --data graph --unique 4K --val-bytes 2K --steps 4 --out "$WORK/hf.$arm" -q >"$WORK/out" 2>&1
+        "$SINTER" export "$WORK/hf.$arm/last.safetensors" -o "$WORK/hf.$arm.out" 2>>"$WORK/out" && "$SINTER" import "$WORK/hf.$arm.out" -o "$WORK/back.safetensors" 2>>"$WORK/out"
+        for ckpt in "$WORK/hf.$arm/last.safetensors" "$WORK/back.safetensors"; do
+            "$SINTER" eval models/$arm.sn --ckpt "$ckpt" --data "$WORK/hf.$arm/data/val.safetensors" 2>>"$WORK/out" | sed 's/; [0-9.]* s)//' >"$WORK/$(basename "$ckpt").nll"
+        done
+        check "$arm, trained here, exported, imported: its loss" cmp "$WORK/last.safetensors.nll" "$WORK/back.safetensors.nll"
+        check "$arm: there is a loss" grep -q 'nats per token' "$WORK/back.safetensors.nll"
+    done
+    "$SINTER" export "$WORK/llada.safetensors" -o "$WORK/as_llama" --type llama && check "another type's names" "$SINTER" import "$WORK/as_llama" -o "$WORK/again.safetensors"
+    if python3 -c 'import torch, transformers' 2>/dev/null; then
+        for shape in llama qwen3; do check "$shape, exported, in transformers" python3 tests/golden/hf_small.py check "$WORK/$shape" tests/golden/hf/$shape; done
+    else skip "exported models in transformers: not installed"; fi
+    hf_refused
+}
+
+# hf_edit SED: the Llama model with another config.json
+hf_edit() {
+    rm -rf "$WORK/edit"
+    cp -r tests/golden/hf/llama "$WORK/edit" && sed "$1" tests/golden/hf/llama/config.json >"$WORK/edit/config.json"
+}
+hf_refused() {
+    while IFS='|' read -r edit line; do
+        hf_edit "$edit"
+        refused "$line" import "$WORK/edit" -o "$WORK/no.safetensors"
+    done <<'END'
+s/"attention_bias": false/"attention_bias": true/|have no biases
+s/"mlp_bias": false/"mlp_bias": true/|have no biases
+s/"rope_type": "default"/"rope_type": "llama3", "factor": 8/|scaled RoPE (llama3)
+s/"rope_theta": 500.0/"rope_theta": -1/|"rope_theta" must be a number above 0
+s/"hidden_act": "silu"/"hidden_act": "gelu"/|our models have silu alone
+s/"vocab_size": 37/"vocab_size": 37, "sliding_window": 8/|our models see all positions
+s/"vocab_size": 37/"vocab_size": 37, "layer_types": ["sliding_attention"]/|layer 0 of "layer_types"
+s/"vocab_size": 37/"vocab_size": 38/|has not the shape that config.json says, .38, 24
+s/"num_hidden_layers": 2/"num_hidden_layers": 3/|no file has the tensor 'model.layers.2.input_layernorm.weight'
+s/"num_hidden_layers": 2/"num_hidden_layers": 1/|'model.layers.1.[a-z_.]*' has no place
+s/"hidden_size": 24/"hidden_size": 99999999999/|"hidden_size" is out of range
+s/"hidden_size": 24/"hidden_size": "24"/|"hidden_size" is something else
+s/"hidden_size": 24,//|"hidden_size" is missing
+s/"num_attention_heads": 4/"num_attention_heads": 3/|cannot share 2 key-value heads
+s/"head_dim": 6/"head_dim": 7/|RoPE wants an even number
+s/"bos_token_id": 1/"bos_token_id": 37/|BOS token is outside the vocabulary
+s/"model_type": "llama"/"model_type": "gpt2"/|models of the type 'gpt2' are not known
+s/"model_type": "llama",//|has no "model_type"
+s/"use_cache": true,/"use_cache": true/|config.json:[0-9]*: error: not a JSON object
+END
+    hf_edit 's/x/x/' && printf '{"weight_map": {"lm_head.weight": "../llama/model.safetensors"}}' >"$WORK/edit/model.safetensors.index.json"
+    refused "is no name of a file beside it" import "$WORK/edit" -o "$WORK/no.safetensors"
+    printf '{"weight_map": 3}' >"$WORK/edit/model.safetensors.index.json"
+    refused 'has no "weight_map"' import "$WORK/edit" -o "$WORK/no.safetensors"
+    refused "llada wants a mask token" export "$WORK/llama.safetensors" --type llada -o "$WORK/no"
+    refused "the model has QK-norm, llama has none" export "$WORK/qwen3.safetensors" --type llama -o "$WORK/no"
+    refused "the param vocab is missing" export tests/golden/ar.in.safetensors -o "$WORK/no"
+}
+
 # Two arms, an anneal, two values of an axis, two seeds; stopped on the way, it goes on and ends with the bits of the study that was not.
 studies() {
     cat >"$WORK/tiny.study" <<END
@@ -701,7 +784,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation benchmarks pages study studies
+PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights benchmarks pages study studies
     bundles library opencl oclgrind_checks emu cuda gpu_script ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

@@ -2,14 +2,19 @@
 
      tool_fuzz SEED COUNT FILE...     COUNT mutations of every file: .sn (parse, print), .kir, .kt (parse, verify), .safetensors (open,
                                       read everything, as tensors and as token shards), .snb (open, choose, read every program;
-                                      of seven in eight the sums are made right again, so that what is behind them is reached)
+                                      of seven in eight the sums are made right again, so that what is behind them is reached),
+                                      config.json and its like (the folder they are of, imported)
 
    What is mutated last lies in $TMPDIR/sinter-fuzz.PID.* when a reader dies. A reader may refuse (one line of error) or accept. */
 #include "codegen/tile.h"
 #include "runtime/bundle.h"
 #include "runtime/sn_rt.h"
+#include "tools/hf.h"
 
 #define XXH_INLINE_ALL
+#include <dirent.h>
+#include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -50,7 +55,7 @@ static Bytes mutate(Bytes in) {
     return out;
 }
 
-static bool read_text(const char *name, Bytes b) {
+static bool read_source(const char *name, Bytes b) {
     sn_ctx *c = sn_ctx_new();
     StrBuf out = {0};
     bool ok = false;
@@ -86,9 +91,14 @@ static bool read_tensors(const char *path) {
     }
     if (f) sn_file_meta(f, "sinter"), sn_file_close(f);
     sn_data *d = sn_data_open(&(sn_data_desc){ .path = path, .window = 4, .seed = sum & 3, .shuffle = true }, err);
-    int32_t out[4];
+    int32_t out[4], begins[4], scored[4];
     int64_t id, epoch;
-    for (int64_t i = 0; d && i < 8; i++) sn_data_window(d, i * 1000003, out, &id, &epoch);
+    for (int64_t i = 0; d && i < 8; i++) {
+        sn_data_window(d, i * 1000003, out, &id, &epoch);
+        if (!sn_data_marks(d, i * 1000003, begins, scored))
+            for (int k = 0; k < 4; k++)
+                if (begins[k] < 0 || begins[k] > k || scored[k] < 0 || scored[k] > 1) abort();
+    }
     if (d) sn_data_close(d);
     return f != NULL;
 }
@@ -148,10 +158,44 @@ static bool read_bundle(const char *path) {
     return all;
 }
 
+/* -- Folders of models: one file is mutated, the others are linked to -------------------------------------------------- */
+
+static bool import_folder(const char *file, Bytes b) {
+    const char *tmp = getenv("TMPDIR"), *base = strrchr(file, '/') + 1;
+    char dir[300], path[800], from[800], *full = realpath(file, NULL), out[320];
+    snprintf(dir, sizeof dir, "%s/sinter-fuzz-hf.%d", tmp ? tmp : "/tmp", (int)getpid());
+    snprintf(out, sizeof out, "%s/out", dir);
+    mkdir(dir, 0777);
+    *strrchr(full, '/') = 0;
+    struct dirent *e;
+    DIR *d = opendir(full);
+    while ((e = readdir(d)))
+        if (e->d_name[0] != '.' && strcmp(e->d_name, base)) {
+            snprintf(from, sizeof from, "%s/%s", full, e->d_name);
+            snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+            if (symlink(from, path) && errno != EEXIST) abort();
+        }
+    closedir(d);
+    snprintf(path, sizeof path, "%s/%s", dir, base);
+    unlink(path);
+    FILE *w = fopen(path, "wb");
+    if (!w || fwrite(b.s, 1, b.n, w) != b.n || fclose(w)) abort();
+    bool ok = !hf_import(dir, NULL, out);
+    for (d = opendir(dir); (e = readdir(d)); ) {
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        if (e->d_name[0] != '.') unlink(path);
+    }
+    closedir(d);
+    rmdir(dir);
+    free(full);
+    return ok;
+}
+
 static bool read_any(const char *name, const char *path, Bytes b) {
     const char *dot = strrchr(name, '.');
+    if (!strcmp(dot, ".json")) return import_folder(name, b);
     if (!strcmp(dot, ".snb")) return read_bundle(path);
-    return !strcmp(dot, ".safetensors") ? read_tensors(path) : read_text(name, b);
+    return !strcmp(dot, ".safetensors") ? read_tensors(path) : read_source(name, b);
 }
 
 int main(int argc, char **argv) {

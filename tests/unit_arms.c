@@ -7,6 +7,8 @@
 #include "graph/graph.h"
 #include "tests/check.h"
 
+static uint32_t step = 1;
+
 typedef struct Feed { const char *name; const double *v; int64_t n; } Feed;
 
 /* Evaluates graph `name` of a text, a file of models/ (or NULL: of the file models/test), with params; the output `out` into v. */
@@ -24,7 +26,7 @@ static void evaluate_graph(const char *test, const char *text, const char *name,
     const char *names[16];
     EvalVal vals[16], *all = NEWN(&a, EvalVal, g->nodes.n);
     for (int i = 0; i < n; i++) names[i] = feeds[i].name, vals[i] = (EvalVal){ (double *)feeds[i].v, feeds[i].n };
-    snG_eval(g, EVAL_F64, &(EvalEnv){ names, vals, n, .seed = 3, .step = 1 }, &a, all);
+    snG_eval(g, EVAL_F64, &(EvalEnv){ names, vals, n, .seed = 3, .step = step }, &a, all);
     for (uint32_t i = 0; i < g->outputs.n; i++)
         if (!strcmp(snU_str(c, g->outputs.v[i].name), out)) {
             EvalVal x = all[g->outputs.v[i].node];
@@ -227,6 +229,172 @@ static void test_blocks_of_one(void) {
     ok(fabs(sum - 1) < 1e-9, "blocks of one: the likelihoods of all strings sum to %.9f", sum);
 }
 
+/* -- Rows: documents, answers, cuts -------------------------------------------------------------------------------------- */
+
+#define SHAPE(seq) { "vocab", "11" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "batch", "1" }, { "seq", seq }
+enum { ROW = 12, FIRST = 5 };
+
+static const char AR_LOSSES[] = "import \"ar.sn\"\n"
+    "graph g {\n  input tokens: i32[B, T]\n  doc, length, open = row_marks(false)\n"
+    "  output y = losses(shifted(tokens, doc), tokens, 0, doc=doc) as _\n}\n";
+static const char DLM_LOSSES[] = "import \"dlm.sn\"\n"
+    "graph g {\n  input tokens: i32[B, T]\n  input hit: i32[B, T]\n  output y = losses(tokens, hit != 0, row_marks(false), 0, 0) as _\n}\n";
+
+/* Two documents in a row against each alone: no loss depends on the other document. */
+static void test_documents(void) {
+    static const char *const texts[] = { AR_LOSSES, DLM_LOSSES };
+    double tokens[ROW], hit[ROW], doc[ROW], packed[ROW], alone[ROW], open[ROW];
+    for (int i = 0; i < ROW; i++) tokens[i] = floor(10 * uniform()), hit[i] = uniform() < 0.5, doc[i] = i < FIRST ? 0 : FIRST;
+    for (int arm = 0; arm < 2; arm++)
+        for (int reset = 0; reset < 2; reset++) {
+            Define whole[] = { SHAPE("12"), { "documents", reset ? "reset" : "mask" } }, one[] = { SHAPE("5") }, two[] = { SHAPE("7") };
+            evaluate_graph("test.sn", texts[arm], "g", whole, 8, (Feed[]){ { "tokens", tokens, ROW }, { "doc", doc, ROW }, { "hit", hit, ROW } }, 2 + arm, "y", packed);
+            evaluate_graph("test.sn", texts[arm], "g", one, 7, (Feed[]){ { "tokens", tokens, FIRST }, { "hit", hit, FIRST } }, 1 + arm, "y", alone);
+            evaluate_graph("test.sn", texts[arm], "g", two, 7, (Feed[]){ { "tokens", tokens + FIRST, ROW - FIRST }, { "hit", hit + FIRST, ROW - FIRST } }, 1 + arm, "y", alone + FIRST);
+            double worst = 0;
+            for (int i = 0; i < ROW; i++) worst = fmax(worst, fabs(packed[i] - alone[i]));
+            ok(worst < 1e-9, "%s, documents %s: packed and alone differ by %g", arm ? "dlm" : "ar", reset ? "reset" : "masked", worst);
+            evaluate_graph("test.sn", texts[arm], "g", (Define[]){ SHAPE("12") }, 7, (Feed[]){ { "tokens", tokens, ROW }, { "hit", hit, ROW } }, 1 + arm, "y", open);
+            ok(fabs(open[ROW - 1] - packed[ROW - 1]) > 1e-6, "documents see each other unless they are masked");
+        }
+}
+
+static void test_answers(void) {
+    double tokens[ROW], doc[ROW] = {0}, scored[ROW], n = 0, y[ROW], nll, want = 0, hit[64 * ROW], scale[64], open[64 * ROW], t[64], u[64 * ROW];
+    for (int i = 0; i < ROW; i++) tokens[i] = floor(10 * uniform()), n += scored[i] = i >= FIRST && i < ROW - 2;
+    Define params[] = { SHAPE("12"), { "loss_on", "answer" } };
+    Feed feeds[] = { { "tokens", tokens, ROW }, { "doc", doc, ROW }, { "scored", scored, ROW }, { "hit", scored, ROW }, { "n", &n, 1 }, { "sample", &n, 1 } };
+    evaluate_graph("test.sn", AR_LOSSES, "g", params, 8, feeds, 3, "y", y);
+    for (int i = 0; i < ROW; i++) want += scored[i] * y[i] / n;
+    evaluate_graph("ar.sn", NULL, "eval", params, 8, feeds, 3, "nll", &nll);
+    ok(fabs(nll - want) < 1e-9, "AR on answers: nll %.9f, mean over answers %.9f", nll, want);
+    evaluate_graph("ar.sn", NULL, "train", params, 8, (Feed[]){ feeds[0], feeds[1], feeds[2], feeds[5] }, 4, "loss", &nll);
+    ok(fabs(nll - want) < 1e-9, "AR on answers: loss %.9f, mean over answers %.9f", nll, want);
+    evaluate_graph("test.sn", DLM_LOSSES, "g", params, 8, feeds, 4, "y", y);                 /* all of the answer is masked */
+    want = 0;
+    for (int i = 0; i < ROW; i++) want += scored[i] * y[i] / n;
+    evaluate_graph("dlm.sn", NULL, "eval", params, 8, (Feed[]){ feeds[0], feeds[1], feeds[2], feeds[4], feeds[5] }, 5, "nll", &nll);
+    ok(fabs(nll - want) < 1e-9, "DLM on answers, all masked: nll %.9f, mean over answers %.9f", nll, want);
+    for (int i = 0; i < 64; i++) t[i] = uniform();
+    for (int i = 0; i < 64 * ROW; i++) u[i] = uniform(), open[i] = scored[i % ROW];
+    const char *text = "import \"noise.sn\"\ngraph g {\n  input t: f32[64, 1]\n  input u: f32[64, 12]\n  input open: i32[64, 12]\n"
+                       "  hit, scale = count_mask(t, u, open != 0)\n  output hit = hit\n  output scale = scale\n}\n";
+    Feed masks[] = { { "t", t, 64 }, { "u", u, 64 * ROW }, { "open", open, 64 * ROW } };
+    evaluate(text, masks, 3, "hit", hit);
+    evaluate(text, masks, 3, "scale", scale);
+    for (int b = 0; b < 64; b++) {
+        double sum = 0, outside = 0;
+        for (int i = 0; i < ROW; i++) sum += hit[b * ROW + i] * scale[b], outside += hit[b * ROW + i] * !scored[i];
+        ok(fabs(sum - 1) < 1e-9 && outside == 0, "weights of an answer's masks sum to %g, %g of the prompt's tokens are masked", sum, outside);
+    }
+}
+
+/* A row cut to seven positions is a row of seven: losses, and how the loss of the row is normalised. */
+static void test_cut(void) {
+    const char *text = "import \"dlm.sn\"\ngraph g {\n  input tokens: i32[B, T]\n  input hit: i32[B, T]\n  input length: i32[]\n"
+                       "  y = losses(tokens, hit != 0, [0, length, true], 0, 0) as _\n"
+                       "  output y = y\n  output mean = row_mean(y, expand(iota([1, T], 1) < length, [B, T]))\n}\n";
+    double tokens[ROW], hit[ROW], cut[ROW], whole[ROW], length = 7, mean, want = 0;
+    for (int i = 0; i < ROW; i++) tokens[i] = floor(10 * uniform()), hit[i] = uniform() < 0.5;
+    Feed feeds[] = { { "tokens", tokens, ROW }, { "hit", hit, ROW }, { "length", &length, 1 } };
+    evaluate_graph("test.sn", text, "g", (Define[]){ SHAPE("12") }, 7, feeds, 3, "y", cut);
+    evaluate_graph("test.sn", text, "g", (Define[]){ SHAPE("12") }, 7, feeds, 3, "mean", &mean);
+    feeds[0].n = feeds[1].n = 7;
+    evaluate_graph("test.sn", DLM_LOSSES, "g", (Define[]){ SHAPE("7") }, 7, feeds, 2, "y", whole);
+    for (int i = 0; i < 7; i++) {
+        ok(fabs(cut[i] - whole[i]) < 1e-9, "position %d of a cut row: %.9f, of a short one %.9f", i, cut[i], whole[i]);
+        want += whole[i] / 7;
+    }
+    ok(fabs(mean - want) < 1e-9, "mean of a cut row %.9f, of a short one %.9f", mean, want);
+}
+
+/* How long rows are: 2 .. T alike, at the rate asked for, the same in every file. */
+static void test_cut_length(void) {
+    enum { STEPS = 300 };
+    double length[2], seen[6] = {0};
+    const char *texts[] = { "import \"ar.sn\"\ngraph g {\n  output y = cut_length() as _\n}\n",
+                            "import \"dlm.sn\"\nblock deep() { return cut_length() }\ngraph g {\n  output y = deep()\n}\n" };
+    int same = 0;
+    for (step = 1; step <= STEPS; step++) {
+        for (int i = 0; i < (step < 20 ? 2 : 1); i++)
+            evaluate_graph("test.sn", texts[i], "g", (Define[]){ { "seq", "5" }, { "cut_rows", "0.5" } }, 2, NULL, 0, "y", &length[i]);
+        same += step < 20 && length[0] == length[1];
+        seen[(int)length[0]]++;
+    }
+    step = 1;
+    ok(same == 19, "two files cut alike in %d of 19 steps", same);
+    for (int k = 2; k <= 5; k++) {
+        double p = k < 5 ? 0.125 : 0.625, se = sqrt(STEPS * p * (1 - p));
+        ok(fabs(seen[k] - STEPS * p) < 4 * se, "length %d: %g of %d steps, %g expected", k, seen[k], STEPS, STEPS * p);
+    }
+}
+
+/* -- Orders ---------------------------------------------------------------------------------------------------------------- */
+
+/* Along any order the likelihoods of all strings sum to one: nothing is seen before its turn. */
+static void test_orders_sum(void) {
+    double tokens[STRINGS * 3], sample[STRINGS], nll[STRINGS];
+    for (int s = 0; s < STRINGS * 3; s++) tokens[s] = s / 3 >> 2 * (s % 3) & 3;
+    for (int id = 0; id < 12; id++) {
+        double sum = 0;
+        for (int s = 0; s < STRINGS; s++) sample[s] = id;
+        Define params[] = { { "vocab", "4" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "seq", "3" }, { "batch", "64" },
+                            { "eval_order", id ? "random" : "left" } };
+        evaluate_graph("any_order.sn", NULL, "eval", params, 8, (Feed[]){ { "tokens", tokens, STRINGS * 3 }, { "sample", sample, STRINGS } }, id ? 2 : 1, "nll", nll);
+        for (int s = 0; s < STRINGS; s++) sum += exp(-3 * nll[s]);
+        ok(fabs(sum - 1) < 1e-9, "order %d: the likelihoods of all strings sum to %.9f", id, sum);
+    }
+}
+
+/* From left to right: ar.sn whose keys stand where their tokens do. mixed: view 0 has that order, another view that of its sample id. */
+static void test_orders_left(void) {
+    const char *text = "import \"ar.sn\"\ngraph g {\n  input tokens: i32[B, T]\n"
+                       "  output y = xent(logits(backbone(shifted(tokens), causal(), 0, pos=iota([T, 1], 0), key_pos=iota([T, 1], 0) - 1) as _) as _, tokens)\n}\n";
+    double tokens[ROW], y[ROW], nll, view, sample = 5, mean = 0, loss[4];
+    for (int i = 0; i < ROW; i++) tokens[i] = floor(10 * uniform());
+    Feed feeds[] = { { "tokens", tokens, ROW }, { "sample", &sample, 1 }, { "view", &view, 1 } };
+    evaluate_graph("test.sn", text, "g", (Define[]){ SHAPE("12") }, 7, feeds, 1, "y", y);
+    for (int i = 0; i < ROW; i++) mean += y[i] / ROW;
+    evaluate_graph("any_order.sn", NULL, "eval", (Define[]){ SHAPE("12"), { "eval_order", "left" } }, 8, feeds, 1, "nll", &nll);
+    ok(fabs(nll - mean) < 1e-9, "left to right: %.9f, ar.sn with keys at their tokens %.9f", nll, mean);
+    static const char *const orders[] = { "mixed", "mixed", "random", "left" };
+    for (int i = 0; i < 4; i++) {
+        view = i != 0;
+        evaluate_graph("any_order.sn", NULL, "train", (Define[]){ SHAPE("12"), { "orders", orders[i] } }, 8, feeds, 3, "loss", &loss[i]);
+    }
+    ok(fabs(loss[0] - mean) < 1e-9 && fabs(loss[3] - mean) < 1e-9, "view 0 of mixed orders: loss %.9f, of left %.9f, want %.9f", loss[0], loss[3], mean);
+    ok(fabs(loss[1] - loss[2]) < 1e-12 && fabs(loss[1] - mean) > 1e-4, "view 1 of mixed orders: loss %.9f, of random orders %.9f", loss[1], loss[2]);
+}
+
+/* Every order of three positions alike, by sample id alone; the token before each in it. */
+static void test_orders_uniform(void) {
+    enum { ROWS_OF = 2400 };
+    static double sample[ROWS_OF], tokens[ROWS_OF * 3], rank[ROWS_OF * 3], from[ROWS_OF * 3], token[ROWS_OF * 3];
+    const char *text = "import \"any_order.sn\"\ngraph g {\n  input tokens: i32[B, T]\n  input sample: i32[B]\n  rank = order_rank(sample)\n"
+                       "  x, at = before_in(rank, tokens)\n  output rank = rank\n  output token = x\n  output from = at\n}\n";
+    Define params[] = { { "seq", "3" }, { "batch", "2400" } };
+    int seen[27] = {0}, wrong = 0;
+    for (int b = 0; b < ROWS_OF; b++) sample[b] = b % 1200;
+    for (int i = 0; i < ROWS_OF * 3; i++) tokens[i] = i % 251;
+    Feed feeds[] = { { "tokens", tokens, ROWS_OF * 3 }, { "sample", sample, ROWS_OF } };
+    evaluate_graph("test.sn", text, "g", params, 2, feeds, 2, "rank", rank);
+    evaluate_graph("test.sn", text, "g", params, 2, feeds, 2, "token", token);
+    evaluate_graph("test.sn", text, "g", params, 2, feeds, 2, "from", from);
+    for (int b = 0; b < ROWS_OF; b++) {
+        const double *r = rank + b * 3;
+        seen[(int)(r[0] + 3 * r[1] + 9 * r[2])]++;
+        for (int i = 0; i < 3; i++) {
+            int at = -1;
+            for (int j = 0; j < 3; j++) at = r[j] == r[i] - 1 ? j : at;
+            wrong += from[b * 3 + i] != at || token[b * 3 + i] != (at < 0 ? 256 : tokens[b * 3 + at]);
+            wrong += b >= 1200 && r[i] != rank[(b - 1200) * 3 + i];
+        }
+    }
+    static const int all[] = { 21, 19, 15, 5, 11, 7 };         /* 012, 102, ...: digits to base 3 */
+    for (int k = 0; k < 6; k++) ok(abs(seen[all[k]] - 400) < 2 * 4 * 13, "order %d: %d of 2400 rows", all[k], seen[all[k]]);
+    ok(!wrong, "%d positions have another token before them, or another order for their sample", wrong);
+}
+
 /* -- Weight noise ------------------------------------------------------------------------------------------------------------- */
 
 static void test_gaussian(void) {
@@ -247,6 +415,13 @@ int main(void) {
     test_objectives();
     test_one_block();
     test_blocks_of_one();
+    test_documents();
+    test_answers();
+    test_cut();
+    test_cut_length();
+    test_orders_sum();
+    test_orders_left();
+    test_orders_uniform();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -165,6 +165,34 @@ static void test_overlap(void)
     CHECK(again.train.bytes == info.train.bytes);
 }
 
+/* Where documents begin: whole files in order, so a file is one; pieces drawn at random are one each. */
+static void test_documents(void)
+{
+    char err[256] = "", out[256], in[256];
+    snprintf(out, sizeof out, "%s/out3", folder);
+    snprintf(in, sizeof in, "%s", at("in"));
+    const char *paths[] = { in };
+    CorpusInfo info;
+    CorpusDesc d = { .paths = paths, .npaths = 1, .out = out };
+    for (int eod = 0; eod < 2; eod++)
+        for (int unique = 0; unique < 2; unique++) {
+            d.eod = eod, d.unique = unique ? 5000 : 0;
+            CHECK(!corpus_prepare(&d, &info, err), "%s", err);
+            sn_file *f = sn_file_open(info.train.path, err);
+            const sn_tensor *tokens = f ? sn_file_find(f, "tokens") : NULL;
+            const sn_tensor *docs = f ? sn_file_find(f, "documents") : NULL;
+            int64_t n = docs ? docs->dim[0] : 0, wrong = 0, bytes = unique ? 5000 : 402048;
+            CHECK(unique ? n >= 4 && n <= 6 : n == 41, "%d documents", (int)n);
+            CHECK(info.documents == n && tokens && tokens->dim[0] == bytes + eod * n && info.train.bytes == tokens->dim[0]);
+            for (int64_t k = 1; k <= n && tokens && eod; k++) {
+                int64_t at = k < n ? ((const int64_t *)docs->data)[k] : tokens->dim[0];
+                wrong += ((const uint16_t *)tokens->data)[at - 1] != 256;
+            }
+            CHECK(!wrong && info.vocab == 257 + eod && info.mask == 256 + eod, "%d documents without end", (int)wrong);
+            sn_file_close(f);
+        }
+}
+
 static void test_errors(void)
 {
     char err[256] = "", path[256];
@@ -194,6 +222,7 @@ int main(void)
     make_files();
     test_split();
     test_overlap();
+    test_documents();
     test_errors();
     char command[512];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);

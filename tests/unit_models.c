@@ -107,7 +107,13 @@ static void test_both(const char *path, const Define *defs, int n) {
 /* Options of the arms: params that are put in place of TINY's. */
 static const struct { const char *file; Define params[4]; } VARIANTS[] = {
     { "models/ar.sn", { { "weight_noise", "0.1" }, { "input_mask_form", "uniform" }, { "input_mask", "0.5" }, { "layers", "1" } } },
+    { "models/ar.sn", { { "documents", "mask" }, { "cut_rows", "0.5" }, { "layers", "1" } } },
+    { "models/ar.sn", { { "loss_on", "answer" }, { "layers", "1" } } },
+    { "models/dlm.sn", { { "documents", "reset" }, { "loss_on", "answer" }, { "layers", "1" } } },
+    { "models/dlm.sn", { { "attention", "causal" }, { "cut_rows", "1.0" }, { "layers", "1" } } },
     { "models/block_diffusion.sn", { { "block_size", "6" }, { "layers", "1" } } },
+    { "models/any_order.sn", { { "orders", "mixed" }, { "layers", "1" } } },
+    { "models/any_order.sn", { { "eval_order", "left" }, { "input_mask", "0.3" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "kernel", "uniform" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "loss_form", "maskgit" }, { "noise_schedule", "cosine" }, { "layers", "1" } } },
 };

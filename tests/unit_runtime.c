@@ -731,6 +731,91 @@ static void test_data(void)
     CHECK(!sn_data_open(&(sn_data_desc){ path, 2, 0, 1, true }, err));
 }
 
+/* Marks of windows against the tokens, which are numbers of places. */
+static void test_marks(void)
+{
+    enum { COUNT = 100, W = 7 };
+    uint8_t tokens[COUNT], scored[COUNT];
+    int64_t starts[] = { 0, 3, 20, 21, 50, 90 }, id, epoch;
+    char err[256];
+    int32_t out[W], begins[W], counts[W];
+    const char *path = in_folder("m.safetensors");
+    for (int i = 0; i < COUNT; i++)
+        tokens[i] = (uint8_t)i, scored[i] = i % 3 != 0;
+    sn_tensor t[] = { { "tokens", SN_FILE_U8, 1, { COUNT }, tokens, COUNT },
+                      { "documents", SN_FILE_I64, 1, { 6 }, starts, sizeof starts },
+                      { "scored", SN_FILE_U8, 1, { COUNT }, scored, COUNT } };
+    CHECK(!sn_file_write(path, t, 3, NULL, err), "%s", err);
+    sn_data *d = sn_data_open(&(sn_data_desc){ .path = path, .window = W, .seed = 2, .shuffle = true }, err);
+    CHECK(d && sn_data_has(d, "documents") && sn_data_has(d, "scored"), "%s", err);
+    bool good = true;
+    for (int64_t i = 0; i < 140 && d; i++) {
+        good = good && !sn_data_marks(d, i, begins, counts) && !sn_data_window(d, i, out, &id, &epoch);
+        for (int k = 0, first = 0; k < W; k++) {
+            for (int s = 0; s < 6; s++)
+                first = starts[s] == out[k] ? k : first;
+            good = good && begins[k] == first && counts[k] == scored[out[k]];
+        }
+    }
+    CHECK(good);
+    sn_data_close(d);
+    d = sn_data_open(&(sn_data_desc){ .path = path, .window = W, .seed = 2, .shuffle = true, .views = 3 }, err);
+    int32_t first[14 * W];
+    good = d != NULL;
+    for (int64_t i = 0; i < 14 * 6 && d; i++) {  /* the same places in another order, sample ids again after three epochs */
+        good = good && !sn_data_window(d, i, out, &id, &epoch) && id / 14 == epoch % 3 && out[0] == id % 14 * W;
+        if (epoch == 0)
+            memcpy(first + id * W, out, sizeof out);
+        good = good && !memcmp(first + id % 14 * W, out, sizeof out);
+    }
+    CHECK(good);
+    sn_data_close(d);
+    starts[3] = 20;
+    CHECK(!sn_file_write(path, t, 3, NULL, err));
+    CHECK(!sn_data_open(&(sn_data_desc){ .path = path, .window = W }, err) && strstr(err, "document 3"), "%s", err);
+    starts[3] = 21, starts[0] = 1;
+    CHECK(!sn_file_write(path, t, 3, NULL, err));
+    CHECK(!sn_data_open(&(sn_data_desc){ .path = path, .window = W }, err) && strstr(err, "ascend from 0"), "%s", err);
+}
+
+/* Records: one a window, cut or filled up; those without a scored token in reach are left out. */
+static void test_records(void)
+{
+    enum { COUNT = 20, W = 6 };
+    uint8_t tokens[COUNT], scored[COUNT] = { 0 };
+    int64_t starts[] = { 0, 4, 13, 18 }, id;     /* lengths 4, 9, 5, 2; prompts 2, 7, 1, 1 */
+    int32_t out[W], begins[W], counts[W];
+    char err[256];
+    const char *path = in_folder("r.safetensors"), *meta[] = { "records", "1", "eod", "99", NULL };
+    for (int i = 0; i < COUNT; i++)
+        tokens[i] = (uint8_t)i;
+    for (int i = 0; i < COUNT; i++)
+        scored[i] = (i >= 2 && i < 4) || (i >= 11 && i < 13) || (i >= 14 && i < 18) || i == 19;
+    sn_tensor t[] = { { "tokens", SN_FILE_U8, 1, { COUNT }, tokens, COUNT },
+                      { "documents", SN_FILE_I64, 1, { 4 }, starts, sizeof starts },
+                      { "scored", SN_FILE_U8, 1, { COUNT }, scored, COUNT } };
+    CHECK(!sn_file_write(path, t, 3, meta, err), "%s", err);
+    for (int fill = 0; fill < 2; fill++) {
+        sn_data *d = sn_data_open(&(sn_data_desc){ .path = path, .window = W, .fill_scored = fill }, err);
+        CHECK(d && sn_data_windows(d) == 3 && sn_data_max(d) == 99, "%s", err);
+        static const int at[] = { 0, 13, 18 }, have[] = { 4, 5, 2 };
+        for (int64_t i = 0; i < 3 && d; i++) {
+            bool good = !sn_data_window(d, i, out, &id, NULL) && !sn_data_marks(d, i, begins, counts) && id == i;
+            for (int k = 0; k < W; k++) {
+                bool in = k < have[i];
+                good = good && out[k] == (in ? at[i] + k : 99) && begins[k] == (in || fill ? 0 : have[i]) &&
+                       counts[k] == (in ? scored[at[i] + k] : fill);
+            }
+            CHECK(good, "record %d", (int)i);
+        }
+        sn_data_close(d);
+    }
+    CHECK(!sn_data_open(&(sn_data_desc){ .path = path, .window = 1 }, err) && strstr(err, "longer windows"), "%s", err);
+    meta[3] = "x";
+    CHECK(!sn_file_write(path, t, 3, meta, err));
+    CHECK(!sn_data_open(&(sn_data_desc){ .path = path, .window = W }, err) && strstr(err, "'eod'"), "%s", err);
+}
+
 static void test_devices(void)
 {
     sn_device_info d;
@@ -789,6 +874,8 @@ int main(int argc, char **argv)
     test_kill();
     test_full_disk();
     test_data();
+    test_marks();
+    test_records();
     test_devices();
     char command[512];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);

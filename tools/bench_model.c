@@ -22,16 +22,16 @@ static int feed_random(Lab *lab, const SnGraphPlan *g, void *user) {
     int rc = lab_batch(g, &b);
     if (rc) return rc;
     int64_t n = b.rows * b.window, vocab = lab->vocab > 2 ? lab->vocab : 256;
-    int32_t *tokens = calloc((size_t)n, sizeof *tokens), *sample = calloc((size_t)b.rows, sizeof *sample);
+    TextRows r = {0};
+    if ((rc = rows_new(&r, b))) return rc;
     uint32_t x = 12345;
     for (int64_t i = 0; i < n; i++) {
         x = x * 1664525u + 1013904223u;
-        tokens[i] = (int32_t)((x >> 8) % (uint32_t)(vocab - 1));
+        r.tokens[i] = (int32_t)((x >> 8) % (uint32_t)(vocab - 1));
     }
-    for (int64_t i = 0; i < b.rows; i++) sample[i] = (int32_t)i;
-    rc = lab_feed(lab, g, tokens, sample);
-    free(tokens);
-    free(sample);
+    for (int64_t i = 0; i < b.rows; i++) r.sample[i] = (int32_t)i;
+    rc = lab_feed(lab, g, &r);
+    rows_free(&r);
     return rc;
 }
 

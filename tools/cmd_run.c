@@ -4,6 +4,7 @@
 #include "codegen/family.h"
 #include "passes/pass.h"
 #include "runtime/program.h"
+#include "tools/generate.h"
 #include "tools/tensors.h"
 #include "tools/verify.h"
 
@@ -246,7 +247,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
     const Opt opts[] = {
         { "define", 'D', OPT_LIST, &defs, "K=V", "a param or dim of the file" },
         { "graph", 'g', OPT_TEXT, &j.graph, "NAME", "which graph (default: the first)" },
-        { "in", 'i', OPT_LIST, &ins, "FILE", "tensors by name; a named node of the graph is replaced by its tensor" },
+        { "in", 'i', OPT_LIST, &ins, "FILE", "tensors by name; a named node of the graph is replaced by its tensor; of a checkpoint, its params, too, where -D says nothing" },
         { "set", 0, OPT_LIST, &sets, "K=V", "a scalar input" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "where outputs and updated values go; without it, scalars are printed" },
         { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null, or eval: the reference evaluator in f64" },
@@ -274,6 +275,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
     if (grad && !j.passes) j.passes = j.po.autocast || j.po.recompute ? SNP_ORDER_GRAD : "canon,recognise,grad";
     rc = 0;
     for (int i = 0; i < ins.n && !rc; i++) rc = tensors_read(&j.in, ins.v[i]);
+    for (int i = 0; i < ins.n && !rc && !bundle; i++) rc = checkpoint_params(ins.v[i], &defs);
     if (!rc && bundle) rc = run_bundle(&j);
     if (!rc && !bundle) rc = model_load(&j.m, j.file, NULL, &defs);
     if (!rc && !bundle) rc = run_job(&j);

@@ -21,18 +21,28 @@ static int find_data(Train *t) {
     return 0;
 }
 
+/* What the model reads of documents and answers, the shard must say. */
+static int check_marks(const Train *t) {
+    if (lab_input(t->step_graph, "doc") && !sn_data_has(t->data, "documents"))
+        return cmd_fail("%s: does not say where documents begin (tensor \"documents\"), which the model reads", t->corpus.train.path);
+    if (lab_input(t->step_graph, "scored") && !sn_data_has(t->data, "scored"))
+        return cmd_fail("%s: does not say which tokens are answers (tensor \"scored\"), which the model reads", t->corpus.train.path);
+    return 0;
+}
+
 static int prepare_data(Train *t) {
     char err[256], *out = train_path(t, "data");
     CorpusDesc d = { .paths = t->o.data.v, .npaths = t->o.data.n, .out = out, .unique = t->o.unique, .val_bytes = t->o.val_bytes,
-                     .test_bytes = t->o.test_bytes, .split_seed = (uint64_t)t->o.split_seed, .seed = (uint64_t)t->o.seed,
+                     .test_bytes = t->o.test_bytes, .eod = t->o.eod, .split_seed = (uint64_t)t->o.split_seed, .seed = (uint64_t)t->o.seed,
                      .log = say, .user = t };
     int rc = corpus_prepare(&d, &t->corpus, err) ? cmd_fail("%s", err) : 0;
     free(out);
     sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->o.unique, .seed = (uint64_t)t->o.seed,
-                          .shuffle = true };
+                          .shuffle = true, .fixed = t->o.fixed_windows, .views = t->o.views, .fill_scored = t->o.score_fill };
     if (!rc && !(t->data = sn_data_open(&desc, err))) rc = cmd_fail("%s", err);
     if (!rc && t->lab.vocab && sn_data_max(t->data) >= t->lab.vocab)
         rc = cmd_fail("the text has the token %d, the model's vocabulary is %lld; set -D vocab", sn_data_max(t->data), (long long)t->lab.vocab);
+    if (!rc) rc = check_marks(t);
     if (!rc && t->corpus.val.path[0] == 0) fprintf(stderr, "sinter: note: there is no validation text; nothing is evaluated\n");
     return rc;
 }
@@ -51,9 +61,7 @@ static int choose_graphs(Train *t) {
         t->row_n = calloc((size_t)rows, sizeof *t->row_n);
     }
     t->flops = lab_flops(&t->lab, t->step_graph) * (double)t->o.accum + lab_flops(&t->lab, t->apply_graph);
-    t->tokens = calloc((size_t)(t->b.rows * t->b.window), sizeof *t->tokens);
-    t->sample = calloc((size_t)t->b.rows, sizeof *t->sample);
-    return t->tokens && t->sample ? 0 : cmd_fail("out of memory");
+    return rows_new(&t->rows, t->b);
 }
 
 static int open_lab(Train *t) {
@@ -135,8 +143,7 @@ static void free_train(Train *t) {
     lab_close(&t->lab);
     if (t->data) sn_data_close(t->data);
     if (t->log) fclose(t->log);
-    free(t->tokens);
-    free(t->sample);
+    rows_free(&t->rows);
     free(t->row_loss);
     free(t->row_n);
 }
@@ -159,6 +166,10 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "unique", 0, OPT_INT, &o->unique, "BYTES", "budget of unique training text (64K); default: all" },
         { "val-bytes", 0, OPT_INT, &o->val_bytes, "N", "validation text (default 128K)" },
         { "test-bytes", 0, OPT_INT, &o->test_bytes, "N", "text for numbers that no choice is made on (default 0)" },
+        { "eod", 0, OPT_FLAG, &o->eod, "", "a token, 256, ends every document of text (-D vocab=258)" },
+        { "fixed-windows", 0, OPT_FLAG, &o->fixed_windows, "", "cut windows at the same places in every epoch" },
+        { "views", 0, OPT_INT, &o->views, "K", "so, and masks, orders, input noise of a window come again every K epochs" },
+        { "score-fill", 0, OPT_FLAG, &o->score_fill, "", "of records (JSON lines): what fills a row up counts as answer, too" },
         { "split-seed", 0, OPT_INT, &o->split_seed, "N", "which files are for validation and test" },
         { "score-test", 0, OPT_FLAG, &o->score_test, "", "also score the test text at every evaluation (`report` uses it)" },
         { "eval-every", 0, OPT_INT, &o->eval_every, "N", "steps (default: a twentieth of the run)" },
@@ -187,6 +198,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
     if (o->passes.autocast && !strcmp(o->passes.autocast, "f16"))
         return cmd_usage(self, "--autocast f16 would need loss scaling, which there is not; train in bf16");
     if (o->decay && !o->from && !o->resume) return cmd_usage(self, "--decay needs --from");
+    if (o->views < 0) return cmd_usage(self, "--views is at least 0");
     if (o->accum < 1 || o->log_every < 1 || o->draws < 1) return cmd_usage(self, "--accum, --log-every and --draws are at least 1");
     o->file = pos.v[0];
     rc = run(&t);

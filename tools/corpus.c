@@ -10,6 +10,8 @@
                is dropped, not trained on
      draw      training units in pieces of 1 KiB, equal pieces once, shuffled by seed; the first
                `unique` bytes of that. A smaller budget of one seed is a prefix of a larger one
+     write     tokens, and where documents begin: a piece that follows the piece before it in the
+               file goes on with its document
      overlap   share of the 50-byte strings of validation, at every position, that occur in
                training: a rolling hash over the training bytes looks into a table of the
                validation's strings */
@@ -37,6 +39,8 @@ typedef struct File { uint8_t *text; int64_t size; } File;
 typedef struct Unit { const uint8_t *text; int64_t size; int file; } Unit;
 typedef struct Set { uint64_t *key, mask; uint8_t *hit; } Set;  /* open addressing; 0 = free */
 
+typedef struct Starts { int64_t *v, n; } Starts;                /* where documents begin */
+
 typedef struct Corpus {
     const CorpusDesc *d;
     CorpusInfo *info;
@@ -47,6 +51,7 @@ typedef struct Corpus {
     Unit *unit;
     int64_t nunits;
     uint8_t *train, *val, *test;
+    Starts train_docs, val_docs, test_docs;
 } Corpus;
 
 static int fail(char *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -294,17 +299,20 @@ static int cut(Corpus *c)
 
 /* Whole units in the order given, from *next on, until there are `bytes`. They become empty. */
 static int take(Corpus *c, const int64_t *order, int64_t *next, int64_t bytes, uint8_t **out,
-                CorpusSet *set, const char *what)
+                Starts *docs, CorpusSet *set, const char *what)
 {
     if (!bytes)
         return 0;
     *out = malloc((size_t)bytes);
-    if (!*out)
+    docs->v = malloc(sizeof *docs->v * (size_t)(c->nunits + 1));
+    if (!*out || !docs->v)
         return fail(c->err, FAIL_NOMEM, "out of memory");
     for (; set->bytes < bytes && *next < c->nunits; ++*next) {
         Unit *u = &c->unit[order[*next]];
         int64_t n = u->size < bytes - set->bytes ? u->size : bytes - set->bytes;
         memcpy(*out + set->bytes, u->text, (size_t)n);
+        if (n)
+            docs->v[docs->n++] = set->bytes;
         set->bytes += n;
         set->files++;
         u->size = 0;
@@ -322,9 +330,11 @@ static int split(Corpus *c)
     if (!order)
         return fail(c->err, FAIL_NOMEM, "out of memory");
     shuffle(order, c->nunits, c->d->split_seed);
-    int rc = take(c, order, &next, c->d->val_bytes, &c->val, &c->info->val, "validation");
+    int rc = take(c, order, &next, c->d->val_bytes, &c->val, &c->val_docs, &c->info->val,
+                  "validation");
     if (!rc)
-        rc = take(c, order, &next, c->d->test_bytes, &c->test, &c->info->test, "test");
+        rc = take(c, order, &next, c->d->test_bytes, &c->test, &c->test_docs, &c->info->test,
+                  "test");
     free(order);
     return rc;
 }
@@ -384,12 +394,17 @@ static int draw(Corpus *c)
         order[i] = i;
     want = want ? want : have;
     c->train = malloc((size_t)want);
-    if (!c->train) {
+    c->train_docs.v = malloc(sizeof *c->train_docs.v * (size_t)(n + 1));
+    if (!c->train || !c->train_docs.v) {
         rc = fail(c->err, FAIL_NOMEM, "out of memory");
         goto out;
     }
+    const uint8_t *goes_on = NULL;
     for (int64_t i = 0; train->bytes < want; i++) {
         const Unit *p = &piece[order[i]];
+        if (p->text != goes_on)
+            c->train_docs.v[c->train_docs.n++] = train->bytes;
+        goes_on = p->text + p->size;
         int64_t size = p->size < want - train->bytes ? p->size : want - train->bytes;
         memcpy(c->train + train->bytes, p->text, (size_t)size);
         train->bytes += size;
@@ -475,8 +490,28 @@ static int measure_overlap(const CorpusDesc *d, const uint8_t *train, int64_t nt
 
 /* -- Write ------------------------------------------------------------------------------------- */
 
-static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text, CorpusSet *set,
-                     char *err)
+/* The bytes as tokens, `eod` after every document where there is one; starts become those of tokens. */
+static uint16_t *make_tokens(const CorpusDesc *d, const uint8_t *text, int64_t bytes, Starts *docs,
+                             int64_t *n)
+{
+    uint16_t *token = malloc(sizeof *token * (size_t)(bytes + docs->n));
+    int64_t next = 0;
+    *n = 0;
+    for (int64_t i = 0; i < bytes && token; i++) {
+        if (next < docs->n && docs->v[next] == i) {
+            if (d->eod && i)
+                token[(*n)++] = CORPUS_EOD;
+            docs->v[next++] = *n;
+        }
+        token[(*n)++] = text[i];
+    }
+    if (token && d->eod)
+        token[(*n)++] = CORPUS_EOD;
+    return token;
+}
+
+static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text, Starts *docs,
+                     CorpusSet *set, char *err)
 {
     char bytes[24], files[24], seed[24], split_seed[24], hash[24], overlap[32];
     if (!text)
@@ -484,30 +519,38 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
     if (snprintf(set->path, sizeof set->path, "%s/%s.safetensors", d->out, name) >=
         (int)sizeof set->path)
         return fail(err, FAIL_USAGE, "%.200s: path too long", d->out);
-    uint16_t *token = malloc(sizeof *token * (size_t)set->bytes);
+    set->hash = XXH3_64bits(text, (size_t)set->bytes);
+    uint16_t *token = make_tokens(d, text, set->bytes, docs, &set->bytes);
     if (!token)
         return fail(err, FAIL_NOMEM, "out of memory");
-    for (int64_t i = 0; i < set->bytes; i++)
-        token[i] = text[i];
-    set->hash = XXH3_64bits(text, (size_t)set->bytes);
+    if (d->eod)
+        set->hash = XXH3_64bits(token, sizeof *token * (size_t)set->bytes);
     snprintf(bytes, sizeof bytes, "%" PRId64, set->bytes);
     snprintf(files, sizeof files, "%" PRId64, set->files);
     snprintf(seed, sizeof seed, "%" PRIu64, d->seed);
     snprintf(split_seed, sizeof split_seed, "%" PRIu64, d->split_seed);
     snprintf(hash, sizeof hash, "%016" PRIx64, set->hash);
     snprintf(overlap, sizeof overlap, "%.6f", set->overlap);
-    const char *meta[] = { "tokenizer", "bytes", "vocab", "257", "mask", "256", "bytes", bytes,
-                           "files", files, "seed", seed, "split_seed", split_seed, "hash", hash,
-                           "overlap", overlap, NULL };
-    sn_tensor t = { .name = "tokens",
-                    .dtype = SN_FILE_U16,
-                    .rank = 1,
-                    .dim = { set->bytes },
-                    .data = token,
-                    .bytes = sizeof *token * (size_t)set->bytes };
-    int rc = sn_file_write(set->path, &t, 1, meta, err);
+    const char *meta[] = { "tokenizer", "bytes", "vocab", d->eod ? "258" : "257", "mask",
+                           d->eod ? "257" : "256", "bytes", bytes, "files", files, "seed", seed,
+                           "split_seed", split_seed, "hash", hash, "overlap", overlap,
+                           d->eod ? "eod" : NULL, "256", NULL };
+    sn_tensor t[2] = { { .name = "tokens",
+                         .dtype = SN_FILE_U16,
+                         .rank = 1,
+                         .dim = { set->bytes },
+                         .data = token,
+                         .bytes = sizeof *token * (size_t)set->bytes },
+                       { .name = "documents",
+                         .dtype = SN_FILE_I64,
+                         .rank = 1,
+                         .dim = { docs->n },
+                         .data = docs->v,
+                         .bytes = sizeof *docs->v * (size_t)docs->n } };
+    int rc = sn_file_write(set->path, t, 2, meta, err);
     free(token);
-    say(d, "%s: %" PRId64 " bytes of %" PRId64 " files", set->path, set->bytes, set->files);
+    say(d, "%s: %" PRId64 " tokens, %" PRId64 " documents of %" PRId64 " files", set->path,
+        set->bytes, docs->n, set->files);
     return rc;
 }
 
@@ -529,6 +572,8 @@ static int open_set(const char *path, CorpusSet *set, CorpusInfo *info, char *er
     }
     snprintf(set->path, sizeof set->path, "%s", path);
     set->bytes = t->dim[0];
+    const sn_tensor *docs = sn_file_find(f, "documents");
+    info->documents = docs && docs->rank == 1 ? docs->dim[0] : 0;
     set->files = files ? atoll(files) : 0;
     set->hash = hash ? strtoull(hash, NULL, 16) : 0;
     set->overlap = overlap ? atof(overlap) : 0;
@@ -607,10 +652,11 @@ static int prepare_text(Corpus *c)
         return rc;
     if (mkdir(d->out, 0777) && errno != EEXIST)
         return fail(c->err, FAIL_IO, "%s: %s", d->out, strerror(errno));
-    rc = write_set(d, "val", c->val, &info->val, c->err);
-    rc = rc ? rc : write_set(d, "test", c->test, &info->test, c->err);
+    rc = write_set(d, "val", c->val, &c->val_docs, &info->val, c->err);
+    rc = rc ? rc : write_set(d, "test", c->test, &c->test_docs, &info->test, c->err);
     if (!rc)                                     /* last: its presence says done */
-        rc = write_set(d, "train", c->train, &info->train, c->err);
+        rc = write_set(d, "train", c->train, &c->train_docs, &info->train, c->err);
+    info->documents = c->train_docs.n;
     return rc;
 }
 
@@ -624,8 +670,8 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
     int rc = take_prepared(d, info, err);
     if (rc)
         return rc < 0 ? rc : 0;
-    info->vocab = CORPUS_VOCAB;
-    info->mask = CORPUS_MASK;
+    info->vocab = CORPUS_VOCAB + d->eod;
+    info->mask = CORPUS_MASK + d->eod;
     Corpus c = { .d = d, .info = info, .err = err };
     rc = prepare_text(&c);
     for (int64_t i = 0; i < c.nfiles; i++)
@@ -635,6 +681,9 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
     free(c.train);
     free(c.val);
     free(c.test);
+    free(c.train_docs.v);
+    free(c.val_docs.v);
+    free(c.test_docs.v);
     set_free(&c.seen);
     return rc;
 }

@@ -1,12 +1,15 @@
 /* corpus.h: from folders and files of text to token shards for training, validation and test.
 
-   The tokenizer is the byte: token = byte value, 256 is the mask, vocabulary 257. Everything is a
+   The tokenizer is the byte: token = byte value, 256 is the mask, vocabulary 257; or, with eod, 256
+   ends every document, 257 is the mask, vocabulary 258. A shard says where its documents begin: a
+   document is a file, or a piece of one that does not go on with the next piece. Everything is a
    function of the files' contents, their order (sorted by path) and the two seeds. */
 #ifndef SN_CORPUS_H
 #define SN_CORPUS_H
+#include <stdbool.h>
 #include <stdint.h>
 
-enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_PIECE = 1024, CORPUS_STRING = 50 };
+enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_EOD = 256, CORPUS_PIECE = 1024, CORPUS_STRING = 50 };
 
 typedef struct CorpusDesc {
     const char *const *paths;        /* files, folders; or one shard, or a folder of shards */
@@ -16,6 +19,7 @@ typedef struct CorpusDesc {
     int64_t val_bytes, test_bytes;   /* exactly; 0 = none. Test: files that no choice was made on */
     uint64_t split_seed;             /* which files are held out: the same for a whole study */
     uint64_t seed;                   /* which pieces of the training files make the unique set */
+    bool eod;                        /* a token after every document; budgets count bytes of text */
     int64_t max_file;                /* larger files in folders are skipped; 0 = 16 MiB */
     void (*log)(void *user, const char *line);   /* progress, line by line; may be NULL */
     void *user;
@@ -33,6 +37,7 @@ typedef struct CorpusInfo {
     int64_t files, bytes;            /* text taken, after removal of duplicates */
     int64_t binary, large, unreadable, duplicate_files, duplicate_pieces, cut_files;
     char first_unreadable[1024];
+    int64_t documents;               /* of the training shard; 0: it does not say */
     int vocab, mask;                 /* a shard that does not say: 0 and -1 */
     int prepared;                    /* shards were taken as they are */
 } CorpusInfo;

@@ -157,6 +157,9 @@ int64_t lab_output_count(const SnGraphPlan *g, const char *name) {
 
 bool lab_has_output(const SnGraphPlan *g, const char *name) { return lab_output_count(g, name) > 0; }
 
+/* What draws at random in `eval`, masks or orders, bounds the likelihood. */
+bool lab_is_bound(const SnGraphPlan *g) { return lab_input(g, "n") || lab_input(g, "sample"); }
+
 double lab_flops(const Lab *lab, const SnGraphPlan *g) {
     double sum = 0;
     for (int i = 0; g && i < g->nlaunches; i++) sum += lab->p->kernels[g->launches[i].kernel].flops;
@@ -188,15 +191,40 @@ static int feed_constant(Lab *lab, const SnGraphPlan *g, const char *name, int64
     return rc;
 }
 
-int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_t *sample) {
+int rows_new(TextRows *r, Batch b) {
+    size_t n = (size_t)(b.rows * b.window), rows = (size_t)b.rows;
+    *r = (TextRows){ calloc(n, 4), calloc(n, 4), calloc(n, 4), calloc(rows, 4), calloc(rows, 4) };
+    if (!r->tokens || !r->begins || !r->scored || !r->sample || !r->view) return cmd_fail("out of memory");
+    for (size_t i = 0; i < n; i++) r->scored[i] = 1;
+    return 0;
+}
+
+void rows_free(TextRows *r) {
+    int32_t *all[] = { r->tokens, r->begins, r->scored, r->sample, r->view };
+    for (int i = 0; i < 5; i++) free(all[i]);
+    *r = (TextRows){0};
+}
+
+int rows_read(TextRows *r, Batch b, int64_t row, sn_data *data, int64_t window) {
+    int64_t id, at = row * b.window;
+    if (sn_data_window(data, window, r->tokens + at, &id, NULL) || sn_data_marks(data, window, r->begins + at, r->scored + at))
+        return cmd_fail("%s", sn_rt_error());
+    r->sample[row] = (int32_t)id;
+    r->view[row] = (int32_t)(id / sn_data_windows(data));
+    return 0;
+}
+
+int lab_feed(Lab *lab, const SnGraphPlan *g, const TextRows *r) {
     Batch b = {0};
     int rc = lab_batch(g, &b);
     if (rc) return rc;
-    size_t bytes = sizeof *tokens * (size_t)(b.rows * b.window);
-    rc = sn_bind(lab->s, g->name, "tokens", tokens, bytes);
-    if (!rc && lab_input(g, "targets")) rc = sn_bind(lab->s, g->name, "targets", tokens, bytes);
-    if (!rc && lab_input(g, "sample")) rc = sn_bind(lab->s, g->name, "sample", sample, sizeof *sample * (size_t)b.rows);
-    static const char *const constants[] = { "pos", "weight", "doc", NULL };
+    const struct { const char *name; const int32_t *v; int64_t each; } inputs[] = {
+        { "tokens", r->tokens, b.window }, { "targets", r->tokens, b.window }, { "doc", r->begins, b.window },
+        { "scored", r->scored, b.window }, { "sample", r->sample, 1 }, { "view", r->view, 1 },
+    };
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs && !rc; i++)
+        if (lab_input(g, inputs[i].name)) rc = sn_bind(lab->s, g->name, inputs[i].name, inputs[i].v, 4 * (size_t)(b.rows * inputs[i].each));
+    static const char *const constants[] = { "pos", "weight", NULL };
     for (int i = 0; constants[i] && !rc; i++) rc = feed_constant(lab, g, constants[i], b.window);
     return rc ? lab_error(lab) : 0;
 }
@@ -226,24 +254,33 @@ typedef struct Scoring {
     sn_data *data;
     Score *out;
     double *share, *square;          /* per window: strata; sum of squares over draws */
-    int32_t *tokens, *sample, *n;
+    bool answers;                    /* what is masked are scored tokens, n at most so many */
+    TextRows rows;
+    int32_t *n;
     float *nll;
 } Scoring;
 
+static int64_t scored_of(const Scoring *sc, int64_t row) {
+    int64_t n = 0;
+    for (int64_t k = 0; k < sc->b.window; k++) n += sc->rows.scored[row * sc->b.window + k] != 0;
+    return n;
+}
+
 static int score_batch(Scoring *sc, int64_t draw, int64_t first) {
-    int64_t W = sc->out->windows, T = sc->b.window;
+    int64_t W = sc->out->windows;
     for (int64_t r = 0; r < sc->b.rows; r++) {
-        int64_t w = first + r < W ? first + r : W - 1, id, epoch;
-        if (sn_data_window(sc->data, w, sc->tokens + r * T, &id, &epoch)) return cmd_fail("%s", sn_rt_error());
-        sc->sample[r] = (int32_t)(draw * W + w);
+        int64_t w = first + r < W ? first + r : W - 1, most = sc->b.window;
+        if (rows_read(&sc->rows, sc->b, r, sc->data, w)) return EXIT_FAILED;
+        if (sc->answers) most = scored_of(sc, r);
+        sc->rows.sample[r] = (int32_t)(draw * W + w);
         double x = sc->share[w] + (double)draw / (double)sc->out->draws;
-        int64_t n = 1 + (int64_t)((x - floor(x)) * (double)T);
-        sc->n[r] = (int32_t)(n < T ? n : T);
+        int64_t n = 1 + (int64_t)((x - floor(x)) * (double)most);
+        sc->n[r] = (int32_t)(n < most || !most ? n : most);
     }
-    int rc = lab_feed(sc->lab, sc->g, sc->tokens, sc->sample);
+    int rc = lab_feed(sc->lab, sc->g, &sc->rows);
     if (rc) return rc;
     sn_session *s = sc->lab->s;
-    if (sc->out->bound) rc = sn_bind(s, sc->g->name, "n", sc->n, sizeof *sc->n * (size_t)sc->b.rows);
+    if (lab_input(sc->g, "n")) rc = sn_bind(s, sc->g->name, "n", sc->n, sizeof *sc->n * (size_t)sc->b.rows);
     if (!rc) rc = sn_run(s, sc->g->name);
     if (!rc) rc = sn_read(s, sc->g->name, "nll", sc->nll, sizeof *sc->nll * (size_t)sc->b.rows);
     if (rc) return lab_error(sc->lab);
@@ -299,12 +336,13 @@ static int open_scoring(Scoring *sc, const char *shard, int64_t limit) {
     size_t rows = (size_t)sc->b.rows;
     sc->share = calloc((size_t)W, sizeof *sc->share);
     sc->square = calloc((size_t)W, sizeof *sc->square);
-    sc->tokens = calloc(rows * (size_t)sc->b.window, sizeof *sc->tokens);
-    sc->sample = calloc(rows, sizeof *sc->sample);
+    sc->answers = lab_input(sc->g, "scored") != NULL;
+    rc = rows_new(&sc->rows, sc->b);
+    if (rc) return rc;
     sc->n = calloc(rows, sizeof *sc->n);
     sc->nll = calloc(rows, sizeof *sc->nll);
     sc->out->nll = calloc((size_t)W, sizeof *sc->out->nll);
-    return sc->share && sc->square && sc->tokens && sc->sample && sc->n && sc->nll && sc->out->nll ? 0 : cmd_fail("out of memory");
+    return sc->share && sc->square && sc->n && sc->nll && sc->out->nll ? 0 : cmd_fail("out of memory");
 }
 
 int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, int64_t limit, Score *out) {
@@ -313,7 +351,7 @@ int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, in
     memset(out, 0, sizeof *out);
     int rc = open_scoring(&sc, shard, limit);
     if (!rc) {
-        out->bound = lab_input(sc.g, "n") != NULL;
+        out->bound = lab_is_bound(sc.g);
         out->draws = out->bound && draws > 0 ? draws : 1;
         rc = score_all(&sc, eval_seed);
     }
@@ -321,8 +359,7 @@ int lab_score(Lab *lab, const char *shard, int64_t draws, uint64_t eval_seed, in
     if (sc.data) sn_data_close(sc.data);
     free(sc.share);
     free(sc.square);
-    free(sc.tokens);
-    free(sc.sample);
+    rows_free(&sc.rows);
     free(sc.n);
     free(sc.nll);
     return rc;

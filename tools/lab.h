@@ -49,15 +49,24 @@ const SnGraphPlan *lab_graph(const Lab *lab, const char *name);  /* NULL when th
 const SnBuffer *lab_input(const SnGraphPlan *g, const char *name);
 bool lab_has_output(const SnGraphPlan *g, const char *name);
 int64_t lab_output_count(const SnGraphPlan *g, const char *name);   /* elements; 0 when there is no such output */
+bool lab_is_bound(const SnGraphPlan *eval);                      /* an upper bound by draws, not exact */
 double lab_flops(const Lab *lab, const SnGraphPlan *g);          /* of one run */
 
 /* The shape of `tokens` [B, T] of a graph; fails with a line. */
 typedef struct Batch { int64_t rows, window; } Batch;
 int lab_batch(const SnGraphPlan *g, Batch *out);
 
-/* Feeds one batch: tokens [rows, window] and sample ids [rows], and the inputs that follow from them where declared
-   (targets = tokens, pos, weight = 1, doc = 0). */
-int lab_feed(Lab *lab, const SnGraphPlan *g, const int32_t *tokens, const int32_t *sample);
+/* One batch of windows, row by row. */
+typedef struct TextRows {
+    int32_t *tokens, *begins, *scored;   /* [rows, window] */
+    int32_t *sample, *view;          /* [rows]: global sample ids; how often their windows came before, modulo views */
+} TextRows;
+int rows_new(TextRows *r, Batch b);      /* zeros; scored: ones. 0, or 1 after a line */
+void rows_free(TextRows *r);
+int rows_read(TextRows *r, Batch b, int64_t row, sn_data *data, int64_t window);   /* a window into a row */
+
+/* Feeds what the graph declares of it: tokens, targets = tokens, sample, view, doc = begins, scored, pos, weight = 1. */
+int lab_feed(Lab *lab, const SnGraphPlan *g, const TextRows *r);
 
 /* -- Scoring: the loss of every window of a shard by the graph `eval` ------------------------------------------ */
 

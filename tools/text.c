@@ -56,6 +56,19 @@ int json_lines(const char *path, int (*f)(void *, const char *, int, const json_
     return rc;
 }
 
+json_t *json_file(const char *path) {
+    size_t n = 0;
+    json_error_t why;
+    char *text = read_text(path, &n);
+    if (!text) { cmd_fail("%s: %s", path, strerror(errno)); return NULL; }
+    json_t *o = json_loadb(text, n, 0, &why);
+    free(text);
+    if (json_is_object(o)) return o;
+    fprintf(stderr, "%s:%d: error: not a JSON object%s%s\n", path, o ? 1 : why.line, o ? "" : ": ", o ? "" : why.text);
+    json_decref(o);
+    return NULL;
+}
+
 const char *json_text(const char *path, int line, const json_t *o, const char *key, size_t *n) {
     const json_t *v = json_object_get(o, key);
     if (!json_is_string(v)) {

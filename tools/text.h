@@ -23,6 +23,8 @@ extern const Tokenizer BYTE_TOKENIZER;                           /* id = byte */
 /* Calls f for every object of a file, blank lines left out; stops at the first that is not 0. A line that is no object is an
    error with its number. */
 int json_lines(const char *path, int (*f)(void *user, const char *path, int line, const json_t *o), void *user);
+/* The object that a whole file is; NULL after an error line with the place. */
+json_t *json_file(const char *path);
 /* A string member, or NULL after an error line that names file and line. Zero bytes in it are an error where n is NULL. */
 const char *json_text(const char *path, int line, const json_t *o, const char *key, size_t *n);
 /* Any bytes as a JSON string: what is not UTF-8 becomes U+FFFD. */

@@ -21,9 +21,9 @@ typedef struct TrainOptions {
     StrList defines, sets, data;
     PassOptions passes;
     int64_t steps, unique, val_bytes, test_bytes, eval_every, save_every, log_every, decay, seed, eval_seed, split_seed, draws,
-            accum, threads;
+            accum, threads, views;
     double epochs;
-    bool resume, score_test, quiet, no_keep;
+    bool resume, score_test, quiet, no_keep, fixed_windows, eod, score_fill;
 } TrainOptions;
 
 /* Sums since the last line of the log. */
@@ -46,7 +46,7 @@ typedef struct Train {
     double started;
     int64_t first_step, tokens_seen;
     FILE *log;
-    int32_t *tokens, *sample;
+    TextRows rows;
     float *row_loss, *row_n;
     double last_line;                /* time of the last progress line */
     int64_t last_percent;

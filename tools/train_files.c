@@ -74,8 +74,14 @@ static json_t *data_json(const Train *t) {
                      (json_int_t)t->o.split_seed, "train", set_json(&c->train), "val", set_json(&c->val), "test", set_json(&c->test));
 }
 
+static void put_windows(const Train *t, json_t *o) {
+    json_object_set_new(o, "fixed_windows", json_boolean(t->o.fixed_windows));
+    json_object_set_new(o, "views", json_integer(t->o.views));
+    json_object_set_new(o, "score_fill", json_boolean(t->o.score_fill));
+}
+
 static const char *train_autocast(const Train *t) { return t->o.passes.autocast ? t->o.passes.autocast : "none"; }
-static bool is_bound(const Train *t) { return lab_input(lab_graph(&t->lab, "eval"), "n") != NULL; }
+static bool is_bound(const Train *t) { return lab_is_bound(lab_graph(&t->lab, "eval")); }
 
 int train_write_config(Train *t) {
     char hash[24];
@@ -87,6 +93,7 @@ int train_write_config(Train *t) {
                           "seed", (json_int_t)t->o.seed, "eval_seed", (json_int_t)t->o.eval_seed, "draws", (json_int_t)t->o.draws,
                           "flops_per_step", t->flops, "eval_every", (json_int_t)t->o.eval_every, "from_step", (json_int_t)t->from_step);
     json_object_set_new(o, "from", t->o.from ? json_string(t->o.from) : json_null());
+    put_windows(t, o);
     json_object_set_new(o, "autocast", json_string(train_autocast(t)));
     json_object_set_new(o, "recompute", json_string(t->o.passes.recompute ? t->o.passes.recompute : "none"));
     json_object_set_new(o, "decay_steps", json_integer(t->o.decay));
@@ -151,6 +158,7 @@ int train_save(Train *t, const char *name) {
                           "best_step", (json_int_t)t->best_step, "from_step", (json_int_t)t->from_step);
     if (isfinite(t->best)) json_object_set_new(o, "best", json_real(t->best));
     json_object_set_new(o, "data", json_stringn(t->corpus.train.path, folder ? (size_t)(folder - t->corpus.train.path) : 0));
+    put_windows(t, o);
     json_object_set_new(o, "autocast", json_string(train_autocast(t)));
     json_object_set_new(o, "params", params_json(t));
     json_object_set_new(o, "set", settings_json(&t->set));
@@ -176,6 +184,12 @@ static int check_same(const Train *t, const char *path, const json_t *meta) {
         return cmd_fail("%s was trained with --seed %lld, not %lld", path, (long long)get_int(meta, "seed"), (long long)t->o.seed);
     if (get_int(meta, "accum") != t->o.accum)
         return cmd_fail("%s was trained with --accum %lld, not %lld", path, (long long)get_int(meta, "accum"), (long long)t->o.accum);
+    if (get_int(meta, "views") != t->o.views)
+        return cmd_fail("%s was trained with --views %lld, not %lld", path, (long long)get_int(meta, "views"), (long long)t->o.views);
+    const struct { const char *key; bool now; } flags[] = { { "fixed_windows", t->o.fixed_windows }, { "score_fill", t->o.score_fill } };
+    for (int i = 0; i < 2; i++)
+        if (json_is_true(json_object_get(meta, flags[i].key)) != flags[i].now)
+            return cmd_fail("%s was trained %s --%s", path, flags[i].now ? "without" : "with", i ? "score-fill" : "fixed-windows");
     const char *cast = json_string_value(json_object_get(meta, "autocast"));
     if (strcmp(cast ? cast : "none", train_autocast(t)))
         return cmd_fail("%s was trained with --autocast %s, not %s", path, cast ? cast : "none", train_autocast(t));

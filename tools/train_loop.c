@@ -16,12 +16,9 @@ static void on_signal(int sig) { (void)sig; interrupted = 1; }
 /* -- One optimizer step -------------------------------------------------------------------------------------------- */
 
 static int feed_windows(Train *t) {
-    for (int64_t r = 0; r < t->b.rows; r++) {
-        int64_t id, epoch;
-        if (sn_data_window(t->data, t->window++, t->tokens + r * t->b.window, &id, &epoch)) return cmd_fail("%s", sn_rt_error());
-        t->sample[r] = (int32_t)id;
-    }
-    return lab_feed(&t->lab, t->step_graph, t->tokens, t->sample);
+    for (int64_t r = 0; r < t->b.rows; r++)
+        if (rows_read(&t->rows, t->b, r, t->data, t->window++)) return EXIT_FAILED;
+    return lab_feed(&t->lab, t->step_graph, &t->rows);
 }
 
 /* Loss by masked fraction, from the outputs row_loss and row_n where the model has them. */
