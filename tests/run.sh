@@ -331,7 +331,7 @@ opencl() {
 emu() {
     every=16
     [ "$LONG" = 1 ] && every=1
-    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn
+    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn
     counted "emu: every ${every}th op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu --every $every
     counted "emu: models" "$BUILD/unit_models" --device emu models/ar.sn models/dlm.sn
     small="--val-bytes 512 --eval-every 100"
@@ -478,7 +478,7 @@ oclgrind_checks() {
     rm -f "$log"
     # shellcheck disable=SC2086
     counted "oclgrind: text tests" $under "$SINTER" test --device opencl tests/text/diff_rows.sn tests/text/diff_gather.sn \
-        tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn
+        tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn
     quiet "oclgrind: text tests without a report"
     # shellcheck disable=SC2086
     counted "oclgrind: every ${every}th op test" $under "$BUILD/unit_ops" --device opencl --every $every
