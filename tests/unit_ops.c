@@ -98,6 +98,7 @@ static const Case cases[] = {
     { "x[2, 9, 24]", "split_heads(a, 3)", "F" }, { "x[2, 3, 9, 8]", "merge_heads(a)", "F" }, { "x[2, 3, 9, 8]", "repeat_heads(a, 2)", "F" },
     { "x[2, 16, 8] x[2, 3, 8] k12[]", "put(a, b, at=c)", "F" }, { "x[37, 20] f[]", "dropout(a, abs(b) / 10.0)", "f" },
     { "x[2, 4, 9, 17] x[2, 4, 17, 6]", "attention_rows(a, b, iota([2, 4, 9, 17], 3) != 4, 0.0, 1.0, scale=0.5, cap=2)", "F" },
+    { "x[9, 33] k9[20] m[20] k20[9, 3] m[9, 3]", "gather_pairs(a, b, c, d, e)", "F" },
     { ATT, "attention(a, b, c, true, 0.0, 1.0, scale=0.25)", "F" }, { ATT, "attention_lse(a, b, true, 0.0, scale=0.25)", "F" },
     { ATT " m[2, 3, 9, 17] f[2, 3, 9, 17] f[2, 3, 9, 17]", "attention(a, b, c, d and iota([2, 3, 9, 17], 2) != 4, e, f, scale=0.3, cap=2)", "F" },
     { ATT " f[2, 3, 9, 1] f[2, 3, 9, 1] x[2, 3, 9, 5] m[2, 3, 9, 17]",

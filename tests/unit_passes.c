@@ -166,6 +166,8 @@ static const struct { const char *op, *inputs, *expr; } CASES[] = {
     { "gather", "t: f32[5, 3]; i: i32[2, 4]", "gather(t, i)" },
     { "scatter_add", "t: f32[5, 3]; i: i32[4]; u: f32[4, 3]", "scatter_add(t, i, u)" },
     { "scatter_add", "t: f32[5, 3]; i: i32[2, 2]; u: f32[2, 2, 3]", "scatter_add(t, i, u)" },
+    { "charge", "x: f32[3, 4]", "charge(x, 2.0)" },
+    { "gather_pairs", "x: f32[3, 4]", "gather_pairs(x, iota([6], 0) * 5 % 6 / 2, iota([6], 0) != 4, reshape(iota([6], 0) * 5 % 6, [3, 2]), reshape(iota([6], 0) * 5 % 6 != 4, [3, 2]))" },
     { "softmax", "x: f32[3, 5]; c: bool[3, 5]", "softmax(select(c, x, -inf))" },
     { "softmax", "x: f32[3, 5]", "softmax(x * x)" },
     /* attention: no mask; a mask and a row without any key, bias, gain, cap; repeated heads; v wider than q; bias of each head */

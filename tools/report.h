@@ -54,7 +54,7 @@ typedef struct Curve {               /* an arm of a group: evaluations that all 
     int seeds, n;
     double *epoch, *step, *tokens, *flops, *val, *lo, *hi;   /* [n]; val, lo, hi over the seeds */
     Interval best, test;             /* lowest validation loss of each seed; the test loss there (NaN: not scored) */
-    double best_epoch, weights, total_flops;       /* mean epoch of the best; of one seed */
+    double best_epoch, weights, active, total_flops;   /* mean epoch of the best; active: weights that a token uses; of one seed */
 } Curve;
 
 typedef struct Cross {               /* DLM minus AR, averaged over the seeds: the first evaluation after which it stays below 0 */

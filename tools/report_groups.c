@@ -193,6 +193,8 @@ static void fill_best(Curve *c, const RunRecord *const *r) {
     c->best = bootstrap(mean_of, val, c->seeds);
     c->test = bootstrap(mean_of, test, c->seeds);
     c->weights = config_number(r[0], "weights");
+    c->active = config_number(r[0], "active_weights");
+    if (!c->active) c->active = c->weights;                  /* runs of before */
     c->total_flops = r[0]->flops;
 }
 

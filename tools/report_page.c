@@ -85,7 +85,7 @@ static void csv_interval(StrBuf *b, const Interval *v) {
 static int write_csv(const StudyGroups *g) {
     StrBuf curves = {0}, arms = {0}, crosses = {0};
     snU_puts(&curves, "group,arm,loss,seeds,step,epoch,tokens,flops_graph,flops_6nd,val,val_lo,val_hi\n");
-    snU_puts(&arms, "group,arm,loss,seeds,picked,weights,flops,best_val,best_val_lo,best_val_hi,best_epoch,test,test_lo,test_hi\n");
+    snU_puts(&arms, "group,arm,loss,seeds,picked,weights,active_weights,flops,best_val,best_val_lo,best_val_hi,best_epoch,test,test_lo,test_hi\n");
     snU_puts(&crosses, "group,definition,ar,dlm,seeds,crossing_seeds,epoch,epoch_lo,epoch_hi,last_epoch,last,last_lo,last_hi\n");
     for (int i = 0; i < g->n; i++) {
         const StudyGroup *v = &g->v[i];
@@ -95,8 +95,8 @@ static int write_csv(const StudyGroups *g) {
             const char *loss = c->bound ? "nelbo" : "nll";
             for (int p = 0; p < c->n; p++)
                 snU_putf(&curves, "\"%s\",%s,%s,%d,%.0f,%.6g,%.0f,%.6g,%.6g,%.7g,%.7g,%.7g\n", v->label, c->arm, loss, c->seeds, c->step[p], c->epoch[p],
-                         c->tokens[p], c->flops[p], 6 * c->weights * c->tokens[p], c->val[p], c->lo[p], c->hi[p]);
-            snU_putf(&arms, "\"%s\",%s,%s,%d,\"%s\",%.0f,%.6g", v->label, c->arm, loss, c->seeds, c->picked, c->weights, c->total_flops);
+                         c->tokens[p], c->flops[p], 6 * c->active * c->tokens[p], c->val[p], c->lo[p], c->hi[p]);
+            snU_putf(&arms, "\"%s\",%s,%s,%d,\"%s\",%.0f,%.0f,%.6g", v->label, c->arm, loss, c->seeds, c->picked, c->weights, c->active, c->total_flops);
             csv_interval(&arms, &c->best);
             csv_number(&arms, c->best_epoch);
             csv_interval(&arms, &c->test);
@@ -138,9 +138,9 @@ json_t *groups_json(const StudyGroups *g) {
         for (int k = 0; k < g->narms; k++) {
             const Curve *c = &v->curve[k];
             if (c->seeds)
-                json_array_append_new(arms, json_pack("{s:s s:s s:s s:o s:f s:o s:f s:f}", "arm", c->arm, "loss", c->bound ? "nelbo" : "nll", "picked", c->picked,
+                json_array_append_new(arms, json_pack("{s:s s:s s:s s:o s:f s:o s:f s:f s:f}", "arm", c->arm, "loss", c->bound ? "nelbo" : "nll", "picked", c->picked,
                                                       "best", interval_json(&c->best), "best_epoch", c->best_epoch, "test", interval_json(&c->test), "weights",
-                                                      c->weights, "flops", c->total_flops));
+                                                      c->weights, "active_weights", c->active, "flops", c->total_flops));
         }
         json_array_append_new(groups, json_pack("{s:s s:o s:{s:o s:o}}", "group", v->label, "arms", arms, "crossover", "paper", cross_json(&v->paper, PAPER),
                                                 "strict", cross_json(&v->strict, STRICT)));
@@ -183,7 +183,7 @@ static void put_curves(StrBuf *b, const StudyGroups *g, const StudyGroup *v, XAx
         if (axis == FLOPS) {
             made[k] = calloc((size_t)c->n, sizeof **made);
             if (!made[k]) abort();
-            for (int p = 0; p < c->n; p++) made[k][p] = 6 * c->weights * c->tokens[p];
+            for (int p = 0; p < c->n; p++) made[k][p] = 6 * c->active * c->tokens[p];
         }
         s[n++] = (Series){ c->arm, c->parent < 0 ? k : c->parent, c->parent >= 0, c->n, axis == EPOCHS ? c->epoch : axis == TOKENS ? c->tokens : made[k],
                            c->val, c->seeds > 1 ? c->lo : NULL, c->seeds > 1 ? c->hi : NULL };
@@ -203,7 +203,7 @@ static void cell(StrBuf *b, const char *text) {
 }
 
 static void put_arms(StrBuf *b, const StudyGroups *g, const StudyGroup *v) {
-    snU_puts(b, "<table><tr><th>arm</th><th>loss</th><th>best validation</th><th>epoch</th><th>test there</th><th>weights</th><th>TFLOP (graph)</th><th>picked</th><th>seeds</th></tr>\n");
+    snU_puts(b, "<table><tr><th>arm</th><th>loss</th><th>best validation</th><th>epoch</th><th>test there</th><th>weights</th><th>active</th><th>TFLOP (graph)</th><th>picked</th><th>seeds</th></tr>\n");
     for (int k = 0; k < g->narms; k++) {
         const Curve *c = &v->curve[k];
         char text[256], seeds[32];
@@ -215,6 +215,7 @@ static void put_arms(StrBuf *b, const StudyGroups *g, const StudyGroup *v) {
         cell(b, put_number(text, c->best_epoch, 1));
         cell(b, put_interval(text, &c->test, 4));
         cell(b, put_number(text, c->weights, 0));
+        cell(b, put_number(text, c->active, 0));
         cell(b, put_number(text, c->total_flops * 1e-12, 2));
         cell(b, c->picked);
         cell(b, put_seeds(seeds, c->seeds));

@@ -3,6 +3,8 @@
 
 Tensors have Sinter's names. Written for clarity, without the tricks of the graph files:
   block_diffusion   one forward pass for each block, over the clean blocks before it and its own noised tokens; realised-count loss
+  moe_tokens        AR; each token asks its best experts in turn, who refuse when they are full: one token at a time
+  moe_experts       DLM; each expert picks its tokens in each row; an MLP for all beside them
 """
 import json, math, struct, sys
 import torch
@@ -33,11 +35,11 @@ def attention(x, at, mask, pos):
 def mlp(x, at):
     return (torch.nn.functional.silu(x @ weight(at + "gate", W, HID)) * (x @ weight(at + "up", W, HID))) @ weight(at + "down", HID, W)
 
-def logits(tokens, mask, pos):
+def logits(tokens, mask, pos, ffn=lambda x, layer: mlp(x, layer + "mlp.")):
     x = weight("embed", V, W)[tokens]
     for i in range(L):
         x = x + attention(rms(x, f"h.{i}.n1.gain"), f"h.{i}.attn.", mask, pos)
-        x = x + mlp(rms(x, f"h.{i}.n2.gain"), f"h.{i}.mlp.")
+        x = x + ffn(rms(x, f"h.{i}.n2.gain"), f"h.{i}.")
     return rms(x, "out.gain") @ weight("head", W, V)
 
 def cross_entropy(z, tokens): return z.logsumexp(-1) - z.gather(-1, tokens[..., None])[..., 0]
@@ -60,6 +62,60 @@ def block_diffusion(size=4):
         loss = loss + ((ce * h).sum(1) / h.sum(1)).mean() / (T // size)
     return loss
 
+# -- Mixtures of E experts, K a token ------------------------------------------------------------------------------
+
+E, K, AUX, Z = 4, 2, 0.01, 0.001
+routing = []                                 # what each layer adds to what is minimised, not to the loss that is shown
+
+def expert(x, at, e):
+    gate, up, down = weight(at + "gate", E, W, HID)[e], weight(at + "up", E, W, HID)[e], weight(at + "down", E, HID, W)[e]
+    return (torch.nn.functional.silu(x @ gate) * (x @ up)) @ down
+
+def by_tokens(x, layer, capacity=1.0):
+    at = layer + "moe."
+    scores = x.reshape(-1, W) @ weight(at + "router", W, E)
+    p, n, room = scores.softmax(-1), scores.shape[0], math.ceil(capacity * scores.shape[0] * K / E)
+    taken, asked, out = [0] * E, torch.zeros(E), []
+    for t in range(n):
+        best = scores[t].argsort(descending=True)[:K]
+        share, y = scores[t][best].softmax(-1), torch.zeros(W)
+        for g, e in zip(share, best.tolist()):
+            asked[e] += 1
+            if taken[e] < room:
+                taken[e] += 1
+                y = y + g * expert(x.reshape(-1, W)[t], at, e)
+        out.append(y)
+    assert asked.sum() > sum(taken), "no token was dropped: another seed"
+    routing.append(AUX * E * ((asked / asked.sum()) * p.mean(0)).sum() + Z * (scores.logsumexp(-1) ** 2).mean())
+    return torch.stack(out).view(x.shape)
+
+def by_experts(x, layer):
+    at = layer + "moe."
+    scores = x @ weight(at + "router", W, E)
+    p, rows = scores.softmax(-1), T * K // E
+    out = [[torch.zeros(W) for _ in range(T)] for _ in range(B)]
+    for b in range(B):
+        for e in range(E):
+            for t in p[b, :, e].argsort(descending=True)[:rows].tolist(): out[b][t] = out[b][t] + p[b, t, e] * expert(x[b, t], at, e)
+    routing.append(Z * (scores.logsumexp(-1) ** 2).mean())
+    return torch.stack([torch.stack(row) for row in out]) + mlp(x, at + "shared.")
+
+def moe_tokens():
+    tokens = torch.randint(0, MASK, (B, T))
+    given["tokens"] = tokens.int()
+    x = torch.cat([torch.full((B, 1), MASK), tokens[:, :-1]], 1)
+    pos = torch.arange(T)
+    return cross_entropy(logits(x, pos[None] <= pos[:, None], pos, by_tokens), tokens).mean()
+
+def moe_experts():
+    tokens = torch.randint(0, MASK, (B, T))
+    hit = torch.rand(B, T) < 0.5
+    given["tokens"], given["count_mask.hit"] = tokens.int(), hit
+    x = tokens.masked_fill(hit, MASK)
+    ce = cross_entropy(logits(x, torch.ones(T, T, dtype=torch.bool), torch.arange(T), by_experts), tokens)
+    h = hit.float()
+    return ((ce * h).sum(1) / h.sum(1)).mean()
+
 def save(path, tensors):
     names = {torch.float32: "F32", torch.int32: "I32", torch.bool: "BOOL"}
     head, blob = {}, b""
@@ -72,8 +128,8 @@ def save(path, tensors):
     with open(path, "wb") as f: f.write(struct.pack("<Q", len(h)) + h + blob)
 
 name, folder = sys.argv[1:]
-loss = {"block_diffusion": block_diffusion}[name]()
-loss.backward()
+loss = {"block_diffusion": block_diffusion, "moe_tokens": moe_tokens, "moe_experts": moe_experts}[name]()
+(loss + sum(routing)).backward()
 given["sample"] = torch.zeros(B, dtype=torch.int32)
 save(f"{folder}/{name}.in.safetensors", {**given, **weights})
 save(f"{folder}/{name}.want.safetensors", {"loss": loss, **{"grad." + k: w.grad for k, w in weights.items()}})

@@ -9,4 +9,4 @@ for arm in ar dlm; do
     python3 rename.py $arm
     rm $arm.torch.safetensors
 done
-for arm in block_diffusion; do python3 arms.py $arm .; done
+for arm in block_diffusion moe_tokens moe_experts; do python3 arms.py $arm .; done
