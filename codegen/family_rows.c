@@ -7,10 +7,12 @@
    columns   sums over a middle or leading axis: each program takes C columns and goes down the rows in order,
              adding column sums of R x C tiles.    gradients of gains and biases, second stages of long sums
    both      each program takes whole rows of one chunk of the sums: a norm's gradient for its input and, in the same pass,
-             chunks of those for gain and bias */
+             chunks of those for gain and bias
+   runs      what rows are made of is reduced over a run of them, a sequence: every program computes those [1, run] tiles again and
+             takes some of the rows; the first of a run stores its values.     noise, masks and embeddings */
 #include "codegen/gen.h"
 
-typedef struct Shape { bool whole, columns; int64_t before, n, after; } Shape;
+typedef struct Shape { bool whole, columns, runs; int64_t before, n, after; } Shape;
 
 static int sum_axis(const Graph *g, NodeId id)
 {
@@ -29,29 +31,45 @@ static bool is_column_sum(const Graph *g, NodeId id, Shape *s)
     return s->after > 1;
 }
 
-/* The finest domain of the group, and which of the two forms it takes. */
+/* Cuts dom as d does, which has one point for each row of it, or for each run of rows: the rest of d is dom's. */
+static void refine(Dom *dom, const Dom *d)
+{
+    Dom was = *dom;
+    Type t = { .rank = 0 };
+    int64_t rest = snP_points(dom) / (snP_points(d) ? snP_points(d) : 1), n = 1;
+    int from = dom->n;
+    while (from > 0 && n < rest) n *= dom->ext[--from];
+    if (n != rest || d->n + dom->n - from > MAX_RANK) return;
+    for (int k = 0; k < d->n; k++) t.dim[t.rank++] = d->ext[k];
+    for (int k = from; k < dom->n; k++) t.dim[t.rank++] = dom->ext[k];
+    if (!snP_refine(dom, &t)) *dom = was;
+}
+
+/* The finest domain of the group, and which of the forms it takes. */
 static Dom group_dom(const Graph *g, const Group *grp, Shape *shape)
 {
     Dom dom = snP_node_dom(g, grp->nodes.v[0]);
+    int64_t least = INT64_MAX, reduced = INT64_MAX;           /* points of a node, of a reduction */
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
         NodeId id = grp->nodes.v[i];
         Dom d = snP_node_dom(g, id);
         OpClass cls = snG_op(g->ctx, snG_node(g, id)->op)->cls;
         Shape s;
         if (snP_points(&d) > snP_points(&dom)) dom = d;
+        if (snP_points(&d) < least) least = snP_points(&d);
         if (is_column_sum(g, id, &s)) *shape = (Shape){ .whole = shape->whole, .columns = true, .before = s.before, .n = s.n, .after = s.after };
-        else if (cls == C_REDUCE || cls == C_SCAN) shape->whole |= snP_points(&d) > 1;
+        else if (cls == C_REDUCE || cls == C_SCAN) {
+            shape->whole |= snP_points(&d) > 1;
+            if (cls == C_REDUCE && snP_points(&d) < reduced) reduced = snP_points(&d);
+        }
     }
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
-        Dom d = snP_node_dom(g, grp->nodes.v[i]), was = dom;
-        Type t = { .rank = 0 };
-        int64_t cols = dom.n ? dom.ext[dom.n - 1] : 1;
-        bool stat = shape->whole && snP_points(&d) * cols == snP_points(&dom);     /* a value per row */
-        if ((snP_points(&d) != snP_points(&dom) && !stat) || d.n + stat > MAX_RANK || grp->nodes.n == 1) continue;
-        for (int k = 0; k < d.n; k++) t.dim[t.rank++] = d.ext[k];
-        if (stat && cols > 1) t.dim[t.rank++] = cols;
-        if (!snP_refine(&dom, &t)) dom = was;
+        Dom d = snP_node_dom(g, grp->nodes.v[i]);
+        shape->whole |= snP_points(&d) < snP_points(&dom) && grp->nodes.n > 1;
+        if (grp->nodes.n > 1) refine(&dom, &d);
     }
+    int64_t rows = snP_points(&dom) / (dom.n ? dom.ext[dom.n - 1] : 1);
+    shape->runs = !shape->columns && grp->nodes.n > 1 && (least < rows || reduced < snP_points(&dom));
     return dom;
 }
 
@@ -79,12 +97,24 @@ static Out *find_outputs(Gen *c)
     return out;
 }
 
+/* A value of a whole run of rows, which the program of its first rows stores. */
+static bool of_run(const Gen *c, const Out *o)
+{
+    return c->outer >= 0 && snG_count(snG_type(c->g, o->value)) * c->dom.ext[c->outer] * c->dom.ext[c->dom.n - 1] == snP_points(&c->dom);
+}
+
 static void rows_body(Gen *c, const Out *out)
 {
     uint32_t n = c->grp->outputs.n;
     TVal *v = NEWN(c->a, TVal, n);
     for (uint32_t i = 0; i < n; i++) v[i] = gen(c, out[i].value, out[i].at);
-    for (uint32_t i = 0; i < n; i++) gen_store(c, out[i].id, out[i].address, v[i]);    /* all reads before any write */
+    for (uint32_t i = 0; i < n; i++)                           /* all reads before any write */
+        if (!of_run(c, &out[i])) gen_store(c, out[i].id, out[i].address, v[i]);
+    if (!c->t || c->outer < 0 || !c->base[c->outer]) return;
+    TVal at = snT_add(c->t, &(TIns){ .op = T_widen, .type = { SN_I32, 1, 1 }, .a = { c->base[c->outer] } });
+    snT_if(c->t, snT_ew(c->t, S_eq, SN_BOOL, at, snT_full(c->t, (TType){ SN_I32, 1, 1 }, 0), 0));
+    for (uint32_t i = 0; i < n; i++) if (of_run(c, &out[i])) gen_store(c, out[i].id, out[i].address, v[i]);
+    snT_end(c->t);
 }
 
 /* Computed without a pass over rows. */
@@ -129,6 +159,14 @@ static void wanted_body(Gen *c, const Out *out, TVal wanted)
     c->memo.n = before;
 }
 
+/* Every program computes a run's values again: few programs a run, as long as there are sixteen in all; more on a GPU, where blocks are many. */
+static int32_t run_rows(const Gen *c, int32_t rows)
+{
+    int64_t run = c->dom.ext[c->outer], runs = snP_points(&c->dom) / (run * c->dom.ext[c->dom.n - 1]), want = c->target->gpu ? 256 : 16;
+    int64_t parts = runs < want ? want / runs : 1, least = (run + parts - 1) / parts;
+    return rows > least ? rows : (int32_t)least;
+}
+
 static void pick_tile(Gen *c, uint32_t nloads)
 {
     int last = c->dom.n - 1;
@@ -137,6 +175,7 @@ static void pick_tile(Gen *c, uint32_t nloads)
     for (int i = c->col - 1; i >= 0 && c->row < 0; i--) if (!c->joined[i] && gen_extent(c, i) > 1) c->row = i;
     RowsSched s = snK_sched_rows(c->target, gen_extent(c, c->row), gen_extent(c, c->col), (int)nloads, c->whole_col);
     c->R = s.rows, c->C = s.cols;
+    if (c->outer >= 0) c->R = run_rows(c, s.rows);
 }
 
 static void rows_kernel(Gen *c)
@@ -301,6 +340,7 @@ void gen_rows(const Graph *g, const Group *grp, const Target *t, Arena *a, Group
     } else {
         c.dom = group_dom(g, grp, &s);
         c.whole_col = s.whole;
+        c.outer = s.runs ? c.dom.n - 2 : -1;
         if (s.columns) columns_kernel(&c, &s);
         else rows_kernel(&c);
     }

@@ -4,7 +4,7 @@
 Gen gen_open(const Graph *g, const Group *grp, const Target *target, Arena *a)
 {
     return (Gen){ .g = g, .grp = grp, .group = snG_node(g, grp->anchor)->group, .target = target, .a = a, .row = -1, .col = -1,
-                  .R = 1, .C = 1 };
+                  .outer = -1, .R = 1, .C = 1 };
 }
 
 bool gen_in_group(const Gen *c, NodeId id) { return snG_node(c->g, id)->group == c->group; }
@@ -18,7 +18,7 @@ void gen_coalesce(Gen *c)
 {
     int last = c->dom.n - 1;
     for (int i = last - 1; i >= 0; i--) {
-        bool ok = !(c->whole_col && i + 1 == last);
+        bool ok = !(c->whole_col && i + 1 == last) && i != c->outer && i + 1 != c->outer;
         for (uint32_t s = 0; s < c->seen.n && ok; s++) {
             const Lin *l = &c->seen.v[s];
             ok = l->k[i] == l->k[i + 1] * c->dom.ext[i + 1];
@@ -160,23 +160,43 @@ static int axis_of(const Graph *g, NodeId id)
     return (int)(a < 0 ? a + snG_type(g, snG_in(g, id, 0))->rank : a);
 }
 
+/* The dim that a reduction runs over: the last, or the one along which rows make runs. */
+static int reduced_dim(const Gen *c, const Type *x)
+{
+    return c->outer >= 0 && snG_count(x) < snP_points(&c->dom) ? c->outer : c->dom.n - 1;
+}
+
+/* The tile of x over dim `col` as a whole, where the program itself stands on some of its rows. */
+static TVal along_rows(Gen *c, NodeId x, const Lin *at)
+{
+    int row = c->row, col = c->col;
+    int32_t R = c->R, C = c->C;
+    TVal base = c->base[c->outer], vr = c->vr, vc = c->vc;
+    bool inner = c->inner;
+    c->row = -1, c->col = c->outer, c->R = 1, c->C = (int32_t)c->dom.ext[c->outer], c->vr = c->vc = 0, c->base[c->outer] = 0, c->inner = true;
+    TVal v = gen(c, x, at);
+    if (c->t) v = gen_full(c, v, 1, c->C);
+    c->row = row, c->col = col, c->R = R, c->C = C, c->vr = vr, c->vc = vc, c->base[c->outer] = base, c->inner = inner;
+    return v;
+}
+
 /* A reduction over the columns: the operand over the whole row, reduced to one value per row. */
 static TVal reduce_tile(Gen *c, NodeId id, const Lin *at)
 {
     static const struct { int op; RedKind red; } kinds[] = {
         { OP_sum, RED_SUM }, { OP_amax, RED_MAX }, { OP_amin, RED_MIN }, { OP_argmax, RED_ARGMAX }, { OP_argmin, RED_ARGMIN } };
     NodeId x = snG_in(c->g, id, 0);
-    int axis = axis_of(c->g, id), k = 0;
+    int axis = axis_of(c->g, id), k = 0, dim = reduced_dim(c, snG_type(c->g, x));
     Lin in[MAX_RANK];
-    bool one = snG_type(c->g, x)->dim[axis] == 1;
+    bool one = snG_type(c->g, x)->dim[axis] == 1, runs = dim == c->outer;
     memcpy(in, at, sizeof in);
-    in[axis] = one ? snP_lin(0) : snP_dim(c->dom.n - 1);
-    TVal v = gen(c, x, in);
+    in[axis] = one ? snP_lin(0) : snP_dim(dim);
+    TVal v = runs ? along_rows(c, x, in) : gen(c, x, in);
     if (!c->t) return 0;
     while (kinds[k].op != snG_node(c->g, id)->op) k++;
     if (one) return kinds[k].red < RED_ARGMAX ? v : snT_full(c->t, (TType){ SN_I32, 1, 1 }, 0);
-    v = gen_full(c, v, c->t->ins.v[v].type.r, c->C);
-    return snT_reduce(c->t, v, 1, kinds[k].red, 0, c->vc);
+    if (!runs) v = gen_full(c, v, c->t->ins.v[v].type.r, c->C);
+    return snT_reduce(c->t, v, 1, kinds[k].red, 0, runs ? 0 : c->vc);
 }
 
 static TVal scan_tile(Gen *c, NodeId id, const Lin *at)
@@ -238,11 +258,13 @@ static TVal compute(Gen *c, NodeId id, const Lin *at)
 TVal gen(Gen *c, NodeId id, const Lin *at)
 {
     const Type *t = snG_type(c->g, id);
+    bool inner = false;
+    for (int i = 0; i < t->rank && c->inner; i++) inner = inner || at[i].k[c->outer];
     for (uint32_t i = c->memo.n; i-- > 0;) {
         const Memo *m = &c->memo.v[i];
-        if (m->id == id && !memcmp(m->at, at, sizeof(Lin) * t->rank)) return m->v;
+        if (m->id == id && m->inner == inner && !memcmp(m->at, at, sizeof(Lin) * t->rank)) return m->v;
     }
-    Memo m = { .id = id };
+    Memo m = { .id = id, .inner = inner };
     memcpy(m.at, at, sizeof(Lin) * t->rank);
     m.v = gen_in_memory(c, id) ? load(c, id, snP_linear(t, at)) : compute(c, id, at);
     PUSH(c->a, c->memo, m);
@@ -287,11 +309,12 @@ bool gen_place(const Gen *c, NodeId out, NodeId *value, Lin *at, Lin *address)
     const Type *t = snG_type(c->g, *value);
     Lin e = snP_whole(&c->dom);
     int64_t points = snP_points(&c->dom), count = snG_count(t);
-    if (count != points) {                                     /* one per row */
-        int64_t cols = c->dom.n ? c->dom.ext[c->dom.n - 1] : 1;
+    if (count != points) {                                     /* one per row, or run of rows */
+        int64_t cols = 1;
+        int i = c->dom.n;
+        while (i > 0 && i > c->dom.n - (c->outer >= 0 ? 2 : 1) && count * cols < points) cols *= c->dom.ext[--i], e.k[i] = 0;
         if (count * cols != points) return false;
-        e.k[c->dom.n - 1] = 0;
-        for (int i = 0; i < c->dom.n - 1; i++) e.k[i] /= cols;
+        while (i > 0) e.k[--i] /= cols;
     }
     return snP_coords(&c->dom, e, t, at) && gen_onto(c, out, at, address);
 }

@@ -9,7 +9,7 @@
 #include "codegen/family.h"
 #include "passes/index.h"
 
-typedef struct Memo { NodeId id; Lin at[MAX_RANK]; TVal v; } Memo;
+typedef struct Memo { NodeId id; bool inner; Lin at[MAX_RANK]; TVal v; } Memo;   /* inner: a tile along the run of rows */
 
 typedef struct Gen {
     const Graph *g;
@@ -22,9 +22,11 @@ typedef struct Gen {
     Dom dom;
     bool joined[MAX_DOM];            /* dim i is the outer part of dim i + 1 */
     bool whole_col;                  /* the last dim is a row of reductions: never joined */
+    int outer;                       /* the dim along which rows make runs that are reduced as well, -1 = none */
     int row, col;                    /* dims the tiles span, -1 = none */
     int32_t R, C;                    /* tile extents along them */
     TVal base[MAX_DOM];              /* idx: where the program stands; of row and col, where the tile starts; 0 = at 0 */
+    bool inner;                      /* at present the tile is 1 x the whole run of rows: see along_rows */
     TVal vr, vc;                     /* how many rows, columns are inside; 0 = all */
     VEC(Memo) memo;
     VEC(Lin) seen;                   /* dry run: every form used */

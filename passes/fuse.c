@@ -10,6 +10,7 @@
 
      FULL   an element per point          x * r, exp(s - m), matmul
      STAT   an element per row            sum(x * x, -1), rsqrt(...), and whatever is computed from them
+     OUTER  an element per run of rows    reductions over rows: of the STAT values of a sequence
      COL    an element per column         sum over rows
 
      ss: f32[2048, 1] = sum(sq, axis=1)      @group 3      x * rsqrt(mean(x * x)) * gain
@@ -21,7 +22,7 @@
 #include "passes/pass.h"
 #include "passes/product.h"
 
-enum { FULL = 1, STAT, COL };
+enum { FULL = 1, STAT, OUTER, COL };
 enum { MOST_NODES = 256, MOST_INPUTS = 48 };
 /* A node far behind a group, the gradient's beside the forward pass's, has its readers far behind too: computed early it would be
    stored for them and read again. */
@@ -31,6 +32,7 @@ typedef struct Set {                 /* one group while it grows; set.up chains 
     GroupKind kind;
     Dom dom;
     int64_t cols, axis[3];           /* red: row length. col: [before, n, after] of the summed axis */
+    int64_t outer;                   /* rows that a value of OUTER belongs to; 0: there are none */
     bool red, col, solo;
     int up, n, reads;                /* nodes in it; memory operands, an upper bound */
     NodeId first, last;              /* its nodes, chained by f->next; first is the lowest id when it began */
@@ -413,31 +415,60 @@ static bool ends_with(const Dom *d, int64_t cols) {
 }
 
 typedef struct Edge { NodeId n; int set; } Edge;
-typedef enum { APART, SAME, STATS, SPREAD } Fit;
+typedef enum { APART, SAME, STATS, OUTERS, SPREAD, BELOW } Fit;
+
+/* Is e the number of the row in which a point of dom lies, rows of `cols` points? */
+static bool spreads(const Dom *dom, const Lin *e, int64_t cols) {
+    Lin id = snP_whole(dom);
+    int64_t n = 1;
+    int i = dom->n;
+    while (i > 0 && n < cols) n *= dom->ext[--i], id.k[i] = 0;
+    while (i > 0) id.k[--i] /= cols;
+    return n == cols && snP_same_lin(&id, e);
+}
+
+/* Are values of A, one a point, row values of B: a mask's bits beside the embeddings of its tokens? Rows of A, if it reduces any, are
+   runs of B's rows then, and every program computes those reductions again: that must be little beside its own elements. */
+static bool is_below(const Set *A, const Set *B, const Dom *dom, const Lin *e) {
+    enum { MOST_COLS = 8192, LEAST_COLS = 64 };
+    int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom), cols = full ? mine / full : 0;
+    if (A->kind != G_ROWS || B->kind != G_ROWS || A->col || B->col || B->solo || A->outer || B->outer) return false;
+    if (cols < 2 || mine != full * cols || snP_points(dom) != mine || (B->red ? B->cols != cols : cols > MOST_COLS)) return false;
+    if (A->red && (A->cols < 2 || cols < LEAST_COLS || A->cols > MOST_COLS)) return false;
+    return ends_with(dom, cols) && spreads(dom, e, cols);
+}
 
 /* How a node of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
-   (STATS), as a row value for a whole row (SPREAD), or at another place. */
+   (STATS; OUTERS: as a value for a run of rows), as one of these for all the points it belongs to (SPREAD), as an element that is a
+   row value of B (BELOW), or at another place. */
 static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *e) {
     if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->kind == G_ATTENTION || A->solo) return APART;   /* a placed concat is solo */
     int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom);
     Lin id = snP_whole(dom);
     bool same = snP_same_lin(e, &id);
-    if (f->place[p] == FULL) return same && full == mine ? SAME : APART;
+    if (f->place[p] == FULL) return same && full == mine ? SAME : is_below(A, B, dom, e) ? BELOW : APART;
     if (!A->red || B->col) return APART;
+    if (f->place[p] == OUTER) {
+        if (B->red) return APART;
+        if (same && mine * A->cols * A->outer == full) return OUTERS;
+        if (mine * A->cols == full && spreads(dom, e, A->outer)) return STATS;
+        return mine == full && spreads(dom, e, A->outer * A->cols) ? SPREAD : APART;
+    }
     if (same && mine * A->cols == full && !B->red) return STATS;
     if (same && mine == full && B->red && B->cols == A->cols) return SAME;      /* a row value of both */
     if (mine != full || (B->red && B->cols != A->cols) || !ends_with(dom, A->cols)) return APART;
-    if (A->cols > 1) {
-        id.k[dom->n - 1] = 0;
-        for (int i = 0; i < dom->n - 1; i++) id.k[i] /= A->cols;
-    }
-    return snP_same_lin(&id, e) ? SPREAD : APART;
+    return spreads(dom, e, A->cols) ? SPREAD : APART;
 }
 
 /* Can one program reduce rows of `red` and add up a chunk of them for `col`? Chunks are all the programs there are: some have to be. */
 static bool rows_and_columns(const Set *red, const Set *col) {
     enum { LEAST_CHUNKS = 16 };
     return col->axis[2] == red->cols && col->axis[0] >= LEAST_CHUNKS && snP_points(&col->dom) == snP_points(&red->dom);
+}
+
+/* Does d end with rows of cols, in whole runs of `outer` of them? */
+static bool has_rows(const Dom *d, int64_t cols, int64_t outer) {
+    return ends_with(d, cols) && (!outer || (d->n > 1 && d->ext[d->n - 2] == outer));
 }
 
 /* The merged set's domain and kind; false when the two cannot share a kernel. */
@@ -448,8 +479,15 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     if (A->kind == G_ATTENTION || B->kind == G_ATTENTION) return false;
     if (A->kind == G_GEMM && B->kind == G_GEMM) return false;
     if (gemm && (A->red || B->red || A->col || B->col)) return false;
-    if (how == STATS) return refine_dom(&m->dom, &B->dom, A->cols) && ends_with(&m->dom, A->cols);
+    if (how == BELOW) {
+        m->dom = B->dom, m->red = true, m->cols = snP_points(&B->dom) / snP_points(&A->dom), m->outer = A->red ? A->cols : 0;
+        return refine_dom(&m->dom, &A->dom, m->cols) && has_rows(&m->dom, m->cols, m->outer);
+    }
+    m->outer = A->outer ? A->outer : B->outer;
+    if (how == STATS) return refine_dom(&m->dom, &B->dom, A->cols) && has_rows(&m->dom, A->cols, m->outer);
+    if (how == OUTERS) return refine_dom(&m->dom, &B->dom, A->cols * A->outer) && has_rows(&m->dom, A->cols, m->outer);
     if (A->red && B->red && A->cols != B->cols) return false;
+    if (m->outer && (A->col || B->col || (A->outer && B->outer && A->outer != B->outer))) return false;
     if ((A->red || B->red) && (A->col || B->col) && !rows_and_columns(A->red ? A : B, A->col ? A : B)) return false;
     if (A->col && B->col && memcmp(A->axis, B->axis, sizeof A->axis)) return false;
     Dom d = A->dom;
@@ -460,7 +498,7 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     m->cols = A->red ? A->cols : B->cols;
     m->col = A->col || B->col;
     if (B->col) memcpy(m->axis, B->axis, sizeof m->axis);
-    return !m->red || ends_with(&d, m->cols);
+    return !m->red || has_rows(&d, m->cols, m->outer);
 }
 
 static bool kept_apart(Fuse *f, const Set *s, int q) {
@@ -546,9 +584,11 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     if (A->kind == G_GEMM && !all_even(f, &A->dom, s)) return;
     if (B->kind == G_GEMM && !all_even(f, &B->dom, q)) return;
     if (m.kind == G_GEMM && !cuts_agree(f, s, q)) return;
-    if (how == STATS)
-        for (NodeId i = B->first; i; i = f->next[i]) f->place[i] = STAT;
-    A->dom = m.dom, A->red = m.red, A->cols = m.cols, A->col = m.col, A->kind = m.kind;
+    if (how == STATS || how == OUTERS)
+        for (NodeId i = B->first; i; i = f->next[i]) f->place[i] = how == STATS ? STAT : OUTER;
+    if (how == BELOW)
+        for (NodeId i = A->first; i; i = f->next[i]) f->place[i] = f->place[i] == FULL ? STAT : OUTER;
+    A->dom = m.dom, A->red = m.red, A->cols = m.cols, A->outer = m.outer, A->col = m.col, A->kind = m.kind;
     memcpy(A->axis, m.axis, sizeof A->axis);
     merge(f, q, s);
 }
@@ -1155,11 +1195,19 @@ static bool own_elements(const Graph *g, NodeId id) {
 }
 
 /* What the group reads at one element only it has read before it writes that element: elementwise work, reductions of rows and
-   columns that a program has to itself, and what follows a product. */
+   columns that a program has to itself, and what follows a product. Not where rows are reduced that are row values of others: every
+   program reads all of them. */
 static bool is_plain(const Graph *g, const Group *grp) {
-    for (uint32_t i = 0; i < grp->nodes.n; i++)
-        if (!own_elements(g, grp->nodes.v[i]) && snG_op(g->ctx, snG_node(g, grp->nodes.v[i])->op)->cls != C_CONTRACT) return false;
-    return true;
+    int64_t most = 0, least = INT64_MAX;
+    for (uint32_t i = 0; i < grp->nodes.n; i++) {
+        OpClass cls = snG_op(g->ctx, snG_node(g, grp->nodes.v[i])->op)->cls;
+        if (!own_elements(g, grp->nodes.v[i]) && cls != C_CONTRACT) return false;
+        Dom dom = snP_node_dom(g, grp->nodes.v[i]);
+        int64_t n = snP_points(&dom);
+        most = n > most ? n : most;
+        if (cls == C_REDUCE && n < least) least = n;
+    }
+    return least >= most || least == INT64_MAX;
 }
 
 Groups snP_groups(const Graph *g, Arena *a) {

@@ -161,6 +161,20 @@ resume() {
     check "documents, cut rows, two views: resumed on one thread, the same bits" "$BUILD/tool_compare" "$WORK/rows.whole/last.safetensors" "$WORK/rows.half/last.safetensors" exact
     train rows.half 13 -D documents=mask -D cut_rows=0.3 --resume >"$WORK/other" 2>&1
     check "no run goes on with other views" grep -q 'trained with --views 2, not 0' "$WORK/other"
+    # Fine-tuning from the weights of a run on text; the copies of a character are learnt.
+    awk 'BEGIN { for (i = 0; i < 300; i++) printf "{\"prompt\": \"%c%d:\", \"completion\": \"%c%c%c\"}\n", 97 + i % 26, i, 97 + i % 26, 97 + i % 26, 97 + i % 26 }' >"$WORK/sft.jsonl"
+    train base 8 -D vocab=258 --eod >"$WORK/out" 2>&1 || { fail "train with --eod"; tail -n 5 "$WORK/out"; }
+    for arm in ar dlm; do
+        # shellcheck disable=SC2086
+        tune() { out=$1; shift; "$SINTER" train models/$arm.sn $SMALL -D vocab=258 -D loss_on=answer --data "$WORK/sft.jsonl" --val-bytes 200 --init "$WORK/base/last.safetensors" --out "$WORK/$out" -q --set warmup=4 --set lr=3e-3 "$@"; }
+        { tune tuned.$arm --steps 320 && tune tuned.half --steps 160 && tune tuned.half --steps 320 --resume --threads 1; } >"$WORK/out" 2>&1
+        check "fine-tuning, $arm: resumed on one thread, the same bits" "$BUILD/tool_compare" "$WORK/tuned.$arm/last.safetensors" "$WORK/tuned.half/last.safetensors" exact
+        check "fine-tuning, $arm: the loss of answers falls below 1" awk -F'"val":' '/"kind":"val"/ { split($2, v, ","); last = v[1] } END { exit !(last < 1) }' "$WORK/tuned.$arm/log.jsonl"
+        rm -rf "$WORK/tuned.half"
+    done
+    # shellcheck disable=SC2086
+    "$SINTER" train models/dlm.sn $SMALL --data "$WORK/sft.jsonl" --val-bytes 200 --steps 1 --out "$WORK/plain" >"$WORK/other" 2>&1
+    check "the mask must not stand in the text" grep -q "set -D vocab=258" "$WORK/other"
     # Four rows twice are eight rows once: the same windows, the same masks, the loss normalised over all of them.
     train accum 6 --accum 2 --set dropout=0 >"$WORK/out" 2>&1
     train rows 6 -D batch=8 --set dropout=0 >"$WORK/out" 2>&1
@@ -326,7 +340,7 @@ opencl() {
 emu() {
     every=16
     [ "$LONG" = 1 ] && every=1
-    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_routing.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn
+    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_routing.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn
     counted "emu: every ${every}th op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu --every $every
     counted "emu: models" "$BUILD/unit_models" --device emu models/ar.sn models/dlm.sn
     # shellcheck disable=SC2086
@@ -477,7 +491,7 @@ oclgrind_checks() {
     rm -f "$log"
     # shellcheck disable=SC2086
     counted "oclgrind: text tests" $under "$SINTER" test --device opencl tests/text/diff_rows.sn tests/text/diff_gather.sn \
-        tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn
+        tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn
     quiet "oclgrind: text tests without a report"
     # shellcheck disable=SC2086
     counted "oclgrind: every ${every}th op test" $under "$BUILD/unit_ops" --device opencl --every $every

@@ -193,6 +193,61 @@ static void test_documents(void)
         }
 }
 
+/* Records: every one whole, its prompt not scored, its answer and end scored; refused lines by number. */
+static void test_records(void)
+{
+    char err[256] = "", out[256], file[256], text[8000];
+    size_t n = 0;
+    for (int i = 0; i < 50; i++)
+        n += (size_t)sprintf(text + n, "{\"prompt\": \"q%02d\\u00e9 \", \"completion\": \"a%02d%.*s\", \"more\": 1}\n%s", i, i, i % 7, "xxxxxxx", i % 9 ? "" : "\n");
+    n += (size_t)sprintf(text + n, "{\"prompt\": \"q07\\u00e9 \", \"completion\": \"a07\"}");      /* a duplicate, no newline */
+    spill("sft.jsonl", text, n);
+    snprintf(out, sizeof out, "%s/out4", folder);
+    snprintf(file, sizeof file, "%s", at("sft.jsonl"));
+    const char *in[] = { file, file };
+    CorpusInfo info;
+    CorpusDesc d = { .paths = in, .npaths = 1, .out = out, .val_bytes = 60, .test_bytes = 30, .seed = 1 };
+    CHECK(!corpus_prepare(&d, &info, err), "%s", err);
+    CHECK(info.records && info.vocab == 258 && info.mask == 257 && info.duplicate_pieces == 1);
+    int seen[50] = { 0 }, all = 0;
+    const char *paths[] = { info.train.path, info.val.path, info.test.path };
+    for (int p = 0; p < 3; p++) {
+        sn_file *f = sn_file_open(paths[p], err);
+        const sn_tensor *tokens = sn_file_find(f, "tokens"), *docs = sn_file_find(f, "documents"), *scored = sn_file_find(f, "scored");
+        const uint16_t *t = tokens->data;
+        const uint8_t *s = scored->data;
+        CHECK(scored->dim[0] == tokens->dim[0] && sn_file_meta(f, "records") && !strcmp(sn_file_meta(f, "eod"), "256"));
+        for (int64_t k = 0; k < docs->dim[0]; k++) {
+            int64_t a = ((const int64_t *)docs->data)[k], b = k + 1 < docs->dim[0] ? ((const int64_t *)docs->data)[k + 1] : tokens->dim[0];
+            int id = (t[a + 1] - '0') * 10 + t[a + 2] - '0';
+            bool good = t[a] == 'q' && id >= 0 && id < 50 && t[b - 1] == 256 && b - a == 6 + 3 + id % 7 + 1 && t[a + 6] == 'a';
+            for (int64_t i = a; i < b; i++)
+                good = good && s[i] == (i >= a + 6);
+            CHECK(good, "record %d", id);
+            seen[id]++, all++;
+        }
+        sn_file_close(f);
+    }
+    for (int i = 0; i < 50; i++)
+        CHECK(seen[i] == 1, "record %d: %d times", i, seen[i]);
+    CHECK(all == 50);
+    const struct { const char *text, *error; } bad[] = {
+        { "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"}\n", "sft.jsonl:2: an object with" },
+        { "\n[1]\n", "sft.jsonl:2: an object with" }, { "{\"prompt\": \"a\", \"completion\": \"\"}", "sft.jsonl:1: the completion is empty" },
+        { "{\"prompt\": \"a\", \"completion\": 3}", "sft.jsonl:1: an object with" }, { "{\"prompt\"", "sft.jsonl:1: no JSON" },
+        { "\xff\n", "sft.jsonl:1: no JSON" }, { "\n\n", "no records" },
+        { "{\"prompt\": \"a\", \"completion\": \"b\"}\n", "too few" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        spill("sft.jsonl", bad[i].text, strlen(bad[i].text));
+        CHECK(corpus_prepare(&d, &info, err) < 0 && strstr(err, bad[i].error), "%s", err);
+    }
+    in[1] = at("in");
+    d.npaths = 2;
+    spill("sft.jsonl", bad[7].text, strlen(bad[7].text));
+    CHECK(corpus_prepare(&d, &info, err) < 0 && strstr(err, "mixed"), "%s", err);
+}
+
 static void test_errors(void)
 {
     char err[256] = "", path[256];
@@ -223,6 +278,7 @@ int main(void)
     test_split();
     test_overlap();
     test_documents();
+    test_records();
     test_errors();
     char command[512];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);

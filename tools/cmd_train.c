@@ -21,6 +21,14 @@ static int find_data(Train *t) {
     return 0;
 }
 
+/* A mask that stands in the text could not be told from a masked token. */
+static int check_mask(const Train *t) {
+    int64_t mask = lab_param(&t->lab, "mask_id", -1);
+    if (lab_is_bound(lab_graph(&t->lab, "eval")) && mask >= 0 && sn_data_max(t->data) == mask)
+        return cmd_fail("the text has the token %lld, the model's mask: set -D vocab=%lld", (long long)mask, (long long)mask + 2);
+    return 0;
+}
+
 /* What the model reads of documents and answers, the shard must say. */
 static int check_marks(const Train *t) {
     if (lab_input(t->step_graph, "doc") && !sn_data_has(t->data, "documents"))
@@ -37,11 +45,12 @@ static int prepare_data(Train *t) {
                      .log = say, .user = t };
     int rc = corpus_prepare(&d, &t->corpus, err) ? cmd_fail("%s", err) : 0;
     free(out);
-    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->o.unique, .seed = (uint64_t)t->o.seed,
+    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->corpus.records ? 0 : t->o.unique, .seed = (uint64_t)t->o.seed,
                           .shuffle = true, .fixed = t->o.fixed_windows, .views = t->o.views, .fill_scored = t->o.score_fill };
     if (!rc && !(t->data = sn_data_open(&desc, err))) rc = cmd_fail("%s", err);
     if (!rc && t->lab.vocab && sn_data_max(t->data) >= t->lab.vocab)
         rc = cmd_fail("the text has the token %d, the model's vocabulary is %lld; set -D vocab", sn_data_max(t->data), (long long)t->lab.vocab);
+    if (!rc) rc = check_mask(t);
     if (!rc) rc = check_marks(t);
     if (!rc && t->corpus.val.path[0] == 0) fprintf(stderr, "sinter: note: there is no validation text; nothing is evaluated\n");
     return rc;
@@ -111,6 +120,7 @@ static int find_position(Train *t) {
     t->end = t->o.steps ? t->o.steps : (int64_t)ceil(t->o.epochs * (double)sn_data_windows(t->data) / (double)per_step);
     if (t->o.decay && resume) t->end = 0;
     if (resume) rc = train_load(t, last, true);
+    else if (t->o.init) rc = lab_load(&t->lab, t->o.init);
     else if (t->o.from) rc = train_load(t, t->o.from, false);
     free(last);
     if (rc) return rc;
@@ -177,6 +187,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "no-keep", 0, OPT_FLAG, &o->no_keep, "", "with --save-every: save last only" },
         { "log-every", 0, OPT_INT, &o->log_every, "N", "steps per line of log.jsonl (default 10)" },
         { "from", 0, OPT_TEXT, &o->from, "CKPT", "start from this checkpoint's weights, moments and position" },
+        { "init", 0, OPT_TEXT, &o->init, "CKPT", "start from this file's weights alone, at step 0: fine-tuning, other data" },
         { "decay", 0, OPT_INT, &o->decay, "N", "with --from: anneal to lr_min over N steps, then stop" },
         { "seed", 0, OPT_INT, &o->seed, "N", "weights, data order, masks (default 1)" },
         { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },
@@ -197,6 +208,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
     if (o->steps && o->epochs > 0) return cmd_usage(self, "give --steps or --epochs, not both");
     if (o->passes.autocast && !strcmp(o->passes.autocast, "f16"))
         return cmd_usage(self, "--autocast f16 would need loss scaling, which there is not; train in bf16");
+    if (o->init && o->from) return cmd_usage(self, "give --init or --from, not both");
     if (o->decay && !o->from && !o->resume) return cmd_usage(self, "--decay needs --from");
     if (o->views < 0) return cmd_usage(self, "--views is at least 0");
     if (o->accum < 1 || o->log_every < 1 || o->draws < 1) return cmd_usage(self, "--accum, --log-every and --draws are at least 1");

@@ -19,6 +19,7 @@
 #include "tools/corpus.h"
 
 #include "runtime/sn_rt.h"
+#include "tools/records.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -39,7 +40,8 @@ typedef struct File { uint8_t *text; int64_t size; } File;
 typedef struct Unit { const uint8_t *text; int64_t size; int file; } Unit;
 typedef struct Set { uint64_t *key, mask; uint8_t *hit; } Set;  /* open addressing; 0 = free */
 
-typedef struct Starts { int64_t *v, n; } Starts;                /* where documents begin */
+/* Where documents begin. scored: of records, one for each byte, 1 in answers; else NULL. */
+typedef struct Starts { int64_t *v, n; uint8_t *scored; } Starts;
 
 typedef struct Corpus {
     const CorpusDesc *d;
@@ -490,23 +492,35 @@ static int measure_overlap(const CorpusDesc *d, const uint8_t *train, int64_t nt
 
 /* -- Write ------------------------------------------------------------------------------------- */
 
-/* The bytes as tokens, `eod` after every document where there is one; starts become those of tokens. */
+/* The bytes as tokens, `eod` after every document where there is one; starts become those of tokens, scored is then of tokens. */
 static uint16_t *make_tokens(const CorpusDesc *d, const uint8_t *text, int64_t bytes, Starts *docs,
                              int64_t *n)
 {
     uint16_t *token = malloc(sizeof *token * (size_t)(bytes + docs->n));
+    uint8_t *scored = docs->scored ? malloc((size_t)(bytes + docs->n)) : NULL;
     int64_t next = 0;
     *n = 0;
-    for (int64_t i = 0; i < bytes && token; i++) {
-        if (next < docs->n && docs->v[next] == i) {
-            if (d->eod && i)
-                token[(*n)++] = CORPUS_EOD;
-            docs->v[next++] = *n;
-        }
-        token[(*n)++] = text[i];
+    if (!token || (docs->scored && !scored)) {
+        free(token);
+        free(scored);
+        return NULL;
     }
-    if (token && d->eod)
-        token[(*n)++] = CORPUS_EOD;
+    for (int64_t i = 0; i <= bytes; i++) {
+        bool begins = next < docs->n && docs->v[next] == i;
+        if (d->eod && i && (begins || i == bytes)) {
+            if (scored)
+                scored[*n] = 1;                  /* the end is part of the answer */
+            token[(*n)++] = CORPUS_EOD;
+        }
+        if (begins)
+            docs->v[next++] = *n;
+        if (i < bytes && scored)
+            scored[*n] = docs->scored[i];
+        if (i < bytes)
+            token[(*n)++] = text[i];
+    }
+    free(docs->scored);
+    docs->scored = scored;
     return token;
 }
 
@@ -534,8 +548,8 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
     const char *meta[] = { "tokenizer", "bytes", "vocab", d->eod ? "258" : "257", "mask",
                            d->eod ? "257" : "256", "bytes", bytes, "files", files, "seed", seed,
                            "split_seed", split_seed, "hash", hash, "overlap", overlap,
-                           d->eod ? "eod" : NULL, "256", NULL };
-    sn_tensor t[2] = { { .name = "tokens",
+                           d->eod ? "eod" : NULL, "256", docs->scored ? "records" : NULL, "1", NULL };
+    sn_tensor t[3] = { { .name = "tokens",
                          .dtype = SN_FILE_U16,
                          .rank = 1,
                          .dim = { set->bytes },
@@ -546,8 +560,14 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
                          .rank = 1,
                          .dim = { docs->n },
                          .data = docs->v,
-                         .bytes = sizeof *docs->v * (size_t)docs->n } };
-    int rc = sn_file_write(set->path, t, 2, meta, err);
+                         .bytes = sizeof *docs->v * (size_t)docs->n },
+                       { .name = "scored",
+                         .dtype = SN_FILE_U8,
+                         .rank = 1,
+                         .dim = { set->bytes },
+                         .data = docs->scored,
+                         .bytes = (size_t)set->bytes } };
+    int rc = sn_file_write(set->path, t, docs->scored ? 3 : 2, meta, err);
     free(token);
     say(d, "%s: %" PRId64 " tokens, %" PRId64 " documents of %" PRId64 " files", set->path,
         set->bytes, docs->n, set->files);
@@ -574,6 +594,7 @@ static int open_set(const char *path, CorpusSet *set, CorpusInfo *info, char *er
     set->bytes = t->dim[0];
     const sn_tensor *docs = sn_file_find(f, "documents");
     info->documents = docs && docs->rank == 1 ? docs->dim[0] : 0;
+    info->records = sn_file_meta(f, "records") != NULL;
     set->files = files ? atoll(files) : 0;
     set->hash = hash ? strtoull(hash, NULL, 16) : 0;
     set->overlap = overlap ? atof(overlap) : 0;
@@ -618,9 +639,89 @@ static int take_prepared(const CorpusDesc *d, CorpusInfo *info, char *err)
     return 1;
 }
 
+/* -- Records ----------------------------------------------------------------------------------- */
+
+/* Whole records in the order given, from *next on, as many as `bytes` have room for, one at least; 0: all. */
+static int take_records(Corpus *c, const Records *r, const int64_t *order, int64_t *next, int64_t bytes,
+                        uint8_t **out, Starts *docs, CorpusSet *set, const char *what)
+{
+    int64_t room = bytes ? bytes : r->bytes, size = 0;
+    *out = malloc((size_t)r->bytes + 1);
+    docs->v = malloc(sizeof *docs->v * (size_t)(r->n + 1));
+    docs->scored = malloc((size_t)r->bytes + 1);
+    if (!*out || !docs->v || !docs->scored)
+        return fail(c->err, FAIL_NOMEM, "out of memory");
+    for (; *next < r->n; ++*next) {
+        const Record *x = &r->v[order[*next]];
+        if (size + x->size > room)
+            break;
+        docs->v[docs->n++] = size;
+        memcpy(*out + size, x->text, (size_t)x->size);
+        for (int64_t i = 0; i < x->size; i++)
+            docs->scored[size + i] = i >= x->prompt;
+        size += x->size;
+    }
+    set->bytes = size;
+    set->files = r->files;
+    return docs->n ? 0
+                   : fail(c->err, FAIL_USAGE,
+                          "%" PRId64 " records of %" PRId64 " bytes in all: too few for %" PRId64
+                          " bytes of %s, or the next one is longer",
+                          r->n, r->bytes, room, what);
+}
+
+static int split_records(Corpus *c, const Records *r)
+{
+    const CorpusDesc *d = c->d;
+    CorpusInfo *info = c->info;
+    int64_t next = 0, left, *order = malloc(sizeof *order * (size_t)(r->n + 1)), *mixed = malloc(sizeof *mixed * (size_t)(r->n + 1));
+    int rc = order && mixed ? 0 : fail(c->err, FAIL_NOMEM, "out of memory");
+    if (!rc)
+        shuffle(order, r->n, d->split_seed);
+    if (!rc && d->val_bytes)
+        rc = take_records(c, r, order, &next, d->val_bytes, &c->val, &c->val_docs, &info->val, "validation");
+    if (!rc && d->test_bytes)
+        rc = take_records(c, r, order, &next, d->test_bytes, &c->test, &c->test_docs, &info->test, "test");
+    if (!rc) {
+        shuffle(mixed, left = r->n - next, d->seed);
+        for (int64_t i = 0; i < left; i++)
+            mixed[i] = order[next + mixed[i]];
+        next = 0;
+        Records rest = *r;
+        rest.n = left;
+        rc = take_records(c, &rest, mixed, &next, d->unique, &c->train, &c->train_docs, &info->train, "training");
+    }
+    free(order);
+    free(mixed);
+    return rc;
+}
+
+static int read_records(Corpus *c)
+{
+    Records r = { 0 };
+    int rc = 0;
+    for (int i = 0; i < c->d->npaths && !rc; i++)
+        rc = records_named(c->d->paths[i])
+                 ? records_read(&r, c->d->paths[i], c->err)
+                 : fail(c->err, FAIL_USAGE, "%.160s: records (.jsonl) cannot be mixed with other data",
+                        c->d->paths[i]);
+    if (!rc && !r.n)
+        rc = fail(c->err, FAIL_USAGE, "%.160s: no records", c->d->paths[0]);
+    c->info->files = r.files;
+    c->info->bytes = r.bytes;
+    c->info->duplicate_pieces = r.duplicates;
+    c->info->records = true;
+    if (!rc)
+        say(c->d, "%" PRId64 " records, %.1f MB; left out: %" PRId64 " duplicates", r.n, (double)r.bytes * 1e-6, r.duplicates);
+    if (!rc)
+        rc = split_records(c, &r);
+    records_free(&r);
+    return rc;
+}
+
 /* -- All of it --------------------------------------------------------------------------------- */
 
-static int prepare_text(Corpus *c)
+static int read_text_files(Corpus *c)
 {
     const CorpusDesc *d = c->d;
     CorpusInfo *info = c->info;
@@ -642,9 +743,18 @@ static int prepare_text(Corpus *c)
         info->unreadable);
     if (info->unreadable)
         say(d, "unreadable: %s", info->first_unreadable);
-    if ((rc = cut(c)) || (rc = split(c)) || (rc = draw(c)))
-        return rc;
-    if (c->val)
+    return (rc = cut(c)) || (rc = split(c)) ? rc : draw(c);
+}
+
+static int prepare_text(Corpus *c)
+{
+    const CorpusDesc *d = c->d;
+    CorpusInfo *info = c->info;
+    bool records = false;
+    for (int i = 0; i < d->npaths; i++)
+        records |= records_named(d->paths[i]);
+    int rc = records ? read_records(c) : read_text_files(c);
+    if (!rc && c->val)
         rc = measure_overlap(d, c->train, info->train.bytes, c->val, &info->val, c->err);
     if (!rc && c->test)
         rc = measure_overlap(d, c->train, info->train.bytes, c->test, &info->test, c->err);
@@ -670,9 +780,12 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
     int rc = take_prepared(d, info, err);
     if (rc)
         return rc < 0 ? rc : 0;
-    info->vocab = CORPUS_VOCAB + d->eod;
-    info->mask = CORPUS_MASK + d->eod;
-    Corpus c = { .d = d, .info = info, .err = err };
+    CorpusDesc own = *d;
+    for (int i = 0; i < d->npaths; i++)
+        own.eod |= records_named(d->paths[i]);
+    info->vocab = CORPUS_VOCAB + own.eod;
+    info->mask = CORPUS_MASK + own.eod;
+    Corpus c = { .d = &own, .info = info, .err = err };
     rc = prepare_text(&c);
     for (int64_t i = 0; i < c.nfiles; i++)
         free(c.file[i].text);
@@ -681,9 +794,11 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
     free(c.train);
     free(c.val);
     free(c.test);
-    free(c.train_docs.v);
-    free(c.val_docs.v);
-    free(c.test_docs.v);
+    const Starts *docs[] = { &c.train_docs, &c.val_docs, &c.test_docs };
+    for (int i = 0; i < 3; i++) {
+        free(docs[i]->v);
+        free(docs[i]->scored);
+    }
     set_free(&c.seen);
     return rc;
 }

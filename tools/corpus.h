@@ -2,7 +2,9 @@
 
    The tokenizer is the byte: token = byte value, 256 is the mask, vocabulary 257; or, with eod, 256
    ends every document, 257 is the mask, vocabulary 258. A shard says where its documents begin: a
-   document is a file, or a piece of one that does not go on with the next piece. Everything is a
+   document is a file, or a piece of one that does not go on with the next piece. JSON lines with
+   prompts and completions make shards of records, with eod, that also say which tokens are answers:
+   whole records, as many as the budgets have room for. Everything is a
    function of the files' contents, their order (sorted by path) and the two seeds. */
 #ifndef SN_CORPUS_H
 #define SN_CORPUS_H
@@ -12,7 +14,7 @@
 enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_EOD = 256, CORPUS_PIECE = 1024, CORPUS_STRING = 50 };
 
 typedef struct CorpusDesc {
-    const char *const *paths;        /* files, folders; or one shard, or a folder of shards */
+    const char *const *paths;        /* files, folders; or one shard, or a folder of shards; or files of records (.jsonl) */
     int npaths;
     const char *out;                 /* folder for train, val and test.safetensors */
     int64_t unique;                  /* training bytes, exactly; 0 = all that are there, in order */
@@ -37,6 +39,7 @@ typedef struct CorpusInfo {
     int64_t files, bytes;            /* text taken, after removal of duplicates */
     int64_t binary, large, unreadable, duplicate_files, duplicate_pieces, cut_files;
     char first_unreadable[1024];
+    bool records;                    /* prompts and completions: a window is one of them */
     int64_t documents;               /* of the training shard; 0: it does not say */
     int vocab, mask;                 /* a shard that does not say: 0 and -1 */
     int prepared;                    /* shards were taken as they are */
