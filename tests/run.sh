@@ -804,6 +804,18 @@ END
     sed 's/eval-every 16/eval-every 8/' "$WORK/tiny.study" >"$WORK/other.study"
     "$SINTER" study "$WORK/other.study" --data graph passes --out "$WORK/studies" -q >"$WORK/out" 2>&1
     if [ $? = 1 ] && grep -q 'begun with other options' "$WORK/out"; then pass "a study that changed is told apart"; else fail "a study that changed is told apart"; cat "$WORK/out"; fi
+    # Two texts, corrupted or not, and one text held out: every run is evaluated on the same.
+    cat >"$WORK/tiers.study" <<END
+common $SMALL --unique 8K --val-bytes 2K --draws 1 --steps 4 --held $PWD/graph
+vary   tier near: --data $PWD/passes
+vary   tier far:  --data $PWD/tools $PWD/runtime --corrupt words:0.5
+arm    ar  $PWD/models/ar.sn
+arm    dlm $PWD/models/dlm.sn
+END
+    check "a study of two texts" "$SINTER" study "$WORK/tiers.study" --out "$WORK/tiers" -q
+    val() { sed -n '/"val": {/,/}/s/.*"xxh3": "\([0-9a-f]*\)".*/\1/p' "$WORK/tiers/$1/config.json"; }
+    check "the validation text is the same for all" test "$(val tier=near/s1/ar)" = "$(val tier=far/s1/dlm)" -a -n "$(val tier=near/s1/ar)"
+    check "the training text is not" test "$("$BUILD/tool_compare" "$WORK/tiers/tier=near/s1/ar/data/train.safetensors" "$WORK/tiers/tier=far/s1/ar/data/train.safetensors" exact >/dev/null 2>&1; echo $?)" != 0
     for file in models/studies/*.study; do check "$file is read" "$SINTER" study "$file" --dry-run; done
 }
 

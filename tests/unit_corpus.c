@@ -248,6 +248,112 @@ static void test_records(void)
     CHECK(corpus_prepare(&d, &info, err) < 0 && strstr(err, "mixed"), "%s", err);
 }
 
+/* Held out from one folder, trained on others: what is held out does not depend on them, and is not trained on. */
+static void test_held(void)
+{
+    char err[256] = "", out[256], in[256], other[256], both[256], text[9000];
+    mkdir(at("other"), 0777);
+    mkdir(at("both"), 0777);
+    for (uint32_t i = 0; i < 3; i++) {
+        make_text(text, sizeof text, 200 + i);
+        spill(i ? i == 1 ? "other/b" : "both/c" : "other/a", text, sizeof text);
+    }
+    snprintf(out, sizeof out, "%s/out5", folder);
+    snprintf(in, sizeof in, "%s", at("in"));
+    snprintf(other, sizeof other, "%s", at("other"));
+    snprintf(both, sizeof both, "%s", at("both"));
+    const char *held[] = { in }, *paths[] = { in, other };
+    CorpusInfo alone, same, far;
+    CorpusDesc d = { .paths = paths, .npaths = 1, .out = out, .val_bytes = 25000, .test_bytes = 15000, .split_seed = 3, .seed = 1 };
+    CHECK(!corpus_prepare(&d, &alone, err), "%s", err);
+    d.held = held, d.nheld = 1;
+    CHECK(!corpus_prepare(&d, &same, err) && same.val.hash == alone.val.hash && same.test.hash == alone.test.hash &&
+              same.train.hash == alone.train.hash && same.duplicate_files == 2, "%s", err);
+    paths[0] = other;
+    CHECK(!corpus_prepare(&d, &far, err) && far.val.hash == alone.val.hash && far.test.hash == alone.test.hash &&
+              far.train.bytes == 18000 && far.val.overlap == 0, "%s", err);
+    paths[1] = both, d.npaths = 2;
+    CHECK(!corpus_prepare(&d, &far, err) && far.val.hash == alone.val.hash && far.train.bytes == 27000);
+    d.val_bytes = 1 << 20;
+    CHECK(corpus_prepare(&d, &far, err) < 0 && strstr(err, "validation"), "%s", err);
+}
+
+static int by_size(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* The units of a text, sorted. */
+static int units_of(const uint16_t *t, int64_t n, const char *kind, char **out)
+{
+    static char copy[2][20000];
+    static int turn;
+    char *c = copy[turn ^= 1];
+    int k = 0;
+    for (int64_t i = 0; i < n; i++)
+        c[i] = (char)t[i];
+    c[n] = 0;
+    for (char *w = strtok(c, *kind == 'l' ? "\n" : " .\n"); w; w = strtok(NULL, *kind == 'l' ? "\n" : " .\n"))
+        out[k++] = w;
+    qsort(out, (size_t)k, sizeof *out, by_size);
+    return k;
+}
+
+static void test_corrupt(void)
+{
+    static uint16_t clean[15000], now[15000], again[15000];
+    static char *a[8000], *b[8000];
+    char err[256] = "", out[256], file[256], text[15001];
+    size_t n = 0;
+    for (uint32_t i = 0; n + 40 < 15000; i++)
+        n += (size_t)sprintf(text + n, "w%u%.*s%s", i * 7919 % 1000, (int)(i % 5), "abcde", i % 11 ? " " : i % 33 ? ".\n" : "\n");
+    spill("plain", text, n);
+    snprintf(out, sizeof out, "%s/out6", folder);
+    snprintf(file, sizeof file, "%s", at("plain"));
+    const char *in[] = { file };
+    CorpusInfo info, other;
+    CorpusDesc d = { .paths = in, .npaths = 1, .out = out, .seed = 1, .unique = 8000 };
+    CHECK(!corpus_prepare(&d, &info, err) && read_shard(info.train.path, clean, 8000), "%s", err);
+    static const char *const how[] = { "bytes:0.2", "words:0.3", "lines:0.5", "words:1", "bytes:0" };
+    for (int k = 0; k < 5; k++) {
+        d.corrupt = how[k];
+        CHECK(!corpus_prepare(&d, &other, err) && read_shard(other.train.path, now, 8000), "%s", err);
+        CHECK(!corpus_prepare(&d, &other, err) && read_shard(other.train.path, again, 8000) && !memcmp(now, again, sizeof now));
+        int moved = 0, counts[256] = { 0 }, wrong = 0;
+        for (int i = 0; i < 8000; i++)
+            moved += now[i] != clean[i], counts[now[i]]++, counts[clean[i]]--;
+        for (int i = 0; i < 256; i++)
+            wrong += counts[i] != 0;
+        CHECK(!wrong && other.documents == info.documents, "%s: %d byte values come more or less often", how[k], wrong);
+        CHECK(k < 4 ? moved > 500 : moved == 0, "%s: %d bytes differ", how[k], moved);
+        if (k == 0)
+            CHECK(abs(moved - 1500) < 200, "bytes:0.2: %d of 8000 bytes differ", moved);
+        if (how[k][0] == 'b')
+            continue;
+        int na = 0, nb = 0, same = 0;            /* units that a piece ends in are cut there */
+        na = units_of(clean, 8000, how[k], a), nb = units_of(now, 8000, how[k], b);
+        for (int i = 0, j = 0; i < na && j < nb;) {
+            int order = strcmp(a[i], b[j]);
+            same += order == 0, i += order <= 0, j += order >= 0;
+        }
+        CHECK(na > 100 && same > na - 40, "%s: %d of %d units are there still", how[k], same, na);
+        sn_file *f = sn_file_open(other.train.path, err);
+        const sn_tensor *docs = sn_file_find(f, "documents");
+        bool good = docs && sn_file_meta(f, "corrupt") && !strcmp(sn_file_meta(f, "corrupt"), how[k]);
+        for (int64_t i = 1; good && i < docs->dim[0]; i++)
+            good = ((const int64_t *)docs->data)[i] > ((const int64_t *)docs->data)[i - 1] && ((const int64_t *)docs->data)[i] < 8000;
+        CHECK(good);
+        sn_file_close(f);
+    }
+    const char *shard[] = { out };
+    d = (CorpusDesc){ .paths = shard, .npaths = 1, .corrupt = "bytes:0" };
+    CHECK(!corpus_prepare(&d, &other, err), "%s", err);
+    d.corrupt = NULL;
+    CHECK(corpus_prepare(&d, &other, err) < 0 && strstr(err, "bytes:0"), "%s", err);
+    d = (CorpusDesc){ .paths = in, .npaths = 1, .out = out };
+    for (int k = 0; k < 4; k++) {
+        d.corrupt = (const char *const[]){ "words", "words:1.5", "verbs:0.1", "bytes:x" }[k];
+        CHECK(corpus_prepare(&d, &other, err) < 0 && strstr(err, "corrupted by"), "%s", err);
+    }
+}
+
 static void test_errors(void)
 {
     char err[256] = "", path[256];
@@ -279,6 +385,8 @@ int main(void)
     test_overlap();
     test_documents();
     test_records();
+    test_held();
+    test_corrupt();
     test_errors();
     char command[512];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);

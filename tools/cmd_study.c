@@ -50,9 +50,14 @@ static void add_all(StrList *to, const StrList *from) {
 }
 
 static void add_data(Launcher *l, Run *r) {
+    const StrList *data = &l->f.data;
+    for (int i = 0; i < l->f.naxes; i++) {
+        const StudyValue *v = &l->f.axis[i].v[study_cell_value(&l->f, r->cell, i)];
+        if (v->data.n) data = &v->data;
+    }
     list_add(&r->words, "--data");
     if (r->arm > 0) list_add(&r->words, text_fmt("%s/data", run_of(l, r->cell, 0)->folder));
-    else add_all(&r->words, &l->f.data);
+    else add_all(&r->words, data);
 }
 
 /* Options of an arm come last: they change what the axes and `common` say. */
@@ -360,7 +365,7 @@ int cmd_study(const Command *self, int argc, char **argv) {
     if (l.threads < 1 || seeds > 10000) return cmd_usage(self, "--threads is at least 1, --seeds at most 10000");
     if ((rc = study_file_read(&l.f, pos.v[0]))) return rc;
     if (data.n) l.f.data = data;
-    if (!l.f.data.n) return cmd_fail("%s: no data: write `data PATH...` there, or give --data", pos.v[0]);
+    if (!study_has_data(&l.f)) return cmd_fail("%s: no data: write `data PATH...` there, or give --data", pos.v[0]);
     if ((rc = replace_seeds(&l, seeds))) return rc;
     const char *base = strrchr(pos.v[0], '/');
     base = base ? base + 1 : pos.v[0];

@@ -41,7 +41,8 @@ static int check_marks(const Train *t) {
 static int prepare_data(Train *t) {
     char err[256], *out = train_path(t, "data");
     CorpusDesc d = { .paths = t->o.data.v, .npaths = t->o.data.n, .out = out, .unique = t->o.unique, .val_bytes = t->o.val_bytes,
-                     .test_bytes = t->o.test_bytes, .eod = t->o.eod, .split_seed = (uint64_t)t->o.split_seed, .seed = (uint64_t)t->o.seed,
+                     .test_bytes = t->o.test_bytes, .eod = t->o.eod, .corrupt = t->o.corrupt,
+                     .held = t->o.held.v, .nheld = t->o.held.n, .split_seed = (uint64_t)t->o.split_seed, .seed = (uint64_t)t->o.seed,
                      .log = say, .user = t };
     int rc = corpus_prepare(&d, &t->corpus, err) ? cmd_fail("%s", err) : 0;
     free(out);
@@ -176,6 +177,8 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "unique", 0, OPT_INT, &o->unique, "BYTES", "budget of unique training text (64K); default: all" },
         { "val-bytes", 0, OPT_INT, &o->val_bytes, "N", "validation text (default 128K)" },
         { "test-bytes", 0, OPT_INT, &o->test_bytes, "N", "text for numbers that no choice is made on (default 0)" },
+        { "held", 0, OPT_MANY, &o->held, "PATH...", "validation and test text come from these, not from --data" },
+        { "corrupt", 0, OPT_TEXT, &o->corrupt, "UNIT:SHARE", "that share of the training text's bytes, words or lines trade places" },
         { "eod", 0, OPT_FLAG, &o->eod, "", "a token, 256, ends every document of text (-D vocab=258)" },
         { "fixed-windows", 0, OPT_FLAG, &o->fixed_windows, "", "cut windows at the same places in every epoch" },
         { "views", 0, OPT_INT, &o->views, "K", "so, and masks, orders, input noise of a window come again every K epochs" },

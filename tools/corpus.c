@@ -2,7 +2,7 @@
 
    In: folders and files. Out: shards of byte tokens. The steps, each one section below:
      collect   folders recursively, sorted by path; no hidden names, no links, no files with NUL
-               bytes; equal files once
+               bytes; equal files once. First those that are held out from, where these are others
      cut       a file with more than 1/20 of all bytes counts as sections of 64 KiB, or it could
                only be on one side
      split     the units (files, sections) shuffled by split_seed: validation takes whole ones until
@@ -10,6 +10,8 @@
                is dropped, not trained on
      draw      training units in pieces of 1 KiB, equal pieces once, shuffled by seed; the first
                `unique` bytes of that. A smaller budget of one seed is a prefix of a larger one
+     corrupt   of the training text, when asked: units (bytes, words, lines), each with a given chance,
+               trade places with each other, documents staying as they are cut
      write     tokens, and where documents begin: a piece that follows the piece before it in the
                file goes on with its document
      overlap   share of the 50-byte strings of validation, at every position, that occur in
@@ -36,9 +38,10 @@
 enum { FAIL_NOMEM = -6, FAIL_IO = -7, FAIL_USAGE = -10 };     /* codes of graph/util.h */
 enum { SECTION = 64 << 10, BIG_SHARE = 20, DEFAULT_MAX_FILE = 16 << 20 };
 
-typedef struct File { uint8_t *text; int64_t size; } File;
+enum { TO_TRAIN = 1, TO_HOLD = 2 };              /* what a file may be for */
+typedef struct File { uint8_t *text; int64_t size; unsigned use; } File;
 typedef struct Unit { const uint8_t *text; int64_t size; int file; } Unit;
-typedef struct Set { uint64_t *key, mask; uint8_t *hit; } Set;  /* open addressing; 0 = free */
+typedef struct Set { uint64_t *key, mask; uint8_t *hit; int64_t *at; } Set;  /* open addressing; 0 = free */
 
 /* Where documents begin. scored: of records, one for each byte, 1 in answers; else NULL. */
 typedef struct Starts { int64_t *v, n; uint8_t *scored; } Starts;
@@ -49,9 +52,10 @@ typedef struct Corpus {
     char *err;
     File *file;
     int64_t nfiles, cap;
-    Set seen;                                    /* hashes of files */
-    Unit *unit;
-    int64_t nunits;
+    Set seen;                                    /* hashes of files, their places */
+    unsigned use;                                /* of the files that are collected now */
+    Unit *unit;                                  /* those that may be held out first */
+    int64_t nunits, held_units;
     uint8_t *train, *val, *test;
     Starts train_docs, val_docs, test_docs;
 } Corpus;
@@ -88,14 +92,16 @@ static bool set_new(Set *s, int64_t n)
         cap *= 2;
     s->key = calloc(cap, sizeof *s->key);
     s->hit = calloc(cap, 1);
+    s->at = calloc(cap, sizeof *s->at);
     s->mask = cap - 1;
-    return s->key && s->hit;
+    return s->key && s->hit && s->at;
 }
 
 static void set_free(Set *s)
 {
     free(s->key);
     free(s->hit);
+    free(s->at);
 }
 
 /* Where key is, or the free slot where it would be. */
@@ -107,14 +113,19 @@ static uint64_t set_find(const Set *s, uint64_t key)
     return i;
 }
 
-static bool set_add(Set *s, uint64_t key)        /* true: it is new */
+/* -1: it is new, and stands for `at`; else what it stands for. */
+static int64_t set_put(Set *s, uint64_t key, int64_t at)
 {
     key += !key;
     uint64_t i = set_find(s, key);
-    bool is_new = !s->key[i];
+    if (s->key[i])
+        return s->at[i];
     s->key[i] = key;
-    return is_new;
+    s->at[i] = at;
+    return -1;
 }
+
+static bool set_add(Set *s, uint64_t key) { return set_put(s, key, 0) < 0; }     /* true: it is new */
 
 /* -- Random order: Fisher-Yates by Philox ------------------------------------------------------ */
 
@@ -181,7 +192,7 @@ static bool grow_seen(Corpus *c)
     if (!set_new(&bigger, c->cap * 2))
         return false;
     for (int64_t i = 0; i < c->nfiles; i++)
-        set_add(&bigger, XXH3_64bits(c->file[i].text, (size_t)c->file[i].size));
+        set_put(&bigger, XXH3_64bits(c->file[i].text, (size_t)c->file[i].size), i);
     set_free(&c->seen);
     c->seen = bigger;
     return true;
@@ -213,13 +224,15 @@ static int add_file(Corpus *c, const char *path, bool named)
             return fail(c->err, FAIL_NOMEM, "%s: out of memory", path);
         }
     }
-    if (!set_add(&c->seen, XXH3_64bits(text, (size_t)size))) {
-        c->info->duplicate_files++;
+    int64_t before = set_put(&c->seen, XXH3_64bits(text, (size_t)size), c->nfiles);
+    if (before >= 0) {
+        c->info->duplicate_files += (c->file[before].use & c->use) != 0;
+        c->file[before].use |= c->use;
         free(text);
         return 0;
     }
     uint8_t *fitted = realloc(text, (size_t)size);
-    c->file[c->nfiles++] = (File){ fitted ? fitted : text, size };
+    c->file[c->nfiles++] = (File){ fitted ? fitted : text, size, c->use };
     c->info->bytes += size;
     if (c->nfiles % 10000 == 0)
         say(c->d, "%" PRId64 " files, %.1f MB", c->nfiles, (double)c->info->bytes * 1e-6);
@@ -281,20 +294,24 @@ static int add_path(Corpus *c, const char *path, bool named)
 
 static int cut(Corpus *c)
 {
-    int64_t total = c->info->bytes, n = 0;
-    for (int64_t i = 0; i < c->nfiles; i++)
+    int64_t total[2] = { 0 }, n = 0;             /* of what may be held out, and of the rest: */
+    for (int64_t i = 0; i < c->nfiles; i++) {    /* one does not depend on the other */
         n += c->file[i].size / SECTION + 1;
+        total[!(c->file[i].use & TO_HOLD)] += c->file[i].size;
+    }
     c->unit = malloc(sizeof *c->unit * (size_t)(n + 1));
     if (!c->unit)
         return fail(c->err, FAIL_NOMEM, "out of memory");
     for (int64_t i = 0; i < c->nfiles; i++) {
         const File *f = &c->file[i];
-        bool big = f->size > total / BIG_SHARE && f->size > SECTION;
+        bool held = f->use & TO_HOLD, big = f->size > total[!held] / BIG_SHARE && f->size > SECTION;
         c->info->cut_files += big;
         for (int64_t at = 0; at < f->size; at += big ? SECTION : f->size) {
             int64_t size = big && f->size - at > SECTION ? SECTION : f->size - at;
             c->unit[c->nunits++] = (Unit){ f->text + at, size, (int)i };
         }
+        if (held)
+            c->held_units = c->nunits;
     }
     return 0;
 }
@@ -309,7 +326,7 @@ static int take(Corpus *c, const int64_t *order, int64_t *next, int64_t bytes, u
     docs->v = malloc(sizeof *docs->v * (size_t)(c->nunits + 1));
     if (!*out || !docs->v)
         return fail(c->err, FAIL_NOMEM, "out of memory");
-    for (; set->bytes < bytes && *next < c->nunits; ++*next) {
+    for (; set->bytes < bytes && *next < c->held_units; ++*next) {
         Unit *u = &c->unit[order[*next]];
         int64_t n = u->size < bytes - set->bytes ? u->size : bytes - set->bytes;
         memcpy(*out + set->bytes, u->text, (size_t)n);
@@ -331,13 +348,16 @@ static int split(Corpus *c)
     int64_t next = 0, *order = malloc(sizeof *order * (size_t)(c->nunits + 1));
     if (!order)
         return fail(c->err, FAIL_NOMEM, "out of memory");
-    shuffle(order, c->nunits, c->d->split_seed);
+    shuffle(order, c->held_units, c->d->split_seed);
     int rc = take(c, order, &next, c->d->val_bytes, &c->val, &c->val_docs, &c->info->val,
                   "validation");
     if (!rc)
         rc = take(c, order, &next, c->d->test_bytes, &c->test, &c->test_docs, &c->info->test,
                   "test");
     free(order);
+    for (int64_t i = 0; i < c->nunits; i++)
+        if (!(c->file[c->unit[i].file].use & TO_TRAIN))
+            c->unit[i].size = 0;
     return rc;
 }
 
@@ -418,6 +438,113 @@ out:
     free(order);
     free(piece);
     return (int)rc;
+}
+
+/* -- Corrupt ----------------------------------------------------------------------------------- */
+
+typedef enum { BYTES, WORDS, LINES } UnitKind;
+typedef struct Span { int64_t at, size; } Span;
+
+static int parse_corrupt(const char *text, UnitKind *kind, double *share, char *err)
+{
+    static const char *const names[] = { "bytes:", "words:", "lines:" };
+    for (int i = 0; i < 3; i++) {
+        size_t n = strlen(names[i]);
+        char *end;
+        if (strncmp(text, names[i], n))
+            continue;
+        *kind = (UnitKind)i;
+        *share = strtod(text + n, &end);
+        if (end != text + n && !*end && *share >= 0 && *share <= 1)
+            return 0;
+    }
+    return fail(err, FAIL_USAGE,
+                "text is corrupted by bytes:SHARE, words:SHARE or lines:SHARE, 0 to 1, not by %.40s", text);
+}
+
+static bool in_unit(UnitKind kind, uint8_t c)
+{
+    return kind == BYTES ? true : kind == LINES ? c != '\n' : c == '_' || c >= 128 || (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
+}
+
+/* The units that the dice choose, of a text whose documents end where `docs` says. -1: out of memory. */
+static int64_t choose_units(const Corpus *c, UnitKind kind, double share, Span **out)
+{
+    const uint8_t *text = c->train;
+    int64_t n = 0, cap = 0, next = 0, bytes = c->info->train.bytes, number = 0;
+    uint32_t key[2] = { (uint32_t)c->d->seed, (uint32_t)(c->d->seed >> 32) }, w[4];
+    *out = NULL;
+    for (int64_t at = 0; at < bytes;) {
+        while (next < c->train_docs.n && c->train_docs.v[next] <= at)
+            next++;
+        int64_t stop = next < c->train_docs.n ? c->train_docs.v[next] : bytes, end = at;
+        while (end < stop && in_unit(kind, text[end]) && (kind != BYTES || end == at))
+            end++;
+        if (end == at) {
+            at++;
+            continue;
+        }
+        uint32_t ctr[4] = { (uint32_t)number, (uint32_t)(number >> 32), 0, 0xfffffffbu };
+        sn_philox(key, ctr, w);
+        number++;
+        if (w[0] * 0x1p-32 < share) {
+            if (n == cap) {
+                cap = cap ? cap * 2 : 1024;
+                Span *grown = realloc(*out, sizeof *grown * (size_t)cap);
+                if (!grown)
+                    return -1;
+                *out = grown;
+            }
+            (*out)[n++] = (Span){ at, end - at };
+        }
+        at = end;
+    }
+    return n;
+}
+
+/* Unit i's place takes unit order[i]; what lies between stays. Documents begin where the same text does. */
+static void trade_places(Corpus *c, const Span *unit, const int64_t *order, int64_t n, uint8_t *to)
+{
+    int64_t at = 0, out = 0, doc = 0;
+    for (int64_t i = 0; i <= n; i++) {
+        int64_t stop = i < n ? unit[i].at : c->info->train.bytes;
+        for (; doc < c->train_docs.n && c->train_docs.v[doc] <= stop; doc++)
+            c->train_docs.v[doc] += out - at;
+        memcpy(to + out, c->train + at, (size_t)(stop - at));
+        out += stop - at;
+        if (i == n)
+            break;
+        const Span *u = &unit[order[i]];
+        memcpy(to + out, c->train + u->at, (size_t)u->size);
+        out += u->size;
+        at = stop + unit[i].size;
+    }
+}
+
+static int corrupt(Corpus *c)
+{
+    UnitKind kind = BYTES;
+    double share = 0;
+    Span *unit = NULL;
+    int rc = parse_corrupt(c->d->corrupt, &kind, &share, c->err);
+    if (rc)
+        return rc;
+    int64_t n = choose_units(c, kind, share, &unit);
+    int64_t *order = malloc(sizeof *order * (size_t)(n + 1));
+    uint8_t *to = malloc((size_t)c->info->train.bytes);
+    if (n < 0 || !order || !to) {
+        free(to);
+        rc = fail(c->err, FAIL_NOMEM, "out of memory");
+    } else {
+        shuffle(order, n, c->d->seed ^ 0x636f7272757074);      /* another order than the pieces' */
+        trade_places(c, unit, order, n, to);
+        free(c->train);
+        c->train = to;
+        say(c->d, "%" PRId64 " units of the training text trade places (%s)", n, c->d->corrupt);
+    }
+    free(order);
+    free(unit);
+    return rc;
 }
 
 /* -- Overlap ----------------------------------------------------------------------------------- */
@@ -548,7 +675,14 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
     const char *meta[] = { "tokenizer", "bytes", "vocab", d->eod ? "258" : "257", "mask",
                            d->eod ? "257" : "256", "bytes", bytes, "files", files, "seed", seed,
                            "split_seed", split_seed, "hash", hash, "overlap", overlap,
-                           d->eod ? "eod" : NULL, "256", docs->scored ? "records" : NULL, "1", NULL };
+                           NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    int nmeta = 18;
+    if (d->eod)
+        meta[nmeta++] = "eod", meta[nmeta++] = "256";
+    if (docs->scored)
+        meta[nmeta++] = "records", meta[nmeta++] = "1";
+    if (d->corrupt && !strcmp(name, "train"))
+        meta[nmeta++] = "corrupt", meta[nmeta++] = d->corrupt;
     sn_tensor t[3] = { { .name = "tokens",
                          .dtype = SN_FILE_U16,
                          .rank = 1,
@@ -595,6 +729,8 @@ static int open_set(const char *path, CorpusSet *set, CorpusInfo *info, char *er
     const sn_tensor *docs = sn_file_find(f, "documents");
     info->documents = docs && docs->rank == 1 ? docs->dim[0] : 0;
     info->records = sn_file_meta(f, "records") != NULL;
+    const char *corrupted = sn_file_meta(f, "corrupt");
+    snprintf(info->corrupt, sizeof info->corrupt, "%s", corrupted ? corrupted : "");
     set->files = files ? atoll(files) : 0;
     set->hash = hash ? strtoull(hash, NULL, 16) : 0;
     set->overlap = overlap ? atof(overlap) : 0;
@@ -726,6 +862,10 @@ static int read_text_files(Corpus *c)
     const CorpusDesc *d = c->d;
     CorpusInfo *info = c->info;
     int rc = 0;
+    c->use = TO_HOLD;
+    for (int i = 0; i < d->nheld && !rc; i++)
+        rc = add_path(c, d->held[i], true);
+    c->use = d->nheld ? TO_TRAIN : TO_TRAIN | TO_HOLD;
     for (int i = 0; i < d->npaths && !rc; i++)
         rc = add_path(c, d->paths[i], true);
     if (rc)
@@ -753,7 +893,11 @@ static int prepare_text(Corpus *c)
     bool records = false;
     for (int i = 0; i < d->npaths; i++)
         records |= records_named(d->paths[i]);
+    if (records && (d->nheld || d->corrupt))
+        return fail(c->err, FAIL_USAGE, "records are neither corrupted nor held out from other files");
     int rc = records ? read_records(c) : read_text_files(c);
+    if (!rc && d->corrupt)
+        rc = corrupt(c);
     if (!rc && c->val)
         rc = measure_overlap(d, c->train, info->train.bytes, c->val, &info->val, c->err);
     if (!rc && c->test)
@@ -778,6 +922,11 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
     if (d->unique < 0 || d->val_bytes < 0 || d->test_bytes < 0)
         return fail(err, FAIL_USAGE, "a number of bytes is negative");
     int rc = take_prepared(d, info, err);
+    if (rc > 0)
+        rc = strcmp(info->corrupt, d->corrupt ? d->corrupt : "")
+                 ? fail(err, FAIL_USAGE, "%.160s: its text was corrupted by '%s', '%s' is asked for",
+                        info->train.path, info->corrupt, d->corrupt ? d->corrupt : "")
+                 : 1;
     if (rc)
         return rc < 0 ? rc : 0;
     CorpusDesc own = *d;

@@ -16,6 +16,10 @@ enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_EOD = 256, CORPUS_PIECE = 1
 typedef struct CorpusDesc {
     const char *const *paths;        /* files, folders; or one shard, or a folder of shards; or files of records (.jsonl) */
     int npaths;
+    const char *const *held;         /* files, folders: validation and test come from these alone, whatever */
+    int nheld;                       /* the paths are; what they share is not trained on. 0: from the paths */
+    const char *corrupt;             /* "words:0.3": that share of the training text's words trade places, at */
+                                     /* random; or of its bytes, or lines. NULL: none */
     const char *out;                 /* folder for train, val and test.safetensors */
     int64_t unique;                  /* training bytes, exactly; 0 = all that are there, in order */
     int64_t val_bytes, test_bytes;   /* exactly; 0 = none. Test: files that no choice was made on */
@@ -39,6 +43,7 @@ typedef struct CorpusInfo {
     int64_t files, bytes;            /* text taken, after removal of duplicates */
     int64_t binary, large, unreadable, duplicate_files, duplicate_pieces, cut_files;
     char first_unreadable[1024];
+    char corrupt[48];                /* how the training text was, "" = not */
     bool records;                    /* prompts and completions: a window is one of them */
     int64_t documents;               /* of the training shard; 0: it does not say */
     int vocab, mask;                 /* a shard that does not say: 0 and -1 */

@@ -7,6 +7,7 @@
      seeds   1 2 3                                     each: other weights, other text for training and validation
      vary    unique 32K: --unique 32K                  a value of an axis and what it means; axes multiply
      vary    unique 64K: --unique 64K
+     vary    tier logs: --data tiers/logs             or another text; common --held PATH... then keeps validation the same
      pick    lr                                        of this axis the report takes, for each arm, the best value
      arm     ar   ../ar.sn                             a name, a model (beside the study file), and what the arm changes
      arm     dlm  ../dlm.sn --epochs 60
@@ -21,7 +22,7 @@
 #define SN_STUDY_H
 #include "tools/cmd.h"
 
-typedef struct StudyValue { const char *label; StrList options; } StudyValue;
+typedef struct StudyValue { const char *label; StrList options, data; } StudyValue;      /* data: instead of the file's; n = 0: none */
 typedef struct StudyAxis { const char *name; StudyValue *v; int n; bool pick; } StudyAxis;
 typedef struct StudyArm {
     const char *name, *model;        /* model: as a path from here */
@@ -49,6 +50,7 @@ int study_file_read(StudyFile *out, const char *path);
 int study_ncells(const StudyFile *f);                                /* combinations x seeds; seeds outermost */
 int study_cell_value(const StudyFile *f, int cell, int axis);        /* index of the axis's value */
 int64_t study_cell_seed(const StudyFile *f, int cell);
+bool study_has_data(const StudyFile *f);                             /* every cell has */
 char *study_cell_folder(const StudyFile *f, int cell);               /* "unique=32K/s1"; malloc'ed */
 int study_write_manifest(const StudyFile *f, const char *out);       /* OUT/study.json */
 

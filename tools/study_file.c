@@ -39,6 +39,21 @@ static void add_words(const Reader *r, int from, StrList *to) {
     for (int i = from; i < r->words.n; i++) list_add(to, r->words.v[i]);
 }
 
+/* `--data PATH...` of an axis's value: the words up to the next option. */
+static int take_data(Reader *r, StudyValue *v) {
+    StrList kept = {0};
+    for (int i = 0; i < r->words.n; i++) {
+        if (i < 3 || strcmp(r->words.v[i], "--data")) {
+            list_add(&kept, r->words.v[i]);
+            continue;
+        }
+        while (i + 1 < r->words.n && r->words.v[i + 1][0] != '-') list_add(&v->data, r->words.v[++i]);
+        if (!v->data.n) return bad(r, "--data wants files or folders");
+    }
+    r->words = kept;
+    return 0;
+}
+
 /* What the study itself decides is no option of an arm. */
 static int check_options(const Reader *r, int from) {
     static const char *const own[] = { "--out", "-o", "--data", "--seed", "--split-seed", "--resume", "--from", "--quiet", "-q", "--threads" };
@@ -102,6 +117,8 @@ static int read_vary(Reader *r) {
     a->v = realloc(a->v, sizeof *a->v * (size_t)(a->n + 1));
     if (!a->v) abort();
     a->v[a->n] = (StudyValue){ .label = label };
+    int rc = take_data(r, &a->v[a->n]);
+    if (rc) return rc;
     add_words(r, 3, &a->v[a->n++].options);
     return check_options(r, 3);
 }
@@ -188,6 +205,15 @@ int study_cell_value(const StudyFile *f, int cell, int axis) {
     int at = cell % combinations(f);
     for (int i = f->naxes - 1; i > axis; i--) at /= f->axis[i].n;
     return at % f->axis[axis].n;
+}
+
+bool study_has_data(const StudyFile *f) {
+    for (int i = 0; i < f->naxes && !f->data.n; i++) {
+        int with = 0;
+        for (int k = 0; k < f->axis[i].n; k++) with += f->axis[i].v[k].data.n > 0;
+        if (with == f->axis[i].n) return true;
+    }
+    return f->data.n > 0;
 }
 
 char *study_cell_folder(const StudyFile *f, int cell) {

@@ -17,8 +17,8 @@
 enum { BUCKETS = 10 };               /* of the masked fraction, for the log of a masked-diffusion model */
 
 typedef struct TrainOptions {
-    const char *file, *out, *from, *init, *fuse, *device;
-    StrList defines, sets, data;
+    const char *file, *out, *from, *init, *fuse, *device, *corrupt;
+    StrList defines, sets, data, held;
     PassOptions passes;
     int64_t steps, unique, val_bytes, test_bytes, eval_every, save_every, log_every, decay, seed, eval_seed, split_seed, draws,
             accum, threads, views;

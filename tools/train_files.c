@@ -70,7 +70,9 @@ static json_t *data_json(const Train *t) {
     const CorpusInfo *c = &t->corpus;
     json_t *paths = json_array();
     for (int i = 0; i < t->o.data.n; i++) json_array_append_new(paths, json_string(t->o.data.v[i]));
-    return json_pack("{s:o s:I s:I s:o s:o s:o}", "paths", paths, "unique", (json_int_t)sn_data_tokens(t->data), "split_seed",
+    json_t *held = json_array();
+    for (int i = 0; i < t->o.held.n; i++) json_array_append_new(held, json_string(t->o.held.v[i]));
+    return json_pack("{s:o s:o s:s s:I s:I s:o s:o s:o}", "paths", paths, "held", held, "corrupt", t->o.corrupt ? t->o.corrupt : c->corrupt, "unique", (json_int_t)sn_data_tokens(t->data), "split_seed",
                      (json_int_t)t->o.split_seed, "train", set_json(&c->train), "val", set_json(&c->val), "test", set_json(&c->test));
 }
 
