@@ -55,6 +55,7 @@ install_missing() {
     done
     [ -e /usr/include/xxhash.h ] || missing="$missing libxxhash-dev"
     [ -e /usr/include/jansson.h ] || missing="$missing libjansson-dev"
+    [ -e /usr/include/pcre2.h ] || missing="$missing libpcre2-dev"
     [ -z "$missing" ] && return
     sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
     echo "installing$missing"
@@ -619,6 +620,9 @@ fuzz() {
     check "fuzz: $((count * 20)) mutations of a bundle" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
     check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
     check "fuzz: $((count * 10)) mutations of config.json and an index" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 4 $((count * 10)) tests/golden/hf/*/*.json
+    for format in llm.c megatron; do "$SINTER" tokens tests/text -o "$WORK/fuzz_$format.bin" --format $format >/dev/null; done
+    check "fuzz: $((count * 20)) mutations of token files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 5 $((count * 20)) "$WORK/fuzz_llm.c.bin" "$WORK/fuzz_megatron.idx"
+    check "fuzz: $count mutations of tokenizers" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 6 $count tests/golden/tokens/*.json
 }
 
 # A bundle runs, trains, evaluates and resumes without the compiler, with the source's bits; equal builds are equal files; what is
@@ -777,6 +781,46 @@ END
     refused "the param vocab is missing" export tests/golden/ar.in.safetensors -o "$WORK/no"
 }
 
+# Tokenizers: ids of Hugging Face's tokenizers, the standard library of Python there and back; token files of other trainers, written, read,
+# trained on. unit_bpe has GPT-2's published ids.
+tokens() {
+    gold=tests/golden/tokens
+    grep -q '^PCRE2:.*NOTFOUND' "$BUILD/CMakeCache.txt" && { skip "tokenizers: no PCRE2 here (libpcre2-dev)"; return; }
+    for pair in plain:plain.json split:split.json gpt2:gpt2 gpt2:gpt2/merges.txt; do
+        "$SINTER" tokens $gold/text.txt --tokenizer "$gold/${pair#*:}" --verify -o "$WORK/ids.bin" --format nanogpt >"$WORK/out" 2>&1
+        check "${pair#*:}: the ids of Hugging Face's tokenizers" cmp "$WORK/ids.bin" "$gold/${pair%%:*}.bin"
+    done
+    lib=$(ls -d /usr/lib/python3*/ 2>/dev/null | head -n 1)
+    if [ -n "$lib" ]; then check "Python's standard library there and back, byte for byte" "$SINTER" tokens "$lib" --tokenizer $gold/gpt2 --verify
+    else skip "Python's standard library: not installed"; fi
+    if python3 -c 'import tokenizers, safetensors' 2>/dev/null; then
+        for t in plain.json split.json gpt2/merges.txt; do check "$t: ids of the documents and of random texts" python3 tests/golden/tokens.py check "$SINTER" "$gold/$t" docs; done
+    else skip "ids beside Hugging Face's tokenizers: not installed"; fi
+    "$SINTER" tokens docs --tokenizer $gold/gpt2 --eod -o "$WORK/sinter.safetensors" >"$WORK/out"
+    for format in llm.c nanogpt megatron; do
+        "$SINTER" tokens docs --tokenizer $gold/gpt2 --eod -o "$WORK/$format.bin" --format $format >"$WORK/out"
+        "$SINTER" tokens "$WORK/$format.bin" --tokenizer $gold/gpt2 -o "$WORK/back.safetensors" >"$WORK/out"
+        check "$format written and read: the same tokens and documents" "$BUILD/tool_compare" "$WORK/sinter.safetensors" "$WORK/back.safetensors" exact
+    done
+    tokens_refused
+}
+
+tokens_refused() {
+    head -c 3000 "$WORK/llm.c.bin" >"$WORK/short.bin"
+    refused "its header says" tokens "$WORK/short.bin"
+    printf 'abc' >"$WORK/odd.bin"
+    refused "neither llm.c's format nor an even number" tokens "$WORK/odd.bin"
+    : >"$WORK/empty.bin"
+    refused "is empty" tokens "$WORK/empty.bin"
+    cp "$WORK/megatron.bin" "$WORK/cut.bin"
+    head -c 60 "$WORK/megatron.idx" >"$WORK/cut.idx"
+    refused "cut off?" tokens "$WORK/cut.idx"
+    head -c 1000 "$WORK/megatron.bin" >"$WORK/less.bin"
+    cp "$WORK/megatron.idx" "$WORK/less.idx"
+    refused "does not follow the one before it" tokens "$WORK/less.idx"
+    refused "has no token that ends a text" tokens docs --eod
+}
+
 # Two arms, an anneal, two values of an axis, two seeds; stopped on the way, it goes on and ends with the bits of the study that was not.
 studies() {
     cat >"$WORK/tiny.study" <<END
@@ -823,7 +867,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights benchmarks pages study studies
+PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights tokens benchmarks pages study studies
     bundles library opencl oclgrind_checks emu cuda gpu_script ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

@@ -3,13 +3,16 @@
      tool_fuzz SEED COUNT FILE...     COUNT mutations of every file: .sn (parse, print), .kir, .kt (parse, verify), .safetensors (open,
                                       read everything, as tensors and as token shards), .snb (open, choose, read every program;
                                       of seven in eight the sums are made right again, so that what is behind them is reached),
-                                      config.json and its like (the folder they are of, imported)
+                                      config.json and its like (the folder they are of, imported), tokenizers (.json elsewhere),
+                                      token files (.bin, .idx)
 
    What is mutated last lies in $TMPDIR/sinter-fuzz.PID.* when a reader dies. A reader may refuse (one line of error) or accept. */
 #include "codegen/tile.h"
 #include "runtime/bundle.h"
 #include "runtime/sn_rt.h"
 #include "tools/hf.h"
+#include "tools/shards.h"
+#include "tools/text.h"
 
 #define XXH_INLINE_ALL
 #include <dirent.h>
@@ -191,9 +194,43 @@ static bool import_folder(const char *file, Bytes b) {
     return ok;
 }
 
+/* -- Tokenizers and token files ------------------------------------------------------------------------------------------ */
+
+static bool read_tokenizer(const char *path) {
+    const Tokenizer *t = tokenizer_open(path);
+    Tokens ids;
+    size_t n = 0;
+    if (!t) return false;
+    if (!t->encode(t, "a b  c\n<|endoftext|>\xff\xc3\xa9 12345", 28, &ids)) {
+        free(t->decode(t, ids.v, ids.n, &n));
+        free(ids.v);
+    }
+    tokenizer_close(t);
+    return true;
+}
+
+/* An index is read with the .bin of the original. */
+static bool read_token_file(const char *name, const char *path) {
+    char err[256], bin[400], original[800];
+    TokenFile f;
+    int64_t sum = 0;
+    bool index = !strcmp(strrchr(name, '.'), ".idx");
+    snprintf(bin, sizeof bin, "%.*s.bin", (int)strlen(path) - 4, path);
+    snprintf(original, sizeof original, "%.*s.bin", (int)strlen(name) - 4, name);
+    if (index && symlink(original, bin) && errno != EEXIST) abort();
+    bool ok = !token_file_open(&f, path, 10, err);
+    for (int64_t i = 0; ok && i < f.n; i++) sum += token_file_at(&f, i);
+    for (int64_t i = 0; ok && i < f.ndocuments; i++)
+        if (f.document[i] < 0 || f.document[i] >= f.n || (i && f.document[i] <= f.document[i - 1])) abort();
+    if (ok) token_file_close(&f);
+    if (index) unlink(bin);
+    return ok && sum >= 0;
+}
+
 static bool read_any(const char *name, const char *path, Bytes b) {
     const char *dot = strrchr(name, '.');
-    if (!strcmp(dot, ".json")) return import_folder(name, b);
+    if (!strcmp(dot, ".json")) return strstr(name, "/hf/") ? import_folder(name, b) : read_tokenizer(path);
+    if (is_token_file(name)) return read_token_file(name, path);
     if (!strcmp(dot, ".snb")) return read_bundle(path);
     return !strcmp(dot, ".safetensors") ? read_tensors(path) : read_source(name, b);
 }

@@ -28,6 +28,7 @@ install_missing() {
     done
     [ -e /usr/include/xxhash.h ] || missing="$missing libxxhash-dev"
     [ -e /usr/include/jansson.h ] || missing="$missing libjansson-dev"
+    [ -e /usr/include/pcre2.h ] || missing="$missing libpcre2-dev"
     [ -z "$missing" ] && return
     say "installing$missing"
     sudo=; [ "$(id -u)" = 0 ] || sudo=sudo

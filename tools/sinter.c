@@ -44,6 +44,10 @@
     C(export,  "F.safetensors -o DIR [--type llama|qwen3|llada] [--dtype f32|bf16|f16] [--shard BYTES]",                    \
       "A checkpoint as a Hugging Face folder, which transformers opens, or loaders of LLaDA and MegaDLMs. docs/weights.md.",             \
       "sinter export runs/ar/best.safetensors -o my-model --dtype bf16 --shard 4G")                                        \
+    C(tokens,  "PATH... [--tokenizer FILE] [-o FILE] [--format sinter|llm.c|nanogpt|megatron] [--eod]  |  X.bin",                                      \
+      "Text to a file of tokens, by bytes or a BPE tokenizer, in our format or llm.c's, nanoGPT's, Megatron's; says how many and how fast.\n" \
+      "Of a .bin or .idx: what is in it. docs/data.md.",                                                                  \
+      "sinter tokens src/ --tokenizer gpt2/merges.txt --eod -o train.bin --format llm.c")                                        \
     C(bench,   "M.sn | X.snb | gemm | rows | attention | xent [--fuse LIST] [--json] [--shapes LIST] [--steps N] [--threads N]",         \
       "M.sn: the training step, fused against unfused in turn: time, FLOPs, bytes, launches, memory, and per fused kernel its\n"  \
       "share of the roofline (FMA peak and bandwidth measured in the same run) and the time of the unfused kernels it replaces.\n" \

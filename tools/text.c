@@ -28,7 +28,7 @@ static char *decode_bytes(const Tokenizer *t, const int32_t *ids, int64_t n, siz
     return s;
 }
 
-const Tokenizer BYTE_TOKENIZER = { NULL, 256, encode_bytes, decode_bytes };
+const Tokenizer BYTE_TOKENIZER = { NULL, 256, encode_bytes, decode_bytes, -1, NULL, 0 };
 
 /* -- JSON ------------------------------------------------------------------------------------------------------ */
 

@@ -15,8 +15,16 @@ struct Tokenizer {
     int64_t vocab;                   /* ids are below it */
     int (*encode)(const Tokenizer *, const char *text, size_t n, Tokens *out);       /* 0, or 1 after an error line */
     char *(*decode)(const Tokenizer *, const int32_t *ids, int64_t n, size_t *bytes);/* malloc'ed, 0-terminated; ids that are no text are left out */
+    int32_t eod;                     /* what ends a document; -1: it has no such token */
+    const char *path;                /* its file; NULL: bytes */
+    uint64_t hash;                   /* XXH3 of the files */
 };
 extern const Tokenizer BYTE_TOKENIZER;                           /* id = byte */
+
+/* A tokenizer.json, or GPT-2's vocab.json or merges.txt, or a folder with them (bpe_read.c); path NULL: bytes. NULL after an error line. One
+   thread at a time. */
+const Tokenizer *tokenizer_open(const char *path);
+void tokenizer_close(const Tokenizer *t);
 
 /* -- JSON lines -------------------------------------------------------------------------------------------------- */
 
