@@ -19,6 +19,9 @@
    kernel each. The concats cost nothing: weights and moments lie in that order, gradients are computed into their places, and
    the results are written over the old values (place.c).
 
+   A loss graph with the output `ema_decay`, which is an input (models: -D ema=0.999), also keeps an average of every weight, the state
+   ema.<w> (std.sn: ema_w): after the first step it is the weight, then it fades by that factor a step.
+
    What a sweep varies is an input with a default (HYPER below): changing it recompiles nothing. The
    formulas are blocks of std.sn. Weight decay acts on matrices only, not on embeddings (tables of a
    gather, tied ones included). */
@@ -48,7 +51,7 @@ static const struct { const char *name, *text; } SCALARS[] = {
 enum {
     NHYPER = sizeof HYPER / sizeof *HYPER,
     NSCALAR = sizeof SCALARS / sizeof *SCALARS,
-    NAMES = NHYPER + NSCALAR + 8,
+    NAMES = NHYPER + NSCALAR + 12,
     ALIGN = 64,                      /* bytes: weights of a multiple of it come first, so that they all start at one */
 };
 
@@ -71,6 +74,8 @@ typedef struct Optim {
     Sym names[NAMES];                /* what texts may say */
     NodeId vals[NAMES];
     int n;
+    Sym ema;                         /* the input that is the decay of averages; 0: none are kept */
+    double ema_default;
     bool clears;                     /* the gradients are states, to be zero after the step */
 } Optim;
 
@@ -228,6 +233,10 @@ static void bind_scalars(Optim *o) {
     NodeId norm = snG_add(g, o->at, OP_sqrt, &total, 1, NULL);
     bind(o, "norm", norm);
     for (int i = 0; i < NSCALAR; i++) bind(o, SCALARS[i].name, text(o, SCALARS[i].text));
+    if (o->ema) {
+        bind(o, "ema", input(g, snU_str(g->ctx, o->ema), o->ema_default));
+        bind(o, "fades", text(o, "ema_keep(ema, step) as _"));
+    }
     snG_set_output(g, snU_symz(g->ctx, "grad_norm"), norm, 0);
     snG_set_output(g, snU_symz(g->ctx, "lr_now"), text(o, "lr_now"), 0);
 }
@@ -254,6 +263,12 @@ static void update_family(Optim *o, Family *f) {
     bind(o, "v2", v2);
     NodeId w2 = text(o, f->decay ? "adamw_w(w, m2, v2, rate, root, keep, adam_eps) as _"
                                  : "adamw_w(w, m2, v2, rate, root, 1.0, adam_eps) as _");
+    NodeId e2 = 0;
+    if (o->ema) {
+        bind(o, "w2", w2);
+        bind(o, "e", states_of(o, f, "ema."));
+        e2 = text(o, "ema_w(e, w2, fades) as _");
+    }
     Attrs to = { .v[0] = { .kind = A_DTYPE, .i = { f->dtype } } };
     if (f->dtype != SN_F32) w2 = snG_add(g, o->at, OP_cast, &w2, 1, &to);
     NodeId cleared[2] = { snG_broadcast_to(g, o->at, snG_const(g, o->at, SN_F32, 0), snG_type(g, f->grad)), w2 };
@@ -263,6 +278,7 @@ static void update_family(Optim *o, Family *f) {
         snG_set_update(g, state(g, "adam.m.", p->name, p->w), out_of_row(o, m2, start, p->w), 0);
         snG_set_update(g, state(g, "adam.v.", p->name, p->w), out_of_row(o, v2, start, p->w), 0);
         snG_set_update(g, p->w, out_of_row(o, w2, start, p->w), 0);
+        if (e2) snG_set_update(g, state(g, "ema.", p->name, p->w), out_of_row(o, e2, start, p->w), 0);
         start += snG_count(snG_type(g, p->w));
     }
     o->n = n;
@@ -287,10 +303,23 @@ static bool has_gradients(const Graph *g) {
     return false;
 }
 
+static void find_averages(Optim *o, const Graph *train) {
+    Sym name = snU_symz(train->ctx, "ema_decay");
+    for (uint32_t i = 0; i < train->outputs.n; i++) {
+        NodeId v = train->outputs.v[i].node;
+        if (train->outputs.v[i].name != name) continue;
+        if (snG_node(train, v)->op != OP_input || snG_type(train, v)->rank || snG_type(train, v)->dtype != SN_F32)
+            snU_fail(train->ctx, SN_TYPE, snG_node(train, v)->loc, "the output ema_decay must be an input f32[], the decay of averaged weights");
+        o->ema = snG_leaf(train, v)->name;
+        o->ema_default = snG_leaf(train, v)->a;
+    }
+}
+
 /* A copy with gradients: those that the pass grad has left as outputs, or its own. */
 static Optim begin(const Graph *train, const PassOptions *opt) {
     Optim o = { .g = has_gradients(train) ? snG_dce((Graph *)train) : snP_grad(train, opt) };
     take_gradients(&o);
+    find_averages(&o, o.g);
     return o;
 }
 
@@ -339,7 +368,7 @@ static void clear_gradients(Optim *o, const Family *f) {
 
 Graph *snP_apply(const Graph *train, const PassOptions *opt) {
     sn_ctx *c = train->ctx;
-    Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")), .clears = true };
+    Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")), .ema = from.ema, .ema_default = from.ema_default, .clears = true };
     Graph *g = o.g;
     for (uint32_t i = 0; i < train->dims.n; i++) PUSH(g->arena, g->dims, train->dims.v[i]);
     for (uint32_t i = 0; i < from.params.n; i++) {

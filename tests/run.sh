@@ -176,10 +176,27 @@ resume() {
     # shellcheck disable=SC2086
     "$SINTER" train models/dlm.sn $SMALL --data "$WORK/sft.jsonl" --val-bytes 200 --steps 1 --out "$WORK/plain" >"$WORK/other" 2>&1
     check "the mask must not stand in the text" grep -q "set -D vocab=258" "$WORK/other"
+    train ema.whole 6 -D ema=0.9 >"$WORK/out" 2>&1
+    train ema.half 3 -D ema=0.9 >"$WORK/out" 2>&1 && train ema.half 6 -D ema=0.9 --resume >"$WORK/out" 2>&1
+    check "averaged weights, resumed: the same bits" "$BUILD/tool_compare" "$WORK/ema.whole/last.safetensors" "$WORK/ema.half/last.safetensors" exact
+    averages
     # Four rows twice are eight rows once: the same windows, the same masks, the loss normalised over all of them.
     train accum 6 --accum 2 --set dropout=0 >"$WORK/out" 2>&1
     train rows 6 -D batch=8 --set dropout=0 >"$WORK/out" 2>&1
     check "two micro-batches are one batch" "$BUILD/tool_compare" "$WORK/rows/last.safetensors" "$WORK/accum/last.safetensors" all 2e-3
+}
+
+# The log's val_ema is what eval --ema computes, and not what eval does.
+averages() {
+    logged=$(sed -n 's/.*"val_ema":\([0-9.]*\).*/\1/p' "$WORK/ema.whole/log.jsonl" | tail -n 1)
+    for how in --ema ""; do
+        # shellcheck disable=SC2086
+        "$SINTER" eval models/dlm.sn $how --ckpt "$WORK/ema.whole/last.safetensors" --data "$WORK/ema.whole/data/val.safetensors" --draws 1 --json >"$WORK/out" 2>&1
+        same=no
+        grep -q "$(printf %.6s "$logged")" "$WORK/out" && same=yes
+        case $how$same in --emayes | no) pass "eval $how: val_ema of the log: $same" ;; *) fail "eval $how: val_ema of the log, $logged: $same"; cat "$WORK/out" ;; esac
+    done
+    one_line "eval --ema: no averages" "$SINTER" eval models/dlm.sn --ema --ckpt "$WORK/whole/last.safetensors" --data "$WORK/whole/data/val.safetensors"
 }
 
 # kill -9 after a random time, again and again (fifty times in the long form), mostly in the middle of training, some while it starts or

@@ -116,7 +116,7 @@ static const struct { const char *file; Define params[4]; } VARIANTS[] = {
     { "models/any_order.sn", { { "eval_order", "left" }, { "input_mask", "0.3" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "kernel", "uniform" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "loss_form", "maskgit" }, { "noise_schedule", "cosine" }, { "layers", "1" } } },
-    { "models/ar.sn", { { "experts", "4" }, { "capacity", "1.0" }, { "layers", "1" } } },
+    { "models/ar.sn", { { "experts", "4" }, { "capacity", "1.0" }, { "layers", "1" }, { "ema", "0.9" } } },
     { "models/dlm.sn", { { "experts", "4" }, { "route", "experts" }, { "shared_hidden", "24" }, { "layers", "1" } } },
 };
 

@@ -38,7 +38,7 @@ static double rate_at(const Rate *p, double step) {
 
 /* -- The pass ---------------------------------------------------------------------------------- */
 
-enum { NVALS = 13 };
+enum { NVALS = 16 };
 typedef struct Feed {
     const char *names[NVALS];
     double value[NVALS];
@@ -181,6 +181,60 @@ static void test_steps(const Graph *g) {
     }
 }
 
+/* Averages: the first step's weight, then fading by (n - 1) / (n + 8), by ema where that is less; by the gradient's sign w goes down at
+   first and up later. */
+static void test_averages(const Graph *g) {
+    const Rate rate = { CONSTANT, 0.1, 0, 0, 0, 0, -1 };
+    double w = 2, m = 0, v = 0, e = 0;
+    for (int step = 1; step <= 40; step++) {
+        Arena a = {0};
+        Feed f = { .n = 0 };
+        feed_rate(&f, &rate, step);
+        feed(&f, "x", step < 20 ? 1 : -1);
+        feed(&f, "ema", 0.7);
+        feed(&f, "w", w);
+        feed(&f, "adam.m.w", m);
+        feed(&f, "adam.v.w", v);
+        feed(&f, "ema.w", e);
+        EvalVal *vals = evaluate(g, &f, &a);
+        double fades = fmin(0.7, (step - 1.0) / (step + 8.0));
+        w = update_of(g, vals, "w"), m = update_of(g, vals, "adam.m.w"), v = update_of(g, vals, "adam.v.w");
+        e = fades * e + (1 - fades) * w;
+        ok(fabs(update_of(g, vals, "ema.w") - e) < 1e-6, "the average after step %d: %.9g, not %.9g", step, update_of(g, vals, "ema.w"), e);
+        e = update_of(g, vals, "ema.w");
+        snU_free_arena(&a);
+    }
+}
+
+/* What is no input cannot be a decay. */
+static void test_wrong_decay(void) {
+    static const char text[] = "graph train {\n  weight w: f32[2] = ones()\n  output loss = sum(w)\n  output ema_decay = sum(w) * 0.1\n}\n";
+    sn_ctx *c = sn_open(NULL);
+    Module *m = snG_parse(c, "test.sn", text, sizeof text - 1, NULL, 0);
+    SN_ENTER(c, {
+        ok(strstr(sn_error(c), "ema_decay") != NULL, "a decay that is computed: %s", sn_error(c));
+        snG_free_module(m);
+        sn_close(c);
+        return;
+    });
+    snP_run(c, m->graphs.v[0], NULL, "optim");
+    SN_LEAVE(c);
+    ok(false, "a decay that is computed is no error");
+}
+
+static Graph *averaged(sn_ctx *c, Module **m) {
+    static const char text[] =
+        "graph train {\n"
+        "  input x: f32[1, 1]\n"
+        "  input ema: f32[] = 0.5\n"
+        "  weight w: f32[1, 1] = ones()\n"
+        "  output loss = sum(x * w)\n"
+        "  output ema_decay = ema\n"
+        "}\n";
+    *m = snG_parse(c, "averaged.sn", text, sizeof text - 1, NULL, 0);
+    return *m ? snP_run(c, (*m)->graphs.v[0], NULL, "optim") : NULL;
+}
+
 int main(void) {
     static const char text[] =
         "graph train {\n"
@@ -197,7 +251,13 @@ int main(void) {
         test_corners(g);
         test_steps(g);
     }
+    Module *second;
+    Graph *e = averaged(c, &second);
+    ok(e != NULL, "optim, averages: %s", sn_error(c));
+    if (e) test_averages(e), snG_free(e);
+    test_wrong_decay();
     snG_free(g);
+    snG_free_module(second);
     snG_free_module(m);
     sn_close(c);
     printf("%d passed, %d failed\n", passed, failed);

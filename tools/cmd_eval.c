@@ -17,7 +17,7 @@ typedef struct EvalJob {
     ScoreOptions score;
     Questions questions;
     int64_t draws, eval_seed, threads, limit, shots, next_token, continuations, infills, span, options;
-    bool json;
+    bool json, ema;
 } EvalJob;
 
 /* -- Checkpoints --------------------------------------------------------------------------------------------------- */
@@ -56,7 +56,7 @@ static void put_line(json_t *o) {
 }
 
 static LabOptions lab_options(EvalJob *j, const StrList *defines) {
-    return (LabOptions){ .file = j->file, .defines = defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes, .device = j->device };
+    return (LabOptions){ .file = j->file, .defines = defines, .seed = 1, .threads = (int)j->threads, .passes = j->passes, .device = j->device, .ema = j->ema };
 }
 
 /* -- Windows of text ------------------------------------------------------------------------------------------------ */
@@ -332,6 +332,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
     EvalJob j = { .eval_seed = 1, .temp = "eval-data", .order = "masks", .options = 4 };
     const Opt opts[] = {
         { "ckpt", 0, OPT_MANY, &j.ckpts, "FILE...", "checkpoints, one after the other; params are theirs where -D says nothing (default: initial weights)" },
+        { "ema", 0, OPT_FLAG, &j.ema, "", "their averaged weights (training with -D ema=0.999)" },
         { "data", 0, OPT_MANY, &j.data, "PATH...", "one shard, or text: the loss of its windows; with the options below, these measures instead" },
         { "next-token", 0, OPT_INT, &j.next_token, "N", "accuracy of the next token, at N places a window" },
         { "fit", 0, OPT_MANY, &j.fit, "PATH...", "other held-out text: the loss of --data at the temperature that is best for this" },

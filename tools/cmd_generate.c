@@ -158,6 +158,7 @@ int cmd_generate(const Command *self, int argc, char **argv) {
     int64_t eos = -1;
     const Opt opts[] = {
         { "ckpt", 0, OPT_TEXT, &j.ckpt, "FILE", "the checkpoint; its params are taken where -D says nothing (default: the initial weights)" },
+        { "ema", 0, OPT_FLAG, &j.lab.ema, "", "its averaged weights (training with -D ema=0.999)" },
         { "prompt", 'p', OPT_TEXT, &j.prompt, "TEXT", "what the text begins with" },
         { "prompt-file", 0, OPT_TEXT, &j.prompt_file, "FILE", "the same from a file" },
         { "suffix", 0, OPT_TEXT, &j.suffix, "TEXT", "DLM: what the text is followed by: infilling" },

@@ -72,6 +72,7 @@ static int open_bundle(Lab *lab, const LabOptions *o) {
     lab->load_s = snU_now() - t0;
     lab->bundle = true;
     lab->seed = o->seed;
+    lab->ema = o->ema;
     sn_session_desc d = { .device = o->device, .seed = o->seed, .threads = o->threads, .profile = o->profile };
     if (!(lab->s = sn_session_new(lab->p, &d))) rc = cmd_fail("%s", sn_rt_error());
     if (!rc) count_weights(lab);
@@ -93,6 +94,7 @@ int lab_open(Lab *lab, const LabOptions *o) {
     BuildOptions bo = { .target = target, .train = o->train, .order = o->order, .trace = o->trace, .fuse = o->fuse, .threads = o->threads,
                         .verbose = o->verbose, .autocast = o->passes.autocast, .recompute = o->passes.recompute, .sched = o->sched };
     lab->seed = o->seed;
+    lab->ema = o->ema;
     lab->p = snK_build(lab->m.m, &bo, &lab->stats);
     if (!lab->p) rc = model_error(lab->m.c);
     sn_session_desc d = { .device = device, .seed = o->seed, .threads = o->threads, .profile = o->profile };
@@ -102,8 +104,22 @@ int lab_open(Lab *lab, const LabOptions *o) {
     return rc;
 }
 
+static int64_t count_of(const SnTensorDesc *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->rank; i++) n *= t->dim[i];
+    return n;
+}
+
+static const sn_tensor *find_average(const sn_file *f, const char *name) {
+    char *of = text_fmt("ema.%s", name);
+    const sn_tensor *t = sn_file_find(f, of);
+    free(of);
+    return t;
+}
+
 static int load_weight(Lab *lab, const sn_file *f, const char *path, const SnTensorDesc *d) {
-    const sn_tensor *t = sn_file_find(f, d->name);
+    const sn_tensor *t = lab->ema ? find_average(f, d->name) : NULL;
+    if (!t) t = sn_file_find(f, d->name);
     if (!t) return cmd_fail("%s: has no weight '%s'; is it a checkpoint of this model, with these -D?", path, d->name);
     if (t->dtype != d->dtype || t->rank != d->rank || memcmp(t->dim, d->dim, sizeof *d->dim * d->rank))
         return cmd_fail("%s: the weight '%s' has another shape or dtype (%zu bytes) than the model's; are -D those of the training?", path, d->name, t->bytes);
@@ -114,10 +130,47 @@ int lab_load(Lab *lab, const char *path) {
     char err[256];
     sn_file *f = sn_file_open(path, err);
     if (!f) return cmd_fail("%s", err);
-    int rc = 0;
+    int rc = 0, averages = 0;
+    for (int i = 0; i < lab->p->nstorage; i++) averages += !lab->p->storage[i].is_state && find_average(f, lab->p->storage[i].t.name);
+    if (lab->ema && !averages) rc = cmd_fail("%s has no averaged weights (ema.*); it was trained without -D ema=0.999", path);
     for (int i = 0; i < lab->p->nstorage && !rc; i++)
         if (!lab->p->storage[i].is_state) rc = load_weight(lab, f, path, &lab->p->storage[i].t);
     sn_file_close(f);
+    return rc;
+}
+
+static const SnTensorDesc *average_of(const Lab *lab, const char *weight) {
+    for (int i = 0; i < lab->p->nstorage; i++) {
+        const char *name = lab->p->storage[i].t.name;
+        if (lab->p->storage[i].is_state && !strncmp(name, "ema.", 4) && !strcmp(name + 4, weight)) return &lab->p->storage[i].t;
+    }
+    return NULL;
+}
+
+bool lab_has_averages(const Lab *lab) {
+    for (int i = 0; i < lab->p->nstorage; i++)
+        if (!lab->p->storage[i].is_state && average_of(lab, lab->p->storage[i].t.name)) return true;
+    return false;
+}
+
+static int swap_average(Lab *lab, const SnTensorDesc *w, const SnTensorDesc *e) {
+    size_t bytes = 4 * (size_t)count_of(w);
+    char *a = malloc(bytes), *b = malloc(bytes);
+    int rc = a && b ? 0 : cmd_fail("out of memory");
+    if (w->dtype != SN_F32) rc = cmd_fail("the weight '%s' is no f32: its average cannot stand in its place", w->name);
+    if (!rc && (sn_read(lab->s, NULL, w->name, a, bytes) || sn_read(lab->s, NULL, e->name, b, bytes) ||
+                sn_write(lab->s, w->name, b, bytes) || sn_write(lab->s, e->name, a, bytes))) rc = lab_error(lab);
+    free(a);
+    free(b);
+    return rc;
+}
+
+int lab_swap_averages(Lab *lab) {
+    int rc = 0;
+    for (int i = 0; i < lab->p->nstorage && !rc; i++) {
+        const SnTensorDesc *w = &lab->p->storage[i].t, *e = lab->p->storage[i].is_state ? NULL : average_of(lab, w->name);
+        if (e) rc = swap_average(lab, w, e);
+    }
     return rc;
 }
 
@@ -141,12 +194,6 @@ const SnBuffer *lab_input(const SnGraphPlan *g, const char *name) {
     for (int i = 0; g && i < g->nbuffers; i++)
         if (g->buffers[i].kind == SN_BUF_INPUT && !strcmp(g->buffers[i].t.name, name)) return &g->buffers[i];
     return NULL;
-}
-
-static int64_t count_of(const SnTensorDesc *t) {
-    int64_t n = 1;
-    for (int i = 0; i < t->rank; i++) n *= t->dim[i];
-    return n;
 }
 
 int64_t lab_output_count(const SnGraphPlan *g, const char *name) {

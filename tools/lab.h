@@ -16,6 +16,7 @@ typedef struct LabOptions {
     PassOptions passes;              /* autocast, recompute */
     const char *sched;               /* schedules instead of the model's, as BuildOptions.sched; NULL: none */
     bool train, profile, verbose;
+    bool ema;                        /* lab_load takes averaged weights */
     uint64_t seed;
     int threads;
 } LabOptions;
@@ -27,6 +28,7 @@ typedef struct Lab {
     BuildStats stats;
     double load_s;                   /* text to graphs */
     uint64_t seed;
+    bool ema;                        /* as LabOptions.ema */
     bool bundle;                     /* p was compiled before: there is no module */
     int64_t params;                  /* elements of all weights */
     int64_t vocab;                   /* of the param `vocab`; 0 = the file has none */
@@ -39,8 +41,12 @@ void lab_close(Lab *lab);
 /* Drops the graphs that are not listed; NULL: those of generation. */
 void lab_choose_graphs(Module *m, const char *graphs);
 
-/* The weights of a checkpoint, none of its states. 0 or 1 after a line. */
+/* The weights of a checkpoint, none of its states; with lab->ema the averaged ones, where it has them. 0 or 1 after a line. */
 int lab_load(Lab *lab, const char *path);
+
+/* Puts every weight in the place of its average, the state ema.<weight>, and that in its; again: back. */
+bool lab_has_averages(const Lab *lab);
+int lab_swap_averages(Lab *lab);
 int64_t lab_param(const Lab *lab, const char *name, int64_t otherwise);   /* a whole number of the file's params */
 bool lab_param_is(const Lab *lab, const char *name, const char *text);
 int lab_error(const Lab *lab);                                   /* prints the session's error, returns 1 */

@@ -119,20 +119,39 @@ static void progress(Train *t, double loss, double tokens_per_s) {
 
 /* -- Evaluation and checkpoints --------------------------------------------------------------------------------------- */
 
+static int score_texts(Train *t, Score *val, Score *test) {
+    int rc = lab_score(&t->lab, t->corpus.val.path, t->o.draws, (uint64_t)t->o.eval_seed, 0, val);
+    if (!rc && t->o.score_test && t->corpus.test.path[0])
+        rc = lab_score(&t->lab, t->corpus.test.path, t->o.draws, (uint64_t)t->o.eval_seed, 0, test);
+    return rc;
+}
+
+/* The same texts by the averaged weights (-D ema=0.999); the others are back afterwards. */
+static int score_averages(Train *t, json_t *row) {
+    Score val = {0}, test = {0};
+    if (!lab_has_averages(&t->lab)) return 0;
+    int rc = lab_swap_averages(&t->lab);
+    if (!rc) rc = score_texts(t, &val, &test);
+    if (!rc) rc = lab_swap_averages(&t->lab);
+    if (!rc) json_object_set_new(row, "val_ema", json_real(val.mean));
+    if (!rc && test.windows) json_object_set_new(row, "test_ema", json_real(test.mean));
+    score_free(&val);
+    score_free(&test);
+    return rc;
+}
+
 static int evaluate(Train *t) {
     Score val = {0}, test = {0};
-    int rc = 0;
     if (!t->corpus.val.path[0]) return 0;
-    rc = lab_score(&t->lab, t->corpus.val.path, t->o.draws, (uint64_t)t->o.eval_seed, 0, &val);
-    if (!rc && t->o.score_test && t->corpus.test.path[0])
-        rc = lab_score(&t->lab, t->corpus.test.path, t->o.draws, (uint64_t)t->o.eval_seed, 0, &test);
+    int rc = score_texts(t, &val, &test);
     if (!rc) {
         json_t *row = json_pack("{s:s s:I s:f s:f s:f s:f s:I s:I s:b s:f}", "kind", "val", "step", (json_int_t)t->step, "epoch", epoch_of(t),
                                 "val", val.mean, "val_se", val.se, "val_mask_se", val.mask_se, "windows", (json_int_t)val.windows, "draws", (json_int_t)val.draws,
                                 "bound", val.bound, "seconds", val.seconds + test.seconds);
         if (test.windows) json_object_set_new(row, "test", json_real(test.mean)), json_object_set_new(row, "test_se", json_real(test.se));
+        rc = score_averages(t, row);
         train_log(t, row);
-        rc = train_save_windows(t, &val, &test);
+        if (!rc) rc = train_save_windows(t, &val, &test);
     }
     t->last_val = val.mean;
     if (!rc && !(val.mean >= t->best)) {
