@@ -466,6 +466,18 @@ END
     done
 }
 
+# A step predicted for a card that is not here.
+prediction() {
+    "$SINTER" bench models/dlm.sn -D layers=2 --autocast bf16 --predict h200 --counted 0.5 >"$WORK/predicted" 2>&1
+    check "bench --predict: a step" grep -q '^[1-9][0-9]* tokens/s predicted, [1-9]' "$WORK/predicted"
+    "$SINTER" bench models/ar.sn -D layers=1 --predict rtx4090 --json >"$WORK/predicted" 2>"$WORK/out"
+    check "bench --predict --json: kernels and their sum" awk -F'"ms":' '/"kind":"prediction"/ { sum += $2 } /"kind":"predicted_step"/ { all = $2 + 0 }
+        END { exit !(all > 0 && sum > 0.999 * all && sum < 1.001 * all) }' "$WORK/predicted"
+    check "bench --predict --json: no kernel is faster than its floor" awk -F'"ratio":' '$2 + 0 > 1 { exit 1 }' "$WORK/predicted"
+    refused 'predict knows a100, h100, h200, rtx4090' bench models/ar.sn --predict h20
+    refused 'a card runs ptx:sm_NN' bench models/ar.sn --predict h200 -t host
+}
+
 # Every kernel of both arms assembles for every card, without a register spilled. The long form: at the shapes of 124M and 1.7B weights, too.
 ptx() {
     ptxas=$(command -v ptxas || ls /usr/local/cuda/bin/ptxas 2>/dev/null)
@@ -885,6 +897,6 @@ install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
 PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights tokens benchmarks pages study studies
-    bundles library opencl oclgrind_checks emu cuda gpu_script ptx fuzz"
+    bundles library opencl oclgrind_checks emu cuda gpu_script prediction ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do $part; done
 finish

@@ -6,11 +6,12 @@
 #include "tools/lab.h"
 
 typedef struct BenchOptions {
-    const char *file, *fuse, *shapes, *masks, *dirs, *seq, *dim, *picture, *dtype, *device, *target, *sched;
+    const char *file, *fuse, *shapes, *masks, *dirs, *seq, *dim, *picture, *predict, *dtype, *device, *target, *sched;
     StrList defines, sets;
     Settings set;
     PassOptions passes;
     int64_t threads, steps, top, heads, kv_heads, batch;
+    double counted;                  /* share of the rows that a device counts, for a prediction; 0 = all */
     bool json, alone;
 } BenchOptions;
 
@@ -20,6 +21,7 @@ int bench_rows(const BenchOptions *o);
 int bench_attention(const BenchOptions *o);
 int bench_xent(const BenchOptions *o);
 int bench_bundle(const BenchOptions *o);
+int bench_predict(const BenchOptions *o);
 
 static inline const char *bench_dtype(const BenchOptions *o) { return o->dtype ? o->dtype : o->passes.autocast ? o->passes.autocast : "f32"; }
 void bench_row(json_t *row);                     /* prints one object on one line and frees it */

@@ -19,6 +19,7 @@ static int run(const BenchOptions *o) {
         { "gemm", bench_gemm }, { "rows", bench_rows }, { "attention", bench_attention }, { "xent", bench_xent } };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         if (!strcmp(o->file, families[i].name)) return families[i].run(o);
+    if (o->predict) return bench_predict(o);
     return is_bundle(o->file) ? bench_bundle(o) : bench_model(o);
 }
 
@@ -38,6 +39,8 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         PASS_OPTIONS(&o.passes),
         { "alone", 0, OPT_FLAG, &o.alone, "", "only the fused side: nothing to compare with" },
         { "picture", 0, OPT_TEXT, &o.picture, "FILE", "both timelines, the roofline, the regions, as .html or .svg" },
+        { "predict", 0, OPT_TEXT, &o.predict, "CARD", "nothing runs: each kernel's time on a100, h100, h200 or rtx4090 by a model, beside its floor" },
+        { "counted", 0, OPT_NUM, &o.counted, "X", "--predict: share of the rows that a loss counts (default 1; of a DLM 0.5)" },
         { "shapes", 0, OPT_TEXT, &o.shapes, "LIST", "gemm: MxNxK[ta|tb],...  rows: ROWSxCOLS,...  xent: NxDxV[@share of rows with weight],..." },
         { "dtype", 0, OPT_TEXT, &o.dtype, "f32|bf16", "gemm, attention: of the operands; a product's result is f32" },
         { "seq", 0, OPT_TEXT, &o.seq, "LIST", "attention: lengths (default 2048)" },
@@ -65,6 +68,8 @@ int cmd_bench(const Command *self, int argc, char **argv) {
     if (o.picture && (!dot || (strcmp(dot, ".svg") && strcmp(dot, ".html")))) return cmd_usage(self, "--picture wants a .svg or .html file, not '%s'", o.picture);
     if (profile) o.top = INT32_MAX;
     o.file = pos.v[0];
+    if (o.counted < 0 || o.counted > 1) return cmd_usage(self, "--counted is a share, 0 to 1");
+    if (o.predict && is_bundle(o.file)) return cmd_usage(self, "--predict wants a model file");
     if (o.sched && is_bundle(o.file)) return cmd_fail("%s is compiled already, --sched cannot change it", o.file);
     return run(&o);
 }

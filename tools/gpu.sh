@@ -297,6 +297,8 @@ pack() {
         echo "kernels for sm_$sm"
         SN_CACHE=$to/cache LD_LIBRARY_PATH=$BUILD/fake SN_FAKE_CUDA=sm=$sm,idle=1,memory=140000000000 sh tools/gpu.sh run --fill $quick --only "$only" -b 100000 -o "$TEMP/fill" >"$TEMP/fill.log" 2>&1
     done
+    # Kernels are found one by one: programs made of them are the same again.
+    for file in "$to"/cache/*; do [ "$(grep -a -c '^\.visible \.entry' "$file")" -le 1 ] || rm "$file"; done
     echo "$(find "$to/cache" -type f | wc -l) kernels, $(du -sm "$to" | cut -f 1) MB"
     case $1 in *.tar.gz) tar -C "$TEMP" -czf "$1" sinter-gpu && ls -l "$1" ;; esac
 }
