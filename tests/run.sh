@@ -884,9 +884,17 @@ vary   tier near: --data $PWD/passes
 vary   tier far:  --data $PWD/tools $PWD/runtime --corrupt words:0.5
 arm    ar  $PWD/models/ar.sn
 arm    dlm $PWD/models/dlm.sn
+measure --continuations 8 --span 4 --draws 1
 END
     check "a study of two texts" "$SINTER" study "$WORK/tiers.study" --out "$WORK/tiers" -q
     val() { sed -n '/"val": {/,/}/s/.*"xxh3": "\([0-9a-f]*\)".*/\1/p' "$WORK/tiers/$1/config.json"; }
+    check "what is measured after training" grep -q '"kind":"choice".*"step":4' "$WORK/tiers/tier=far/s1/dlm/measure.jsonl"
+    rm -f "$WORK/tiers/tier=far/s1/dlm/measure.jsonl"
+    check "a study measures what it has not" "$SINTER" study "$WORK/tiers.study" --out "$WORK/tiers" -q
+    check "it is there again" test -s "$WORK/tiers/tier=far/s1/dlm/measure.jsonl"
+    check "its report" "$SINTER" report "$WORK/tiers"
+    well_formed "$WORK/tiers/report.html"
+    well_formed "$WORK/tiers/plots/tier=far.accuracy-epochs.svg"
     check "the validation text is the same for all" test "$(val tier=near/s1/ar)" = "$(val tier=far/s1/dlm)" -a -n "$(val tier=near/s1/ar)"
     check "the training text is not" test "$("$BUILD/tool_compare" "$WORK/tiers/tier=near/s1/ar/data/train.safetensors" "$WORK/tiers/tier=far/s1/ar/data/train.safetensors" exact >/dev/null 2>&1; echo $?)" != 0
     for file in models/studies/*.study; do check "$file is read" "$SINTER" study "$file" --dry-run; done

@@ -10,13 +10,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-typedef enum { WAITING, RUNNING, ENDED, FAILED } RunState;
+typedef enum { WAITING, RUNNING, TRAINED, MEASURING, ENDED, FAILED } RunState;     /* TRAINED: to be measured, where the study says how */
 
 typedef struct Run {
     int cell, arm;
@@ -182,36 +183,102 @@ static bool has_shards(Launcher *l, int cell) {
 
 static bool is_ready(Launcher *l, const Run *r) {
     int parent = l->f.arm[r->arm].parent;
+    if (r->state == TRAINED) return true;
     if (r->state != WAITING) return false;
-    if (parent >= 0) return run_of(l, r->cell, parent)->state == ENDED;
+    if (parent >= 0) return run_of(l, r->cell, parent)->state >= TRAINED && run_of(l, r->cell, parent)->state <= ENDED;
     return r->arm == 0 || has_shards(l, r->cell);
 }
 
 /* -- Running ---------------------------------------------------------------------------------------------------------- */
 
-static int start(Launcher *l, Run *r) {
-    int rc = check_words(l, r);
-    if (rc) return rc;
-    char *log = text_fmt("%s/train.txt", r->folder);
-    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    free(log);
-    if (fd < 0) return cmd_fail("cannot write %s/train.txt: %s", r->folder, strerror(errno));
-    list_add(&r->words, NULL);
+static int open_output(const Run *r, const char *name, int flags) {
+    char *path = text_fmt("%s/%s", r->folder, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666);
+    if (fd < 0) cmd_fail("cannot write %s: %s", path, strerror(errno));
+    free(path);
+    return fd;
+}
+
+static int spawn(Launcher *l, Run *r, StrList *words, int out, int err) {
+    list_add(words, NULL);
     fflush(NULL);
     r->pid = fork();
     if (r->pid == 0) {
         setpgid(0, 0);                                       /* SIGINT of the terminal comes through us, once */
-        dup2(fd, STDOUT_FILENO);
-        dup2(fd, STDERR_FILENO);
-        execv("/proc/self/exe", (char *const *)r->words.v);
+        dup2(out, STDOUT_FILENO);
+        dup2(err, STDERR_FILENO);
+        execv("/proc/self/exe", (char *const *)words->v);
         _exit(127);
     }
-    close(fd);
-    r->words.n--;
+    words->n--;
     if (r->pid < 0) return cmd_fail("cannot start another process: %s", strerror(errno));
-    r->state = RUNNING;
     l->running++;
     return 0;
+}
+
+static int start(Launcher *l, Run *r) {
+    int rc = check_words(l, r);
+    if (rc) return rc;
+    int fd = open_output(r, "train.txt", O_APPEND);
+    if (fd < 0) return EXIT_FAILED;
+    rc = spawn(l, r, &r->words, fd, fd);
+    close(fd);
+    r->state = RUNNING;
+    return rc;
+}
+
+static bool has_word(const StrList *words, const char *word) {
+    for (int i = 0; i < words->n; i++)
+        if (!strcmp(words->v[i], word)) return true;
+    return false;
+}
+
+/* `sinter eval` of the kept checkpoints, or the last one, on the text that no choice was made on, where there is some. */
+static void measure_words(Launcher *l, const Run *r, StrList *w) {
+    char *kept = text_fmt("%s/step-*.safetensors", r->folder), *test = text_fmt("%s/data/test.safetensors", run_of(l, r->cell, 0)->folder);
+    glob_t files;
+    const char *first[] = { "sinter", "eval", l->f.arm[r->arm].model, "--ckpt" };
+    for (unsigned i = 0; i < sizeof first / sizeof *first; i++) list_add(w, first[i]);
+    bool any = !glob(kept, 0, NULL, &files);                 /* sorted; numbers of eight digits: by step */
+    for (size_t i = 0; any && i < files.gl_pathc; i++) list_add(w, strdup(files.gl_pathv[i]));
+    if (any) globfree(&files);
+    else list_add(w, text_fmt("%s/last.safetensors", r->folder));
+    if (!has_word(&l->f.measure, "--tasks") && !has_word(&l->f.measure, "--texts")) {
+        list_add(w, "--data");
+        list_add(w, file_exists(test) ? test : text_fmt("%s/data/val.safetensors", run_of(l, r->cell, 0)->folder));
+    }
+    add_all(w, &l->f.measure);
+    list_add(w, "--json");
+    list_add(w, "--threads");
+    list_add(w, text_fmt("%lld", (long long)l->threads));
+    free(kept);
+}
+
+static int start_measure(Launcher *l, Run *r) {
+    StrList words = {0};
+    int out = open_output(r, "measure.part", O_TRUNC), err = open_output(r, "train.txt", O_APPEND);
+    measure_words(l, r, &words);
+    int rc = out < 0 || err < 0 ? EXIT_FAILED : spawn(l, r, &words, out, err);
+    if (out >= 0) close(out);
+    if (err >= 0) close(err);
+    r->state = MEASURING;
+    return rc;
+}
+
+/* What is measured appears whole or not at all. */
+static bool keep_measure(const Run *r) {
+    char *part = text_fmt("%s/measure.part", r->folder), *whole = text_fmt("%s/measure.jsonl", r->folder);
+    bool ok = !rename(part, whole);
+    free(part);
+    free(whole);
+    return ok;
+}
+
+static RunState after_training(const Launcher *l, const Run *r) {
+    char *path = text_fmt("%s/measure.jsonl", r->folder);
+    bool measured = !l->f.measure.n || file_exists(path);
+    free(path);
+    return measured ? ENDED : TRAINED;
 }
 
 /* The last line that a run printed: why it failed. */
@@ -229,10 +296,12 @@ static void reap(Launcher *l) {
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0; )
         for (int i = 0; i < l->nruns; i++) {
             Run *r = &l->run[i];
-            if (r->state != RUNNING || r->pid != pid) continue;
+            if ((r->state != RUNNING && r->state != MEASURING) || r->pid != pid) continue;
+            bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
             l->running--;
             look(r);
-            r->state = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? ENDED : FAILED;
+            if (r->state == MEASURING) r->state = good && keep_measure(r) ? ENDED : FAILED;
+            else r->state = good ? after_training(l, r) : FAILED;
             if (r->state == FAILED && !interrupted) {
                 if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
                 tell_failure(r);
@@ -292,7 +361,7 @@ static void progress(Launcher *l, bool last) {
 
 static void stop_runs(Launcher *l) {
     for (int i = 0; i < l->nruns; i++)
-        if (l->run[i].state == RUNNING) kill(l->run[i].pid, SIGINT);
+        if (l->run[i].state == RUNNING || l->run[i].state == MEASURING) kill(l->run[i].pid, SIGINT);
     while (l->running) {
         reap(l);
         usleep(20000);
@@ -306,7 +375,7 @@ static int launch(Launcher *l) {
     signal(SIGTERM, on_signal);
     while (!rc && !interrupted && !nothing_left(l)) {
         for (int i = 0; i < l->nruns && l->running < l->jobs && !rc; i++)
-            if (is_ready(l, &l->run[i])) rc = start(l, &l->run[i]);
+            if (is_ready(l, &l->run[i])) rc = l->run[i].state == TRAINED ? start_measure(l, &l->run[i]) : start(l, &l->run[i]);
         usleep(20000);
         reap(l);
         progress(l, false);
@@ -379,7 +448,7 @@ int cmd_study(const Command *self, int argc, char **argv) {
         Run *r = &l.run[i];
         if (has_ended(r) && (rc = check_words(&l, r))) return rc;
         look(r);
-        if (has_ended(r)) r->state = ENDED;
+        if (has_ended(r)) r->state = after_training(&l, r);
         l.steps_before += r->step;
     }
     rc = launch(&l);

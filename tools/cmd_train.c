@@ -59,7 +59,7 @@ static int prepare_data(Train *t) {
 
 /* -- The program --------------------------------------------------------------------------------------------------------- */
 
-static int choose_graphs(Train *t) {
+static int choose_graphs(Train *t, const BuildTrace *trace) {
     t->step_graph = lab_graph(&t->lab, t->o.accum > 1 ? "accum" : "train");
     t->apply_graph = t->o.accum > 1 ? lab_graph(&t->lab, "apply") : NULL;
     if (!t->step_graph) return cmd_fail(t->lab.bundle ? "%s has no graph `train`, or was built without --train" : "%s has no graph `train`", t->o.file);
@@ -71,14 +71,20 @@ static int choose_graphs(Train *t) {
         t->row_n = calloc((size_t)rows, sizeof *t->row_n);
     }
     t->flops = lab_flops(&t->lab, t->step_graph) * (double)t->o.accum + lab_flops(&t->lab, t->apply_graph);
+    Flops step = lab_executed(&t->lab, trace, t->step_graph->name);
+    if (t->apply_graph) t->executed = lab_executed(&t->lab, trace, "apply");
+    t->executed.fixed += step.fixed * (double)t->o.accum;
+    t->executed.counted += step.counted * (double)t->o.accum;
     return rows_new(&t->rows, t->b);
 }
 
 static int open_lab(Train *t) {
-    LabOptions lo = { .file = t->o.file, .fuse = t->o.fuse, .passes = t->o.passes, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
+    BuildTrace trace = {0};
+    LabOptions lo = { .trace = &trace, .file = t->o.file, .fuse = t->o.fuse, .passes = t->o.passes, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
                       .threads = (int)t->o.threads, .device = t->o.device };
     int rc = lab_open(&t->lab, &lo);
-    if (!rc) rc = choose_graphs(t);
+    if (!rc) rc = choose_graphs(t, &trace);
+    snK_free_trace(&trace);
     if (rc || t->o.quiet) return rc;
     double seconds = t->lab.bundle ? t->lab.load_s : t->lab.stats.compile_s + t->lab.stats.lower_s + t->lab.stats.passes_s + t->lab.stats.plan_s;
     fprintf(stderr, "%s: %lld weights, %lld x %lld tokens a step, %d kernels, %s in %.2f s\n", t->o.file, (long long)t->lab.params,

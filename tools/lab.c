@@ -6,6 +6,7 @@
    ignored. For a masked-diffusion model window w of draw d of D has n = 1 + floor(T frac((perm(w) + u_w) / W + d / D)) masked positions,
    u_w uniform on [0, 1): n is uniform on 1..T for every window and draw, whatever W and D, so the mean is an unbiased estimate of
    the NELBO; and it is stratified twice, over the draws of a window and over the windows of a draw. */
+#include "codegen/flops.h"
 #include "runtime/bundle.h"
 #include "tools/lab.h"
 
@@ -211,6 +212,29 @@ double lab_flops(const Lab *lab, const SnGraphPlan *g) {
     double sum = 0;
     for (int i = 0; g && i < g->nlaunches; i++) sum += lab->p->kernels[g->launches[i].kernel].flops;
     return sum;
+}
+
+static bool some_count(const Graph *g, const Group *grp) {
+    for (uint32_t i = 0; i < grp->nodes.n; i++)
+        if (snG_node(g, grp->nodes.v[i])->op == OP_matmul_some) return true;
+    return false;
+}
+
+Flops lab_executed(const Lab *lab, const BuildTrace *trace, const char *graph) {
+    Flops f = {0};
+    const SnGraphPlan *p = lab_graph(lab, graph);
+    for (uint32_t i = 0; p && i < trace->graphs.n; i++) {
+        const BuiltGraph *b = &trace->graphs.v[i];
+        if (strcmp(b->name, graph)) continue;
+        for (int k = 0; k < p->nlaunches; k++) {
+            const Group *grp = b->group_of.v[k] >= 0 ? &b->groups.group.v[b->group_of.v[k]] : NULL;
+            double flops = lab->p->kernels[p->launches[k].kernel].flops;
+            if (grp && grp->kind == G_ATTENTION) flops *= snK_visited_share(b->g, grp);
+            if (grp && some_count(b->g, grp)) f.counted += flops;
+            else f.fixed += flops;
+        }
+    }
+    return f;
 }
 
 int lab_batch(const SnGraphPlan *g, Batch *out) {

@@ -56,7 +56,11 @@ const SnBuffer *lab_input(const SnGraphPlan *g, const char *name);
 bool lab_has_output(const SnGraphPlan *g, const char *name);
 int64_t lab_output_count(const SnGraphPlan *g, const char *name);   /* elements; 0 when there is no such output */
 bool lab_is_bound(const SnGraphPlan *eval);                      /* an upper bound by draws, not exact */
-double lab_flops(const Lab *lab, const SnGraphPlan *g);          /* of one run */
+double lab_flops(const Lab *lab, const SnGraphPlan *g);          /* of one run, as if masks left all and every row counted */
+/* What a run executes is fixed + share * counted: without the blocks that masks of indices leave empty, and with the share of rows that
+   count (their number is known at run time) in products over those alone. From the trace that the lab was opened with. */
+typedef struct Flops { double fixed, counted; } Flops;
+Flops lab_executed(const Lab *lab, const BuildTrace *trace, const char *graph);
 
 /* The shape of `tokens` [B, T] of a graph; fails with a line. */
 typedef struct Batch { int64_t rows, window; } Batch;

@@ -5,7 +5,10 @@
 
 #include "tools/lab.h"
 
-typedef struct Point { int64_t step; double epoch, val, val_se, test, test_se; bool has_test; } Point;   /* one evaluation */
+/* executed: FLOPs of a step on average so far, without empty blocks and rows that do not count; NaN: the run does not say. */
+typedef struct Point { int64_t step; double executed, epoch, val, val_se, test, test_se; bool has_test; } Point;   /* one evaluation */
+
+typedef struct Measured { int64_t step; double acc, gap; } Measured;       /* of a checkpoint: accuracy, nats between wrong and right options */
 
 typedef struct RunRecord {
     char *name, *folder;
@@ -16,6 +19,9 @@ typedef struct RunRecord {
     double flops, seconds, input_mask;
     Point *point;
     int npoints, best;               /* best: of val; -1 = none */
+    double share, share_steps;       /* of rows that count: sum over steps, steps */
+    Measured *measured;
+    int nmeasured;
 } RunRecord;
 
 typedef struct Study { char *folder; RunRecord *run; int nruns; } Study;
@@ -52,9 +58,11 @@ typedef struct Curve {               /* an arm of a group: evaluations that all 
     bool bound;
     char *picked;                    /* "lr=1e-3": the values of the picked axes that did best; "" = none */
     int seeds, n;
-    double *epoch, *step, *tokens, *flops, *val, *lo, *hi;   /* [n]; val, lo, hi over the seeds */
+    double *epoch, *step, *tokens, *flops, *executed, *val, *lo, *hi;      /* [n]; val, lo, hi over the seeds */
+    int na;                          /* checkpoints measured, in all seeds */
+    double *a_epoch, *a_tokens, *acc, *acc_lo, *acc_hi, *gap, *gap_lo, *gap_hi;     /* [na] */
     Interval best, test;             /* lowest validation loss of each seed; the test loss there (NaN: not scored) */
-    double best_epoch, weights, active, total_flops;   /* mean epoch of the best; active: weights that a token uses; of one seed */
+    double window, best_epoch, weights, active, total_flops;   /* mean epoch of the best; active: weights that a token uses; of one seed */
 } Curve;
 
 typedef struct Cross {               /* DLM minus AR, averaged over the seeds: the first evaluation after which it stays below 0 */
@@ -64,11 +72,21 @@ typedef struct Cross {               /* DLM minus AR, averaged over the seeds: t
     double last_epoch;
 } Cross;
 
+typedef struct Sweep {               /* an arm at one value of every picked axis */
+    int arm;
+    char *values;
+    bool picked;                     /* the curve above is of it */
+    Interval best;
+    double best_epoch;
+} Sweep;
+
 typedef struct StudyGroup {               /* one combination of the values of the axes that are not picked */
     char *label;                     /* "unique=32K"; "" = the only one */
     double *axis_value;              /* as numbers (32K = 32768), NaN where it is none */
     Curve *curve;                    /* one per arm, in the study's order */
     Cross paper, strict;
+    Sweep *sweep;                    /* [nsweep], arm after arm; 0: no axis is picked */
+    int nsweep;
 } StudyGroup;
 
 typedef struct StudyGroups {
@@ -84,6 +102,10 @@ bool groups_there(const char *folder);                               /* it has a
 int groups_read(StudyGroups *g, const char *folder);                      /* 0 or an exit status after a line */
 void groups_print(const StudyGroups *g, FILE *f);
 json_t *groups_json(const StudyGroups *g);                          /* what summary.json holds */
-int groups_write(const StudyGroups *g);                                   /* report.html, curves.csv, arms.csv, crossovers.csv, summary.json */
+int groups_write(const StudyGroups *g);                                   /* report.html, plots/, *.csv, summary.json */
+
+typedef struct Cost { double tokens, nd, graph, executed; } Cost;   /* of training to the best evaluation; FLOPs; NaN: not known */
+Cost cost_at_best(const Curve *c);
+void plots_put(StrBuf *page, const StudyGroups *g, const StudyGroup *v);  /* report_plots.c */
 
 #endif

@@ -169,17 +169,41 @@ static double config_number(const RunRecord *r, const char *key) { return json_n
 
 static void fill_points(Curve *c, const RunRecord *const *r) {
     double x[1024], per_step = config_number(r[0], "batch") * config_number(r[0], "accum") * config_number(r[0], "window");
-    double *block = calloc((size_t)c->n * 7 + 1, sizeof *block);
+    double *block = calloc((size_t)c->n * 8 + 1, sizeof *block);
     if (!block) abort();
-    double **all[] = { &c->epoch, &c->step, &c->tokens, &c->flops, &c->val, &c->lo, &c->hi };
-    for (int i = 0; i < 7; i++) *all[i] = block + i * c->n;
+    double **all[] = { &c->epoch, &c->step, &c->tokens, &c->flops, &c->executed, &c->val, &c->lo, &c->hi };
+    for (int i = 0; i < 8; i++) *all[i] = block + i * c->n;
     for (int k = 0; k < c->n; k++) {
         for (int s = 0; s < c->seeds; s++) x[s] = r[s]->point[k].val;
         Interval v = bootstrap(mean_of, x, c->seeds);
         const Point *p = &r[0]->point[k];
         c->epoch[k] = p->epoch, c->step[k] = (double)p->step;
         c->tokens[k] = (double)p->step * per_step, c->flops[k] = (double)p->step * config_number(r[0], "flops_per_step");
+        c->executed[k] = (double)p->step * p->executed;
         c->val[k] = v.mid, c->lo[k] = v.lo, c->hi[k] = v.hi;
+    }
+}
+
+/* Checkpoints that were measured in all seeds. */
+static void fill_measured(Curve *c, const RunRecord *const *r) {
+    double acc[1024], gap[1024], per_step = config_number(r[0], "batch") * config_number(r[0], "accum") * config_number(r[0], "window");
+    double per_epoch = config_number(r[0], "windows_per_epoch") * config_number(r[0], "window");
+    c->na = r[0]->nmeasured;
+    for (int s = 0; s < c->seeds; s++) {
+        int k = 0;
+        while (k < c->na && k < r[s]->nmeasured && r[s]->measured[k].step == r[0]->measured[k].step) k++;
+        c->na = k;
+    }
+    double *block = calloc((size_t)c->na * 8 + 1, sizeof *block), **all[] = { &c->a_epoch, &c->a_tokens, &c->acc, &c->acc_lo, &c->acc_hi, &c->gap, &c->gap_lo, &c->gap_hi };
+    if (!block) abort();
+    for (int i = 0; i < 8; i++) *all[i] = block + i * c->na;
+    for (int k = 0; k < c->na; k++) {
+        for (int s = 0; s < c->seeds; s++) acc[s] = r[s]->measured[k].acc, gap[s] = r[s]->measured[k].gap;
+        Interval a = bootstrap(mean_of, acc, c->seeds), g = bootstrap(mean_of, gap, c->seeds);
+        c->a_tokens[k] = (double)r[0]->measured[k].step * per_step;
+        c->a_epoch[k] = c->a_tokens[k] / per_epoch;
+        c->acc[k] = a.mid, c->acc_lo[k] = a.lo, c->acc_hi[k] = a.hi;
+        c->gap[k] = g.mid, c->gap_lo[k] = g.lo, c->gap_hi[k] = g.hi;
     }
 }
 
@@ -193,6 +217,7 @@ static void fill_best(Curve *c, const RunRecord *const *r) {
     c->best = bootstrap(mean_of, val, c->seeds);
     c->test = bootstrap(mean_of, test, c->seeds);
     c->weights = config_number(r[0], "weights");
+    c->window = config_number(r[0], "window");
     c->active = config_number(r[0], "active_weights");
     if (!c->active) c->active = c->weights;                  /* runs of before */
     c->total_flops = r[0]->flops;
@@ -215,6 +240,7 @@ static void fill_curve(const Build *b, const Cell *group, int arm, Curve *c) {
         c->n = k;
     }
     fill_points(c, r);
+    fill_measured(c, r);
     fill_best(c, r);
 }
 
@@ -334,6 +360,36 @@ static double as_number(const char *s) {
     return end[unit > 1] ? NAN : v * unit;
 }
 
+static void add_sweep(const Build *b, const Cell *group, const Cell *values, int arm, StudyGroup *out) {
+    const RunRecord *r[1024];
+    int64_t seed[1024];
+    double best[1024];
+    int n = seeds_of(b, group, values, arm, r, seed);
+    Sweep s = { .arm = arm, .values = picked_text(b, values) };
+    if (!n) { free(s.values); return; }
+    for (int i = 0; i < n; i++) {
+        best[i] = r[i]->point[r[i]->best].val;
+        s.best_epoch += r[i]->point[r[i]->best].epoch / n;
+    }
+    s.best = bootstrap(mean_of, best, n);
+    s.picked = !strcmp(s.values, out->curve[arm].picked);
+    out->sweep = realloc(out->sweep, sizeof s * (size_t)(out->nsweep + 1));
+    if (!out->sweep) abort();
+    out->sweep[out->nsweep++] = s;
+}
+
+/* Every combination of picked values once, for every arm. */
+static void fill_sweeps(const Build *b, const Cell *group, StudyGroup *out) {
+    bool any = false;
+    for (int k = 0; k < b->axes_all; k++) any |= b->pick[k];
+    for (int arm = 0; any && arm < b->g->narms; arm++)
+        for (int i = 0; i < b->ncells; i++) {
+            int k = 0;
+            while (k < i && !(agree(b, &b->cell[k], &b->cell[i], true) && agree(b, &b->cell[k], group, false))) k++;
+            if (k == i && agree(b, &b->cell[i], group, false)) add_sweep(b, group, &b->cell[i], arm, out);
+        }
+}
+
 static void add_group(Build *b, const Cell *like) {
     StudyGroups *g = b->g;
     StrBuf label = {0};
@@ -352,6 +408,7 @@ static void add_group(Build *b, const Cell *like) {
     }
     out->label = label.s ? label.s : strdup("");
     for (int arm = 0; arm < g->narms; arm++) fill_curve(b, like, arm, &out->curve[arm]);
+    fill_sweeps(b, like, out);
     out->paper = cross(b, like, out, false);
     out->strict = cross(b, like, out, true);
 }

@@ -76,6 +76,12 @@ static void csv_number(StrBuf *b, double v) {
     else snU_puts(b, isinf(v) ? ",inf" : ",");
 }
 
+static const char *csv_text(char out[32], double v) {     /* empty where there is no number */
+    if (isfinite(v)) snprintf(out, 32, "%.6g", v);
+    else out[0] = 0;
+    return out;
+}
+
 static void csv_interval(StrBuf *b, const Interval *v) {
     csv_number(b, v->mid);
     csv_number(b, v->lo);
@@ -83,8 +89,10 @@ static void csv_interval(StrBuf *b, const Interval *v) {
 }
 
 static int write_csv(const StudyGroups *g) {
-    StrBuf curves = {0}, arms = {0}, crosses = {0};
-    snU_puts(&curves, "group,arm,loss,seeds,step,epoch,tokens,flops_graph,flops_6nd,val,val_lo,val_hi\n");
+    StrBuf curves = {0}, arms = {0}, crosses = {0}, sweeps = {0}, measures = {0};
+    snU_puts(&sweeps, "group,arm,values,picked,seeds,best_val,best_val_lo,best_val_hi,best_epoch\n");
+    snU_puts(&measures, "group,arm,seeds,epoch,tokens,flops_6nd,acc,acc_lo,acc_hi,gap,gap_lo,gap_hi\n");
+    snU_puts(&curves, "group,arm,loss,seeds,step,epoch,tokens,flops_graph,flops_6nd,flops_executed,val,val_lo,val_hi\n");
     snU_puts(&arms, "group,arm,loss,seeds,picked,weights,active_weights,flops,best_val,best_val_lo,best_val_hi,best_epoch,test,test_lo,test_hi\n");
     snU_puts(&crosses, "group,definition,ar,dlm,seeds,crossing_seeds,epoch,epoch_lo,epoch_hi,last_epoch,last,last_lo,last_hi\n");
     for (int i = 0; i < g->n; i++) {
@@ -93,14 +101,29 @@ static int write_csv(const StudyGroups *g) {
             const Curve *c = &v->curve[k];
             if (!c->seeds) continue;
             const char *loss = c->bound ? "nelbo" : "nll";
+            char number[32];
             for (int p = 0; p < c->n; p++)
-                snU_putf(&curves, "\"%s\",%s,%s,%d,%.0f,%.6g,%.0f,%.6g,%.6g,%.7g,%.7g,%.7g\n", v->label, c->arm, loss, c->seeds, c->step[p], c->epoch[p],
-                         c->tokens[p], c->flops[p], 6 * c->active * c->tokens[p], c->val[p], c->lo[p], c->hi[p]);
+                snU_putf(&curves, "\"%s\",%s,%s,%d,%.0f,%.6g,%.0f,%.6g,%.6g,%s,%.7g,%.7g,%.7g\n", v->label, c->arm, loss, c->seeds, c->step[p], c->epoch[p],
+                         c->tokens[p], c->flops[p], 6 * c->active * c->tokens[p], csv_text(number, c->executed[p]), c->val[p], c->lo[p], c->hi[p]);
             snU_putf(&arms, "\"%s\",%s,%s,%d,\"%s\",%.0f,%.0f,%.6g", v->label, c->arm, loss, c->seeds, c->picked, c->weights, c->active, c->total_flops);
             csv_interval(&arms, &c->best);
             csv_number(&arms, c->best_epoch);
             csv_interval(&arms, &c->test);
             snU_puts(&arms, "\n");
+            for (int p = 0; p < c->na; p++) {
+                const Interval gap = { c->gap[p], c->gap_lo[p], c->gap_hi[p], c->seeds };
+                snU_putf(&measures, "\"%s\",%s,%d,%.6g,%.0f,%.6g,%.6g,%.6g,%.6g", v->label, c->arm, c->seeds, c->a_epoch[p], c->a_tokens[p], 6 * c->active * c->a_tokens[p],
+                         c->acc[p], c->acc_lo[p], c->acc_hi[p]);
+                csv_interval(&measures, &gap);
+                snU_puts(&measures, "\n");
+            }
+        }
+        for (int k = 0; k < v->nsweep; k++) {
+            const Sweep *s = &v->sweep[k];
+            snU_putf(&sweeps, "\"%s\",%s,\"%s\",%d,%d", v->label, v->curve[s->arm].arm, s->values, s->picked, s->best.n);
+            csv_interval(&sweeps, &s->best);
+            csv_number(&sweeps, s->best_epoch);
+            snU_puts(&sweeps, "\n");
         }
         for (int k = 0; k < 2; k++) {
             const Cross *c = k ? &v->strict : &v->paper;
@@ -114,6 +137,8 @@ static int write_csv(const StudyGroups *g) {
     }
     int rc = write_file(g, "curves.csv", &curves);
     if (!rc) rc = write_file(g, "arms.csv", &arms);
+    if (!rc) rc = write_file(g, "sweeps.csv", &sweeps);
+    if (!rc) rc = write_file(g, "measures.csv", &measures);
     return rc ? rc : write_file(g, "crossovers.csv", &crosses);
 }
 
@@ -159,42 +184,6 @@ static int write_summary(const StudyGroups *g) {
 }
 
 /* -- The page ----------------------------------------------------------------------------------------------------------------- */
-
-typedef enum { EPOCHS, TOKENS, FLOPS, NX } XAxis;
-static const char *const x_name[NX] = { "epoch", "tokens", "FLOPs (6ND)" };
-
-/* The upper half of an overfitting run would flatten everything else. */
-static double top_of(const StudyGroups *g, const StudyGroup *v) {
-    double low = INFINITY, high = 0;
-    for (int k = 0; k < g->narms; k++)
-        for (int p = 0; p < v->curve[k].n; p++) low = fmin(low, v->curve[k].val[p]), high = fmax(high, v->curve[k].val[p]);
-    return fmin(high * 1.02, low * 1.9);
-}
-
-/* An anneal has its arm's colour, dashed. */
-static void put_curves(StrBuf *b, const StudyGroups *g, const StudyGroup *v, XAxis axis) {
-    Series *s = calloc((size_t)g->narms + 1, sizeof *s);
-    double **made = calloc((size_t)g->narms + 1, sizeof *made);
-    int n = 0;
-    if (!s || !made) abort();
-    for (int k = 0; k < g->narms; k++) {
-        const Curve *c = &v->curve[k];
-        if (!c->n) continue;
-        if (axis == FLOPS) {
-            made[k] = calloc((size_t)c->n, sizeof **made);
-            if (!made[k]) abort();
-            for (int p = 0; p < c->n; p++) made[k][p] = 6 * c->active * c->tokens[p];
-        }
-        s[n++] = (Series){ c->arm, c->parent < 0 ? k : c->parent, c->parent >= 0, c->n, axis == EPOCHS ? c->epoch : axis == TOKENS ? c->tokens : made[k],
-                           c->val, c->seeds > 1 ? c->lo : NULL, c->seeds > 1 ? c->hi : NULL };
-    }
-    char *title = text_fmt("%s%svalidation loss against %s", v->label, *v->label ? ": " : "", x_name[axis]);
-    chart_svg(b, &(Chart){ title, x_name[axis], "nats per byte", s, n, .log_x = axis != EPOCHS, .top = top_of(g, v) });
-    free(title);
-    for (int k = 0; k < g->narms; k++) free(made[k]);
-    free(made);
-    free(s);
-}
 
 static void cell(StrBuf *b, const char *text) {
     snU_puts(b, "<td>");
@@ -273,6 +262,23 @@ static void put_sweep(StrBuf *b, const StudyGroups *g, int axis) {
     free(block);
 }
 
+/* Every value of the axes that are picked, for every arm: what was tuned, and how much it mattered. */
+static void put_sweeps(StrBuf *b, const StudyGroup *v) {
+    snU_puts(b, "<table><tr><th>arm</th><th>values</th><th>best validation</th><th>epoch</th><th>seeds</th></tr>\n");
+    for (int i = 0; i < v->nsweep; i++) {
+        const Sweep *s = &v->sweep[i];
+        char text[256], seeds[32];
+        snU_puts(b, s->picked ? "<tr style=\"font-weight:bold\">" : "<tr>");
+        cell(b, v->curve[s->arm].arm);
+        cell(b, s->values);
+        cell(b, put_interval(text, &s->best, 4));
+        cell(b, put_number(text, s->best_epoch, 1));
+        cell(b, put_seeds(seeds, s->best.n));
+        snU_puts(b, "</tr>\n");
+    }
+    snU_puts(b, "</table>\n");
+}
+
 static int write_page(const StudyGroups *g) {
     StrBuf b = {0};
     const char *name = json_string_value(json_object_get(g->manifest, "study"));
@@ -296,7 +302,8 @@ static int write_page(const StudyGroups *g) {
         put_arms(&b, g, v);
         put_cross(&b, &v->paper, "Crossover (a), the paper's:", PAPER);
         put_cross(&b, &v->strict, "Crossover (b), strict:", STRICT);
-        for (int axis = 0; axis < NX; axis++) put_curves(&b, g, v, (XAxis)axis);
+        if (v->nsweep) put_sweeps(&b, v);
+        plots_put(&b, g, v);
     }
     snU_puts(&b, "</body></html>\n");
     return write_file(g, "report.html", &b);

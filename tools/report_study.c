@@ -21,11 +21,43 @@ static double number(const json_t *o, const char *key, double otherwise) {
 }
 
 static void add_point(RunRecord *r, const json_t *row) {
-    Point p = { (int64_t)number(row, "step", 0), number(row, "epoch", 0), number(row, "val", NAN), number(row, "val_se", NAN),
+    const json_t *flops = json_object_get(r->config, "flops_executed_per_step");
+    double fixed = number(flops, "fixed", 0), counted = number(flops, "counted", 0), share = r->share_steps > 0 ? r->share / r->share_steps : 1;
+    Point p = { (int64_t)number(row, "step", 0), fixed > 0 ? fixed + counted * share : NAN, number(row, "epoch", 0), number(row, "val", NAN), number(row, "val_se", NAN),
                 number(row, "test", NAN), number(row, "test_se", NAN), json_object_get(row, "test") != NULL };
     r->point = realloc(r->point, sizeof *r->point * (size_t)(r->npoints + 1));
     if (r->best < 0 || p.val < r->point[r->best].val) r->best = r->npoints;
     r->point[r->npoints++] = p;
+}
+
+/* A line of the log is the mean of the steps since the line before. */
+static void add_share(RunRecord *r, const json_t *row) {
+    double steps = number(row, "step", 0) - (r->from_step > 0 ? (double)r->from_step : 0) - r->share_steps;
+    r->share += steps * number(row, "counted", 1);
+    r->share_steps += steps;
+}
+
+/* What `measure` of a study found: of multiple choice or next tokens, a row for a checkpoint. */
+static void read_measure(RunRecord *r) {
+    char *path = text_fmt("%s/measure.jsonl", r->folder), *text = read_text(path, NULL);
+    for (char *line = text; line && *line; ) {
+        size_t n = strcspn(line, "\n");
+        json_t *row = json_loadb(line, n, 0, NULL);
+        const char *kind = row ? json_string_value(json_object_get(row, "kind")) : NULL;
+        bool choice = kind && !strcmp(kind, "choice");
+        if (choice || (kind && !strcmp(kind, "next_token"))) {
+            const json_t *acc = json_object_get(row, "acc");
+            Measured m = { (int64_t)number(row, "step", 0), choice ? number(acc, "p", NAN) : number(row, "acc", NAN), choice ? number(row, "gap", NAN) : NAN };
+            if (r->nmeasured && r->measured[r->nmeasured - 1].step >= m.step) { json_decref(row); break; }      /* another measure begins: the first counts */
+            r->measured = realloc(r->measured, sizeof m * (size_t)(r->nmeasured + 1));
+            if (!r->measured) abort();
+            r->measured[r->nmeasured++] = m;
+        }
+        if (row) json_decref(row);
+        line += n + (line[n] == '\n');
+    }
+    free(text);
+    free(path);
 }
 
 static void read_log(RunRecord *r) {
@@ -35,6 +67,7 @@ static void read_log(RunRecord *r) {
         json_t *row = json_loadb(line, n, 0, NULL);
         const char *kind = row ? json_string_value(json_object_get(row, "kind")) : NULL;
         if (kind && !strcmp(kind, "val")) add_point(r, row);
+        if (kind && !strcmp(kind, "train")) add_share(r, row);
         if (kind && !strcmp(kind, "end")) r->seconds = number(row, "seconds", 0);
         if (row && number(row, "step", 0) > (double)r->steps) r->steps = (int64_t)number(row, "step", 0);
         if (row) json_decref(row);
@@ -58,6 +91,7 @@ static void read_run(Study *st, const char *name) {
     r.from_step = (int64_t)number(config, "from_step", -1);
     r.input_mask = number(json_object_get(config, "inputs"), "input_mask", 0);
     read_log(&r);
+    read_measure(&r);
     r.flops = number(config, "flops_per_step", 0) * (double)(r.steps - (r.from_step > 0 ? r.from_step : 0));
     st->run = realloc(st->run, sizeof *st->run * (size_t)(st->nruns + 1));
     st->run[st->nruns++] = r;
@@ -104,6 +138,7 @@ void study_free(Study *st) {
         free(st->run[i].name);
         free(st->run[i].folder);
         free(st->run[i].point);
+        free(st->run[i].measured);
     }
     free(st->run);
     free(st->folder);

@@ -12,12 +12,13 @@
      arm     ar   ../ar.sn                             a name, a model (beside the study file), and what the arm changes
      arm     dlm  ../dlm.sn --epochs 60
      anneal  ar.anneal ar best --decay 200             branches from a checkpoint of an arm (best or last)
+     measure --continuations 200                       options of `sinter eval`, of every run's step-N checkpoints once it has ended
 
    Every arm runs at every combination of values and with every seed. Runs of one combination and seed are a CELL: they read the same
    shards, see the same windows in the same order and are evaluated on the same text, so their differences are paired.
 
      OUT/study.json                      axes, seeds, arms, cells: what `sinter report` reads
-     OUT/unique=32K/s1/dlm/              a run, as `sinter train` leaves it; its output in train.txt */
+     OUT/unique=32K/s1/dlm/              a run, as `sinter train` leaves it; its output in train.txt; measure.jsonl */
 #ifndef SN_STUDY_H
 #define SN_STUDY_H
 #include "tools/cmd.h"
@@ -33,7 +34,7 @@ typedef struct StudyArm {
 
 typedef struct StudyFile {
     const char *path;
-    StrList data, common;
+    StrList data, common, measure;
     int64_t *seed;
     int nseeds;
     StudyAxis *axis;

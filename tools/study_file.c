@@ -143,6 +143,16 @@ static int add_arm(Reader *r, StudyArm arm, int options) {
     return check_options(r, options);
 }
 
+static int read_measure(Reader *r) {
+    static const char *const own[] = { "--ckpt", "--data", "--json", "--threads", "--out", "-o" };
+    for (int i = 1; i < r->words.n; i++)
+        for (unsigned k = 0; k < sizeof own / sizeof *own; k++)
+            if (!strcmp(r->words.v[i], own[k])) return bad(r, "%s is the study's to choose; give other options of `sinter eval`", own[k]);
+    if (r->words.n < 2) return bad(r, "`measure` wants options of `sinter eval`, as in `measure --continuations 200`");
+    add_words(r, 1, &r->f->measure);
+    return 0;
+}
+
 static int read_arm(Reader *r) {
     if (r->words.n < 3) return bad(r, "`arm` wants NAME MODEL.sn [OPTIONS]");
     const char *model = r->words.v[2];
@@ -163,12 +173,13 @@ static int statement(Reader *r) {
     const char *word = r->words.v[0];
     if (!strcmp(word, "data")) return add_words(r, 1, &r->f->data), 0;
     if (!strcmp(word, "common")) return add_words(r, 1, &r->f->common), check_options(r, 1);
+    if (!strcmp(word, "measure")) return read_measure(r);
     if (!strcmp(word, "seeds")) return read_seeds(r);
     if (!strcmp(word, "vary")) return read_vary(r);
     if (!strcmp(word, "pick")) return read_pick(r);
     if (!strcmp(word, "arm")) return read_arm(r);
     if (!strcmp(word, "anneal")) return read_anneal(r);
-    return bad(r, "'%s' is no statement; there are data, common, seeds, vary, pick, arm, anneal", word);
+    return bad(r, "'%s' is no statement; there are data, common, seeds, vary, pick, arm, anneal, measure", word);
 }
 
 int study_file_read(StudyFile *f, const char *path) {

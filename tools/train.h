@@ -27,7 +27,7 @@ typedef struct TrainOptions {
 } TrainOptions;
 
 /* Sums since the last line of the log. */
-typedef struct Since { double loss, grad_norm, lr, seconds, bucket[BUCKETS]; int64_t steps, tokens, rows[BUCKETS]; } Since;
+typedef struct Since { double counted, loss, grad_norm, lr, seconds, bucket[BUCKETS]; int64_t steps, tokens, rows[BUCKETS]; } Since;
 
 typedef struct Train {
     TrainOptions o;
@@ -41,7 +41,8 @@ typedef struct Train {
     int64_t from_step;               /* where --from branched; -1 = nowhere */
     double best;
     int64_t best_step;
-    double last_val, flops;          /* flops: of a whole step */
+    double last_val, flops;          /* flops: of a whole step, everything counted */
+    Flops executed;                  /* of a whole step; 0: a bundle does not say */
     Since since;
     double started;
     int64_t first_step, tokens_seen;

@@ -95,6 +95,7 @@ int train_write_config(Train *t) {
                           "seed", (json_int_t)t->o.seed, "eval_seed", (json_int_t)t->o.eval_seed, "draws", (json_int_t)t->o.draws,
                           "flops_per_step", t->flops, "eval_every", (json_int_t)t->o.eval_every, "from_step", (json_int_t)t->from_step);
     json_object_set_new(o, "active_weights", json_integer(t->lab.params - lab_param(&t->lab, "idle_weights", 0)));
+    json_object_set_new(o, "flops_executed_per_step", json_pack("{s:f s:f}", "fixed", t->executed.fixed, "counted", t->executed.counted));
     json_object_set_new(o, "init", t->o.init ? json_string(t->o.init) : json_null());
     json_object_set_new(o, "from", t->o.from ? json_string(t->o.from) : json_null());
     put_windows(t, o);

@@ -21,6 +21,17 @@ static int feed_windows(Train *t) {
     return lab_feed(&t->lab, t->step_graph, &t->rows);
 }
 
+/* The share of the rows' positions that have a loss: of the products over those alone, what is executed. */
+static double counted_share(const Train *t) {
+    double n = 0, all = (double)(t->b.rows * t->b.window);
+    if (t->row_n)
+        for (int64_t r = 0; r < t->b.rows; r++) n += t->row_n[r];
+    else if (lab_input(t->step_graph, "scored"))
+        for (int64_t i = 0; i < t->b.rows * t->b.window; i++) n += t->rows.scored[i] != 0;
+    else return 1;
+    return n / all;
+}
+
 /* Loss by masked fraction, from the outputs row_loss and row_n where the model has them. */
 static int add_buckets(Train *t) {
     const char *g = t->step_graph->name;
@@ -54,6 +65,7 @@ static int one_step(Train *t) {
         rc = feed_windows(t);
         if (!rc && (sn_step(s, (uint32_t)step, (uint32_t)k) || sn_run(s, t->step_graph->name))) rc = lab_error(&t->lab);
         if (!rc) rc = add_buckets(t);
+        if (!rc) t->since.counted += counted_share(t) / (double)t->o.accum;
     }
     if (!rc && t->apply_graph && sn_run(s, t->apply_graph->name)) rc = lab_error(&t->lab);
     const SnGraphPlan *g = t->apply_graph ? t->apply_graph : t->step_graph;
@@ -84,6 +96,7 @@ static void log_train(Train *t) {
     json_t *row = json_pack("{s:s s:I s:f s:f s:f s:f s:f}", "kind", "train", "step", (json_int_t)t->step, "epoch", epoch_of(t), "loss",
                             a->loss / (double)a->steps, "grad_norm", a->grad_norm / (double)a->steps, "lr", a->lr, "tokens_per_s",
                             (double)a->tokens / a->seconds);
+    if (t->executed.counted > 0) json_object_set_new(row, "counted", json_real(a->counted / (double)a->steps));
     if (t->row_loss) {
         json_t *by = json_array();
         for (int k = 0; k < BUCKETS; k++)
