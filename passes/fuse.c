@@ -81,6 +81,7 @@ static NodeId update_base(const Graph *g, NodeId value) {
 }
 
 static int root(Fuse *f, int s) {
+    SN_ASSERT(s >= 0, "a node outside all groups");
     while (f->sets.v[s].up >= 0) {
         int up = f->sets.v[s].up, over = f->sets.v[up].up;
         if (over >= 0) f->sets.v[s].up = over;
@@ -501,8 +502,16 @@ static bool combine(const Set *A, const Set *B, Fit how, Set *m) {
     return !m->red || has_rows(&d, m->cols, m->outer);
 }
 
+/* Is p computed by set q, or computed again from what is? */
+static bool comes_from(Fuse *f, NodeId p, int q) {
+    if (f->set[p] >= 0) return root(f, f->set[p]) == q;
+    if (!f->again[p] && !(is_virtual(f, p) && snP_is_view(f->g, p))) return false;
+    for (unsigned i = 0; i < snG_node(f->g, p)->nin; i++) if (comes_from(f, snG_in(f->g, p, i), q)) return true;
+    return false;
+}
+
 static bool kept_apart(Fuse *f, const Set *s, int q) {
-    for (uint32_t i = 0; i < s->apart.n; i++) if (root(f, f->set[s->apart.v[i]]) == q) return true;
+    for (uint32_t i = 0; i < s->apart.n; i++) if (comes_from(f, s->apart.v[i], q)) return true;
     return false;
 }
 
