@@ -831,7 +831,32 @@ tokens() {
         "$SINTER" tokens "$WORK/$format.bin" --tokenizer $gold/gpt2 -o "$WORK/back.safetensors" >"$WORK/out"
         check "$format written and read: the same tokens and documents" "$BUILD/tool_compare" "$WORK/sinter.safetensors" "$WORK/back.safetensors" exact
     done
+    tokens_trained
     tokens_refused
+}
+
+# Trained with a tokenizer, a model is scored and generates with it, and goes on to the same bits; a .bin is as good as a shard.
+tokens_trained() {
+    small="-D width=32 -D layers=1 -D heads=2 -D hidden=64 -D seq=16 -D batch=4" with="--tokenizer $gold/plain.json --data docs --val-bytes 4K --eod -q"
+    for steps in 4 8; do
+        # shellcheck disable=SC2086
+        "$SINTER" train models/ar.sn $small -D vocab=902 $with --steps $steps --set total=8 --resume --out "$WORK/bpe" >"$WORK/out" 2>&1 || tail -n 3 "$WORK/out"
+    done
+    # shellcheck disable=SC2086
+    "$SINTER" train models/ar.sn $small -D vocab=902 $with --steps 8 --out "$WORK/bpe8" >"$WORK/out" 2>&1
+    check "trained with a tokenizer, and resumed: the same bits" "$BUILD/tool_compare" "$WORK/bpe/last.safetensors" "$WORK/bpe8/last.safetensors" exact
+    check "eval takes the checkpoint's tokenizer" "$SINTER" eval models/ar.sn --ckpt "$WORK/bpe/last.safetensors" --data docs/study.md --temp "$WORK/eval-bpe"
+    check "generate, too" "$SINTER" generate models/ar.sn --ckpt "$WORK/bpe/last.safetensors" -p 'the model' -n 8
+    refused "was trained with the tokenizer" generate models/ar.sn --ckpt "$WORK/bpe/last.safetensors" --tokenizer $gold/split.json
+    mkdir -p "$WORK/bins"
+    cp "$WORK/llm.c.bin" "$WORK/bins/train.bin"
+    for data in sinter.safetensors llm.c.bin megatron.idx bins; do
+        # shellcheck disable=SC2086
+        "$SINTER" train models/dlm.sn $small -D vocab=50258 --data "$WORK/$data" --unique 640 --epochs 1 -q --out "$WORK/on.$data" >"$WORK/out" 2>&1 || tail -n 3 "$WORK/out"
+    done
+    for data in llm.c.bin megatron.idx bins; do
+        check "trained on $data: the bits of the shard" "$BUILD/tool_compare" "$WORK/on.sinter.safetensors/last.safetensors" "$WORK/on.$data/last.safetensors" exact
+    done
 }
 
 tokens_refused() {

@@ -15,6 +15,7 @@
 #include "tools/text.h"
 
 #define XXH_INLINE_ALL
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <sys/stat.h>
@@ -53,6 +54,22 @@ static Bytes mutate(Bytes in) {
             out.n += k;
         }
         }
+    }
+    out.s[out.n] = 0;
+    return out;
+}
+
+/* JSON that stays JSON mostly: digits for digits, letters for letters, a digit or a letter taken out. */
+static Bytes mutate_json(Bytes in) {
+    if (draw(3) == 0) return mutate(in);
+    Bytes out = { malloc(in.n + 1), in.n };
+    memcpy(out.s, in.s, in.n);
+    for (uint32_t e = 1 + draw(4); e--; ) {
+        uint32_t at = draw((uint32_t)out.n);
+        while (at < out.n && !isalnum((unsigned char)out.s[at])) at++;
+        if (at == out.n) continue;
+        if (draw(4) == 0) memmove(out.s + at, out.s + at + 1, --out.n - at);
+        else out.s[at] = isdigit((unsigned char)out.s[at]) ? (char)('0' + draw(10)) : (char)('a' + draw(26));
     }
     out.s[out.n] = 0;
     return out;
@@ -249,7 +266,7 @@ int main(int argc, char **argv) {
         snprintf(path, sizeof path, "%s/sinter-fuzz.%d%s", tmp ? tmp : "/tmp", (int)getpid(), dot);
         for (int i = 0; i < atoi(argv[2]); i++, all++) {
             bool bundle = !strcmp(dot, ".snb");
-            Bytes b = bundle ? mutate_bundle(in) : mutate(in);
+            Bytes b = bundle ? mutate_bundle(in) : !strcmp(dot, ".json") ? mutate_json(in) : mutate(in);
             if (bundle && draw(8)) seal(b);
             FILE *w = fopen(path, "wb");
             if (!w || fwrite(b.s, 1, b.n, w) != b.n || fclose(w)) { perror(path); return 2; }

@@ -10,7 +10,8 @@
 #include "tools/measure.h"
 
 typedef struct EvalJob {
-    const char *file, *ckpt, *out, *temp, *device, *order, *texts;
+    const char *file, *ckpt, *out, *temp, *device, *order, *texts, *tokenizer;
+    const Tokenizer *tok;
     char shard[1024], fit_shard[1024];
     StrList defines, data, ckpts, tasks, shots_from, fit;
     PassOptions passes;
@@ -134,7 +135,7 @@ static int eval_questions(EvalJob *j) {
     Scorer s;
     double t0 = snU_now();
     LabOptions lo = lab_options(j, &j->defines);
-    int rc = scorer_open(&s, &lo, j->ckpt, &BYTE_TOKENIZER, &j->score);
+    int rc = scorer_open(&s, &lo, j->ckpt, j->tok, &j->score);
     s.show = true;
     if (!rc) rc = questions_score(&j->questions, &s);
     if (!rc) {
@@ -255,7 +256,7 @@ static int eval_measures(EvalJob *j) {
     LabOptions lo = lab_options(j, &j->defines);
     ScoreOptions o = j->score;
     if (!o.draws) o.draws = 8;
-    int rc = scorer_open(&s, &lo, j->ckpt, j->texts ? &BYTE_TOKENIZER : NULL, &o);
+    int rc = scorer_open(&s, &lo, j->ckpt, j->texts ? j->tok : NULL, &o);
     s.show = true;
     if (!rc && j->data.n && measures(j)) rc = windows_read(&w, j->shard, s.window, j->limit);
     if (!rc && j->data.n && o.order != ORDER_MASKS) rc = eval_order(j, &s, &w);
@@ -273,9 +274,9 @@ static int eval_measures(EvalJob *j) {
 /* -- The command ------------------------------------------------------------------------------------------------------ */
 
 /* A shard as it is, or text made into one below `folder`. */
-static int prepare_shard(const StrList *paths, const char *folder, char out[1024]) {
+static int prepare_shard(const EvalJob *j, const StrList *paths, const char *folder, char out[1024]) {
     CorpusInfo info;
-    CorpusDesc d = { .paths = paths->v, .npaths = paths->n, .out = folder };
+    CorpusDesc d = { .paths = paths->v, .npaths = paths->n, .out = folder, .tok = j->tok->path ? j->tok : NULL };
     char err[256];
     if (!paths->n) return 0;
     if (corpus_prepare(&d, &info, err)) return cmd_fail("%s", err);
@@ -286,8 +287,9 @@ static int prepare_shard(const StrList *paths, const char *folder, char out[1024
 static int evaluate(EvalJob *j) {
     char *fit = text_fmt("%s/fit", j->temp);
     int rc = j->tasks.n ? read_questions(j) : 0;
-    if (!rc) rc = prepare_shard(&j->data, j->temp, j->shard);
-    if (!rc) rc = prepare_shard(&j->fit, fit, j->fit_shard);
+    if (!rc && !(j->tok = checkpoint_tokenizer(j->tokenizer, j->ckpts.n ? j->ckpts.v[0] : NULL))) rc = EXIT_FAILED;
+    if (!rc) rc = prepare_shard(j, &j->data, j->temp, j->shard);
+    if (!rc) rc = prepare_shard(j, &j->fit, fit, j->fit_shard);
     for (int i = 0; i < (j->ckpts.n ? j->ckpts.n : 1) && !rc; i++) {
         j->ckpt = j->ckpts.n ? j->ckpts.v[i] : NULL;
         if (j->data.n && !measures(j)) rc = eval_windows(j);
@@ -295,6 +297,7 @@ static int evaluate(EvalJob *j) {
         if (!rc && j->tasks.n) rc = eval_questions(j);
         fflush(stdout);
     }
+    tokenizer_close(j->tok);
     questions_free(&j->questions);
     free(fit);
     return rc;
@@ -333,7 +336,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
     const Opt opts[] = {
         { "ckpt", 0, OPT_MANY, &j.ckpts, "FILE...", "checkpoints, one after the other; params are theirs where -D says nothing (default: initial weights)" },
         { "ema", 0, OPT_FLAG, &j.ema, "", "their averaged weights (training with -D ema=0.999)" },
-        { "data", 0, OPT_MANY, &j.data, "PATH...", "one shard, or text: the loss of its windows; with the options below, these measures instead" },
+        { "data", 0, OPT_MANY, &j.data, "PATH...", "one shard or token file, or text: the loss of its windows; with the options below, these measures instead" },
         { "next-token", 0, OPT_INT, &j.next_token, "N", "accuracy of the next token, at N places a window" },
         { "fit", 0, OPT_MANY, &j.fit, "PATH...", "other held-out text: the loss of --data at the temperature that is best for this" },
         { "continuations", 0, OPT_INT, &j.continuations, "N", "multiple choice made of --data: N times, which span ends the window?" },
@@ -352,6 +355,7 @@ int cmd_eval(const Command *self, int argc, char **argv) {
         { "limit", 0, OPT_INT, &j.limit, "N", "at most so many windows, or questions" },
         { "temp", 0, OPT_TEXT, &j.temp, "DIR", "where shards go when --data is text (default: eval-data)" },
         { "out", 'o', OPT_TEXT, &j.out, "FILE", "the loss of every window, tensor `nll`; or JSON lines, the NLL of every option" },
+        { "tokenizer", 0, OPT_TEXT, &j.tokenizer, "FILE", "tokenizer.json, merges.txt ... (default: the first checkpoint's, else bytes); docs/data.md" },
         { "define", 'D', OPT_LIST, &j.defines, "K=V", "a param or dim of the file" },
         { "device", 'd', OPT_TEXT, &j.device, "D", "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },

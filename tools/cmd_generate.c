@@ -153,7 +153,8 @@ static int check_options(const Command *self, GenJob *j) {
 
 int cmd_generate(const Command *self, int argc, char **argv) {
     StrList pos = {0};
-    GenJob j = { .tok = &BYTE_TOKENIZER, .samples = 1, .seed = 1, .remask = "confidence",
+    const char *tokenizer = NULL;
+    GenJob j = { .samples = 1, .seed = 1, .remask = "confidence",
                  .o = { .length = 128, .rule = { .temperature = 0, .top_p = 1 }, .eos = -1, .threshold = 0.9 } };
     int64_t eos = -1;
     const Opt opts[] = {
@@ -175,8 +176,9 @@ int cmd_generate(const Command *self, int argc, char **argv) {
         { "threshold", 0, OPT_NUM, &j.o.threshold, "P", "DLM: of --remask threshold: all above it are kept (default 0.9)" },
         { "guidance", 0, OPT_NUM, &j.o.guidance, "S", "DLM: away from what the model says without the prompt (0 = off)" },
         { "stop", 0, OPT_LIST, &j.stop, "TEXT", "the text ends before it; may be given again" },
-        { "eos", 0, OPT_INT, &eos, "ID", "the token that ends a text (default: none)" },
+        { "eos", 0, OPT_INT, &eos, "ID", "the token that ends a text (default: the tokenizer's; of bytes, none)" },
         { "seed", 's', OPT_INT, &j.seed, "N", "the same seed, the same text (default 1)" },
+        { "tokenizer", 0, OPT_TEXT, &tokenizer, "FILE", "tokenizer.json, merges.txt ... (default: the checkpoint's, else bytes); docs/data.md" },
         { "define", 'D', OPT_LIST, &j.defines, "K=V", "a param or dim of the file" },
         { "device", 'd', OPT_TEXT, &j.lab.device, "D", "host, opencl[:N][:gpu], cuda[:N], emu[:sm_NN], null" },
         { "threads", 0, OPT_INT, &j.threads, "N", "0 = all cores" },
@@ -194,5 +196,9 @@ int cmd_generate(const Command *self, int argc, char **argv) {
     if (rc >= 0) return rc;
     if (pos.n != 1) return cmd_usage(self, "wants one model file");
     j.lab.file = pos.v[0];
-    return generate(&j);
+    if (!(j.tok = checkpoint_tokenizer(tokenizer, j.ckpt))) return EXIT_FAILED;
+    if (j.o.eos < 0) j.o.eos = j.tok->eod;
+    rc = generate(&j);
+    tokenizer_close(j.tok);
+    return rc;
 }

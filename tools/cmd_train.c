@@ -38,15 +38,24 @@ static int check_marks(const Train *t) {
     return 0;
 }
 
+/* The one that is given, or that of the checkpoint which the run goes on or starts from. */
+static int open_tokenizer(Train *t) {
+    char *last = train_path(t, "last.safetensors");
+    const char *ckpt = t->o.resume && file_exists(last) ? last : t->o.from ? t->o.from : t->o.init;
+    t->tok = checkpoint_tokenizer(t->o.tokenizer, ckpt);
+    free(last);
+    return t->tok ? 0 : EXIT_FAILED;
+}
+
 static int prepare_data(Train *t) {
     char err[256], *out = train_path(t, "data");
     CorpusDesc d = { .paths = t->o.data.v, .npaths = t->o.data.n, .out = out, .unique = t->o.unique, .val_bytes = t->o.val_bytes,
                      .test_bytes = t->o.test_bytes, .eod = t->o.eod, .corrupt = t->o.corrupt,
                      .held = t->o.held.v, .nheld = t->o.held.n, .split_seed = (uint64_t)t->o.split_seed, .seed = (uint64_t)t->o.seed,
-                     .log = say, .user = t };
+                     .tok = t->tok->path ? t->tok : NULL, .log = say, .user = t };
     int rc = corpus_prepare(&d, &t->corpus, err) ? cmd_fail("%s", err) : 0;
     free(out);
-    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->corpus.records ? 0 : t->o.unique, .seed = (uint64_t)t->o.seed,
+    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->corpus.records || (t->tok->path && !t->corpus.prepared) ? 0 : t->o.unique, .seed = (uint64_t)t->o.seed,
                           .shuffle = true, .fixed = t->o.fixed_windows, .views = t->o.views, .fill_scored = t->o.score_fill };
     if (!rc && !(t->data = sn_data_open(&desc, err))) rc = cmd_fail("%s", err);
     if (!rc && t->lab.vocab && sn_data_max(t->data) >= t->lab.vocab)
@@ -147,6 +156,7 @@ static int find_position(Train *t) {
 static int run(Train *t) {
     int rc = make_folder(t->o.out);
     if (!rc) rc = find_data(t);
+    if (!rc) rc = open_tokenizer(t);
     if (!rc) rc = open_lab(t);
     if (!rc) rc = prepare_data(t);
     if (!rc) rc = find_position(t);
@@ -158,6 +168,7 @@ static int run(Train *t) {
 
 static void free_train(Train *t) {
     lab_close(&t->lab);
+    tokenizer_close(t->tok);
     if (t->data) sn_data_close(t->data);
     if (t->log) fclose(t->log);
     rows_free(&t->rows);
@@ -172,7 +183,8 @@ int cmd_train(const Command *self, int argc, char **argv) {
                 .best = INFINITY, .last_val = NAN, .from_step = -1 };
     TrainOptions *o = &t.o;
     const Opt opts[] = {
-        { "data", 0, OPT_MANY, &o->data, "PATH...", "files, folders, prepared shards or a folder of them" },
+        { "data", 0, OPT_MANY, &o->data, "PATH...", "files, folders; or prepared shards, .bin of llm.c, nanoGPT, Megatron, or a folder of them" },
+        { "tokenizer", 0, OPT_TEXT, &o->tokenizer, "FILE", "of text: tokenizer.json, merges.txt ... (default: bytes); checkpoints remember it; docs/data.md" },
         { "steps", 0, OPT_INT, &o->steps, "N", "optimizer steps" },
         { "epochs", 0, OPT_NUM, &o->epochs, "N", "or: passes over the unique text" },
         { "out", 'o', OPT_TEXT, &o->out, "DIR", "where everything lands (default: run)" },
@@ -185,7 +197,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "test-bytes", 0, OPT_INT, &o->test_bytes, "N", "text for numbers that no choice is made on (default 0)" },
         { "held", 0, OPT_MANY, &o->held, "PATH...", "validation and test text come from these, not from --data" },
         { "corrupt", 0, OPT_TEXT, &o->corrupt, "UNIT:SHARE", "that share of the training text's bytes, words or lines trade places" },
-        { "eod", 0, OPT_FLAG, &o->eod, "", "a token, 256, ends every document of text (-D vocab=258)" },
+        { "eod", 0, OPT_FLAG, &o->eod, "", "a token ends every document of text: the tokenizer's, of bytes 256 (-D vocab=258)" },
         { "fixed-windows", 0, OPT_FLAG, &o->fixed_windows, "", "cut windows at the same places in every epoch" },
         { "views", 0, OPT_INT, &o->views, "K", "so, and masks, orders, input noise of a window come again every K epochs" },
         { "score-fill", 0, OPT_FLAG, &o->score_fill, "", "of records (JSON lines): what fills a row up counts as answer, too" },

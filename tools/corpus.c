@@ -20,7 +20,10 @@
 #define _GNU_SOURCE
 #include "tools/corpus.h"
 
+#include "runtime/rt.h"
 #include "runtime/sn_rt.h"
+#include "tools/documents.h"
+#include "tools/shards.h"
 #include "tools/records.h"
 
 #include <dirent.h>
@@ -443,7 +446,7 @@ out:
 /* -- Corrupt ----------------------------------------------------------------------------------- */
 
 typedef enum { BYTES, WORDS, LINES } UnitKind;
-typedef struct Span { int64_t at, size; } Span;
+typedef struct Stretch { int64_t at, size; } Stretch;
 
 static int parse_corrupt(const char *text, UnitKind *kind, double *share, char *err)
 {
@@ -468,7 +471,7 @@ static bool in_unit(UnitKind kind, uint8_t c)
 }
 
 /* The units that the dice choose, of a text whose documents end where `docs` says. -1: out of memory. */
-static int64_t choose_units(const Corpus *c, UnitKind kind, double share, Span **out)
+static int64_t choose_units(const Corpus *c, UnitKind kind, double share, Stretch **out)
 {
     const uint8_t *text = c->train;
     int64_t n = 0, cap = 0, next = 0, bytes = c->info->train.bytes, number = 0;
@@ -490,12 +493,12 @@ static int64_t choose_units(const Corpus *c, UnitKind kind, double share, Span *
         if (w[0] * 0x1p-32 < share) {
             if (n == cap) {
                 cap = cap ? cap * 2 : 1024;
-                Span *grown = realloc(*out, sizeof *grown * (size_t)cap);
+                Stretch *grown = realloc(*out, sizeof *grown * (size_t)cap);
                 if (!grown)
                     return -1;
                 *out = grown;
             }
-            (*out)[n++] = (Span){ at, end - at };
+            (*out)[n++] = (Stretch){ at, end - at };
         }
         at = end;
     }
@@ -503,7 +506,7 @@ static int64_t choose_units(const Corpus *c, UnitKind kind, double share, Span *
 }
 
 /* Unit i's place takes unit order[i]; what lies between stays. Documents begin where the same text does. */
-static void trade_places(Corpus *c, const Span *unit, const int64_t *order, int64_t n, uint8_t *to)
+static void trade_places(Corpus *c, const Stretch *unit, const int64_t *order, int64_t n, uint8_t *to)
 {
     int64_t at = 0, out = 0, doc = 0;
     for (int64_t i = 0; i <= n; i++) {
@@ -514,7 +517,7 @@ static void trade_places(Corpus *c, const Span *unit, const int64_t *order, int6
         out += stop - at;
         if (i == n)
             break;
-        const Span *u = &unit[order[i]];
+        const Stretch *u = &unit[order[i]];
         memcpy(to + out, c->train + u->at, (size_t)u->size);
         out += u->size;
         at = stop + unit[i].size;
@@ -525,7 +528,7 @@ static int corrupt(Corpus *c)
 {
     UnitKind kind = BYTES;
     double share = 0;
-    Span *unit = NULL;
+    Stretch *unit = NULL;
     int rc = parse_corrupt(c->d->corrupt, &kind, &share, c->err);
     if (rc)
         return rc;
@@ -619,76 +622,76 @@ static int measure_overlap(const CorpusDesc *d, const uint8_t *train, int64_t nt
 
 /* -- Write ------------------------------------------------------------------------------------- */
 
-/* The bytes as tokens, `eod` after every document where there is one; starts become those of tokens, scored is then of tokens. */
-static uint16_t *make_tokens(const CorpusDesc *d, const uint8_t *text, int64_t bytes, Starts *docs,
-                             int64_t *n)
+static int64_t vocab_of(const CorpusDesc *d)      /* the mask is the last */
 {
-    uint16_t *token = malloc(sizeof *token * (size_t)(bytes + docs->n));
-    uint8_t *scored = docs->scored ? malloc((size_t)(bytes + docs->n)) : NULL;
-    int64_t next = 0;
-    *n = 0;
-    if (!token || (docs->scored && !scored)) {
-        free(token);
-        free(scored);
+    return d->tok ? d->tok->vocab + 1 : CORPUS_VOCAB + d->eod;
+}
+
+static int32_t eod_of(const CorpusDesc *d)
+{
+    return !d->eod ? -1 : d->tok ? d->tok->eod : CORPUS_EOD;
+}
+
+/* The bytes as tokens, `eod` after every document where there is one; starts become those of tokens, scored is then of tokens. In
+   16 bits where they fit. */
+static void *make_tokens(const CorpusDesc *d, const uint8_t *text, int64_t bytes, Starts *docs,
+                         int64_t *n)
+{
+    Tokens out;
+    if (documents_encode(d->tok ? d->tok : &BYTE_TOKENIZER, eod_of(d), text, bytes, docs->v, docs->n,
+                         &docs->scored, &out))
         return NULL;
+    *n = out.n;
+    for (int64_t i = 0; i < out.n && vocab_of(d) <= 1 << 16; i++) {
+        uint16_t half = (uint16_t)out.v[i];
+        memcpy((char *)out.v + 2 * i, &half, 2);
     }
-    for (int64_t i = 0; i <= bytes; i++) {
-        bool begins = next < docs->n && docs->v[next] == i;
-        if (d->eod && i && (begins || i == bytes)) {
-            if (scored)
-                scored[*n] = 1;                  /* the end is part of the answer */
-            token[(*n)++] = CORPUS_EOD;
-        }
-        if (begins)
-            docs->v[next++] = *n;
-        if (i < bytes && scored)
-            scored[*n] = docs->scored[i];
-        if (i < bytes)
-            token[(*n)++] = text[i];
-    }
-    free(docs->scored);
-    docs->scored = scored;
-    return token;
+    return out.v;
 }
 
 static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text, Starts *docs,
                      CorpusSet *set, char *err)
 {
-    char bytes[24], files[24], seed[24], split_seed[24], hash[24], overlap[32];
+    char bytes[24], files[24], seed[24], split_seed[24], hash[24], overlap[32], vocab[24],
+        mask[24], eod[24];
     if (!text)
         return 0;
     if (snprintf(set->path, sizeof set->path, "%s/%s.safetensors", d->out, name) >=
         (int)sizeof set->path)
         return fail(err, FAIL_USAGE, "%.200s: path too long", d->out);
     set->hash = XXH3_64bits(text, (size_t)set->bytes);
-    uint16_t *token = make_tokens(d, text, set->bytes, docs, &set->bytes);
+    void *token = make_tokens(d, text, set->bytes, docs, &set->bytes);
+    size_t width = vocab_of(d) <= 1 << 16 ? 2 : 4;
     if (!token)
-        return fail(err, FAIL_NOMEM, "out of memory");
-    if (d->eod)
-        set->hash = XXH3_64bits(token, sizeof *token * (size_t)set->bytes);
+        return fail(err, FAIL_NOMEM, "%s: no memory for its tokens", set->path);
+    if (d->eod || d->tok)
+        set->hash = XXH3_64bits(token, width * (size_t)set->bytes);
     snprintf(bytes, sizeof bytes, "%" PRId64, set->bytes);
     snprintf(files, sizeof files, "%" PRId64, set->files);
     snprintf(seed, sizeof seed, "%" PRIu64, d->seed);
     snprintf(split_seed, sizeof split_seed, "%" PRIu64, d->split_seed);
     snprintf(hash, sizeof hash, "%016" PRIx64, set->hash);
     snprintf(overlap, sizeof overlap, "%.6f", set->overlap);
-    const char *meta[] = { "tokenizer", "bytes", "vocab", d->eod ? "258" : "257", "mask",
-                           d->eod ? "257" : "256", "bytes", bytes, "files", files, "seed", seed,
+    snprintf(vocab, sizeof vocab, "%" PRId64, vocab_of(d));
+    snprintf(mask, sizeof mask, "%" PRId64, vocab_of(d) - 1);
+    snprintf(eod, sizeof eod, "%d", eod_of(d));
+    const char *meta[] = { "tokenizer", d->tok ? d->tok->path : "bytes", "vocab", vocab, "mask",
+                           mask, "bytes", bytes, "files", files, "seed", seed,
                            "split_seed", split_seed, "hash", hash, "overlap", overlap,
                            NULL, NULL, NULL, NULL, NULL, NULL, NULL };
     int nmeta = 18;
     if (d->eod)
-        meta[nmeta++] = "eod", meta[nmeta++] = "256";
+        meta[nmeta++] = "eod", meta[nmeta++] = eod;
     if (docs->scored)
         meta[nmeta++] = "records", meta[nmeta++] = "1";
     if (d->corrupt && !strcmp(name, "train"))
         meta[nmeta++] = "corrupt", meta[nmeta++] = d->corrupt;
     sn_tensor t[3] = { { .name = "tokens",
-                         .dtype = SN_FILE_U16,
+                         .dtype = width == 2 ? SN_FILE_U16 : DT_I32,
                          .rank = 1,
                          .dim = { set->bytes },
                          .data = token,
-                         .bytes = sizeof *token * (size_t)set->bytes },
+                         .bytes = width * (size_t)set->bytes },
                        { .name = "documents",
                          .dtype = SN_FILE_I64,
                          .rank = 1,
@@ -745,7 +748,28 @@ out:
 static bool is_shard(const char *path)
 {
     size_t n = strlen(path);
-    return n > 12 && !strcmp(path + n - 12, ".safetensors");
+    return (n > 12 && !strcmp(path + n - 12, ".safetensors")) || is_token_file(path);
+}
+
+/* A shard, or a token file made into one below `out`. */
+static int take_set(const CorpusDesc *d, const char *path, const char *name, CorpusSet *set,
+                    CorpusInfo *info, char *err)
+{
+    char shard[1024];
+    TokenFile f;
+    if (!is_token_file(path))
+        return open_set(path, set, info, err);
+    if (snprintf(shard, sizeof shard, "%s/%s.safetensors", d->out, name) >= (int)sizeof shard)
+        return fail(err, FAIL_USAGE, "%.200s: path too long", d->out);
+    if (mkdir(d->out, 0777) && errno != EEXIST)
+        return fail(err, FAIL_IO, "%s: %s", d->out, strerror(errno));
+    int32_t eod = d->tok ? d->tok->eod : -1;
+    if (token_file_open(&f, path, eod, err))
+        return FAIL_IO;
+    int rc = token_file_convert(&f, shard, eod, err) ? FAIL_IO : 0;
+    say(d, "%s: %s, %" PRId64 " tokens, %" PRId64 " documents", path, f.kind, f.n, f.ndocuments);
+    token_file_close(&f);
+    return rc ? rc : open_set(shard, set, info, err);
 }
 
 /* 1: the paths are prepared shards, taken; 0: they are text; negative: error. */
@@ -760,15 +784,18 @@ static int take_prepared(const CorpusDesc *d, CorpusInfo *info, char *err)
             return fail(err, FAIL_USAGE, "%s: a prepared shard cannot be mixed with other data",
                         d->paths[i]);
     if (is_shard(d->paths[0])) {
-        int rc = open_set(d->paths[0], &info->train, info, err);
+        int rc = take_set(d, d->paths[0], "train", &info->train, info, err);
         return rc ? rc : 1;
     }
-    snprintf(path, sizeof path, "%s/train.safetensors", d->paths[0]);
+    const char *end = "safetensors";
+    snprintf(path, sizeof path, "%s/train.%s", d->paths[0], end);
+    if (stat(path, &st))
+        snprintf(path, sizeof path, "%s/train.%s", d->paths[0], end = "bin");
     if (d->npaths != 1 || stat(path, &st))
         return 0;
     for (int i = 2; i >= 0; i--) {               /* train last: its vocabulary counts */
-        snprintf(path, sizeof path, "%s/%s.safetensors", d->paths[0], names[i]);
-        int rc = stat(path, &st) ? 0 : open_set(path, sets[i], info, err);
+        snprintf(path, sizeof path, "%s/%s.%s", d->paths[0], names[i], end);
+        int rc = stat(path, &st) ? 0 : take_set(d, path, names[i], sets[i], info, err);
         if (rc)
             return rc;
     }
@@ -932,8 +959,10 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
     CorpusDesc own = *d;
     for (int i = 0; i < d->npaths; i++)
         own.eod |= records_named(d->paths[i]);
-    info->vocab = CORPUS_VOCAB + own.eod;
-    info->mask = CORPUS_MASK + own.eod;
+    if (own.eod && own.tok && own.tok->eod < 0)
+        return fail(err, FAIL_USAGE, "%s: has no token that ends a text", own.tok->path);
+    info->vocab = (int)vocab_of(&own);
+    info->mask = info->vocab - 1;
     Corpus c = { .d = &own, .info = info, .err = err };
     rc = prepare_text(&c);
     for (int64_t i = 0; i < c.nfiles; i++)

@@ -1,6 +1,6 @@
 /* corpus.h: from folders and files of text to token shards for training, validation and test.
 
-   The tokenizer is the byte: token = byte value, 256 is the mask, vocabulary 257; or, with eod, 256
+   Without another tokenizer, it is the byte: token = byte value, 256 is the mask, vocabulary 257; or, with eod, 256
    ends every document, 257 is the mask, vocabulary 258. A shard says where its documents begin: a
    document is a file, or a piece of one that does not go on with the next piece. JSON lines with
    prompts and completions make shards of records, with eod, that also say which tokens are answers:
@@ -14,7 +14,7 @@
 enum { CORPUS_VOCAB = 257, CORPUS_MASK = 256, CORPUS_EOD = 256, CORPUS_PIECE = 1024, CORPUS_STRING = 50 };
 
 typedef struct CorpusDesc {
-    const char *const *paths;        /* files, folders; or one shard, or a folder of shards; or files of records (.jsonl) */
+    const char *const *paths;        /* files, folders; or one shard or token file (shards.h), or a folder of them; or files of records (.jsonl) */
     int npaths;
     const char *const *held;         /* files, folders: validation and test come from these alone, whatever */
     int nheld;                       /* the paths are; what they share is not trained on. 0: from the paths */
@@ -26,6 +26,7 @@ typedef struct CorpusDesc {
     uint64_t split_seed;             /* which files are held out: the same for a whole study */
     uint64_t seed;                   /* which pieces of the training files make the unique set */
     bool eod;                        /* a token after every document; budgets count bytes of text */
+    const struct Tokenizer *tok;     /* NULL: bytes. The text of each document, or piece of one, is encoded by itself */
     int64_t max_file;                /* larger files in folders are skipped; 0 = 16 MiB */
     void (*log)(void *user, const char *line);   /* progress, line by line; may be NULL */
     void *user;

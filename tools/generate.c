@@ -36,6 +36,25 @@ int checkpoint_params(const char *ckpt, StrList *defines) {
     return 0;
 }
 
+const Tokenizer *checkpoint_tokenizer(const char *path, const char *ckpt) {
+    char err[256], hash[24] = "";
+    sn_file *f = ckpt ? sn_file_open(ckpt, err) : NULL;
+    if (ckpt && !f) { cmd_fail("%s", err); return NULL; }
+    const char *text = f ? sn_file_meta(f, "sinter") : NULL;
+    json_t *meta = text ? json_loads(text, 0, NULL) : NULL;
+    const char *was = json_string_value(json_object_get(meta, "tokenizer")), *want = json_string_value(json_object_get(meta, "tokenizer_xxh3"));
+    const Tokenizer *t = tokenizer_open(path ? path : was);
+    if (t && t->path) snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->hash);
+    if (t && want && strcmp(hash, want)) {
+        cmd_fail("%s was trained with the tokenizer %s (hash %s), %s has the hash %s; --tokenizer names another place of it", ckpt, was ? was : "", want, t->path, hash);
+        tokenizer_close(t);
+        t = NULL;
+    }
+    json_decref(meta);
+    if (f) sn_file_close(f);
+    return t;
+}
+
 static int has_graph(const LabOptions *o, const char *name, bool *has) {
     Model m;
     int rc = model_load(&m, o->file, NULL, o->defines);

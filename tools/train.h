@@ -12,12 +12,13 @@
 #include <jansson.h>
 
 #include "tools/corpus.h"
+#include "tools/generate.h"
 #include "tools/lab.h"
 
 enum { BUCKETS = 10 };               /* of the masked fraction, for the log of a masked-diffusion model */
 
 typedef struct TrainOptions {
-    const char *file, *out, *from, *init, *fuse, *device, *corrupt;
+    const char *file, *out, *from, *init, *fuse, *device, *corrupt, *tokenizer;
     StrList defines, sets, data, held;
     PassOptions passes;
     int64_t steps, unique, val_bytes, test_bytes, eval_every, save_every, log_every, decay, seed, eval_seed, split_seed, draws,
@@ -33,6 +34,7 @@ typedef struct Train {
     TrainOptions o;
     Lab lab;
     CorpusInfo corpus;
+    const Tokenizer *tok;
     sn_data *data;
     const SnGraphPlan *step_graph, *apply_graph;   /* train and none, or accum and apply */
     Batch b;

@@ -85,6 +85,16 @@ static void put_windows(const Train *t, json_t *o) {
 static const char *train_autocast(const Train *t) { return t->o.passes.autocast ? t->o.passes.autocast : "none"; }
 static bool is_bound(const Train *t) { return lab_is_bound(lab_graph(&t->lab, "eval")); }
 
+/* What text was encoded with; of bytes, nothing. */
+static void put_tokenizer(const Train *t, json_t *o) {
+    char hash[24], *full = t->tok->path ? realpath(t->tok->path, NULL) : NULL;
+    if (!t->tok->path) return;
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->tok->hash);
+    json_object_set_new(o, "tokenizer", json_string(full ? full : t->tok->path));
+    json_object_set_new(o, "tokenizer_xxh3", json_string(hash));
+    free(full);
+}
+
 int train_write_config(Train *t) {
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->lab.p->hash);
@@ -99,6 +109,7 @@ int train_write_config(Train *t) {
     json_object_set_new(o, "init", t->o.init ? json_string(t->o.init) : json_null());
     json_object_set_new(o, "from", t->o.from ? json_string(t->o.from) : json_null());
     put_windows(t, o);
+    put_tokenizer(t, o);
     json_object_set_new(o, "autocast", json_string(train_autocast(t)));
     json_object_set_new(o, "recompute", json_string(t->o.passes.recompute ? t->o.passes.recompute : "none"));
     json_object_set_new(o, "decay_steps", json_integer(t->o.decay));
@@ -164,6 +175,7 @@ int train_save(Train *t, const char *name) {
     if (isfinite(t->best)) json_object_set_new(o, "best", json_real(t->best));
     json_object_set_new(o, "data", json_stringn(t->corpus.train.path, folder ? (size_t)(folder - t->corpus.train.path) : 0));
     put_windows(t, o);
+    put_tokenizer(t, o);
     json_object_set_new(o, "autocast", json_string(train_autocast(t)));
     json_object_set_new(o, "params", params_json(t));
     json_object_set_new(o, "set", settings_json(&t->set));
