@@ -805,6 +805,7 @@ END
     refused "is no name of a file beside it" import "$WORK/edit" -o "$WORK/no.safetensors"
     printf '{"weight_map": 3}' >"$WORK/edit/model.safetensors.index.json"
     refused 'has no "weight_map"' import "$WORK/edit" -o "$WORK/no.safetensors"
+    refused "has no averaged weights" export "$WORK/llama.safetensors" --ema -o "$WORK/no"
     refused "llada wants a mask token" export "$WORK/llama.safetensors" --type llada -o "$WORK/no"
     refused "the model has QK-norm, llama has none" export "$WORK/qwen3.safetensors" --type llama -o "$WORK/no"
     refused "the param vocab is missing" export tests/golden/ar.in.safetensors -o "$WORK/no"

@@ -31,6 +31,7 @@ int cmd_export(const Command *self, int argc, char **argv) {
         { "type", 0, OPT_TEXT, &e.type, "TYPE", "llama, qwen3 or llada (default: what it was imported as; qwen3 with QK-norm, else llama)" },
         { "dtype", 0, OPT_TEXT, &dtype, "DTYPE", "f32 (default), bf16 or f16" },
         { "shard", 0, OPT_INT, &e.shard, "BYTES", "of a file at most; there are several then, with an index (default: one file)" },
+        { "ema", 0, OPT_FLAG, &e.ema, "", "its averaged weights (training with -D ema=0.999)" },
         { "define", 'D', OPT_LIST, &defines, "K=V", "a param, where the checkpoint does not say it" },
         { 0 }
     };

@@ -269,12 +269,21 @@ typedef struct Out { const HfExport *e; const sn_file *f; const Weights *w; int 
 
 static int64_t element_size(const HfExport *e) { return e->dtype == SN_F32 ? 4 : 2; }
 
+static const sn_tensor *source(const Out *o, const Weight *w) {
+    char *name = text_fmt("ema.%s", w->ours);
+    const sn_tensor *t = o->e->ema ? sn_file_find(o->f, name) : NULL;
+    free(name);
+    return t ? t : sn_file_find(o->f, w->ours);
+}
+
+static bool is_state(const char *name) { return !strncmp(name, "adam.", 5) || !strncmp(name, "accum.", 6) || !strncmp(name, "ema.", 4); }
+
 /* The checkpoint must be this model's: its weights all of these, and these shapes. */
 static int check_weights(const Out *o) {
-    int found = 0, all = 0;
+    int found = 0, all = 0, averages = 0;
     for (int i = 0; i < o->w->n; i++) {
         const Weight *x = &o->w->v[i];
-        const sn_tensor *t = sn_file_find(o->f, x->ours);
+        const sn_tensor *t = source(o, x);
         if (!t) return cmd_fail("%s: has no weight '%s'; is it a checkpoint of models/ar.sn or models/dlm.sn?", o->e->ckpt, x->ours);
         bool fits = t->dtype == SN_F32 && t->rank == x->rank;
         for (int k = 0; k < x->rank && fits; k++) fits = t->dim[k] == x->dim[x->turned ? 1 - k : k];
@@ -283,8 +292,10 @@ static int check_weights(const Out *o) {
     }
     for (int i = 0; i < sn_file_count(o->f); i++) {
         const char *name = sn_file_at(o->f, i)->name;
-        all += strncmp(name, "adam.", 5) && strncmp(name, "accum.", 6);
+        all += !is_state(name);
+        averages += !strncmp(name, "ema.", 4);
     }
+    if (o->e->ema && !averages) return cmd_fail("%s: has no averaged weights; it was trained without -D ema=0.999", o->e->ckpt);
     if (all > found)
         return cmd_fail("%s: has %d weights that %s models have no place for", o->e->ckpt, all - found, o->e->type ? o->e->type : "Llama- and Qwen3-shaped");
     return 0;
@@ -307,7 +318,7 @@ static char *file_name(const Out *o, int k) {
 
 /* On Hugging Face's side, in the dtype of the export; malloc'ed. */
 static void *turned_back(const Out *o, const Weight *w) {
-    const sn_tensor *t = sn_file_find(o->f, w->ours);
+    const sn_tensor *t = source(o, w);
     int64_t n = elements(w);
     float *v = malloc(sizeof *v * (size_t)n), *turned = w->turned ? malloc(sizeof *v * (size_t)n) : NULL;
     void *out = malloc((size_t)(n * element_size(o->e)));

@@ -34,6 +34,7 @@ typedef struct HfExport {
     const char *ckpt, *dir, *type;
     const StrList *defines;
     uint8_t dtype;                   /* SN_F32, SN_BF16, SN_F16 */
+    bool ema;                        /* the averaged weights, where the checkpoint has them */
     int64_t shard;                   /* bytes of a file at most, but for a tensor that is larger; 0 = one file */
 } HfExport;
 int hf_export(const HfExport *e);
