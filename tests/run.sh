@@ -407,6 +407,18 @@ cuda() {
         n=$((n + 1))
     done
     if [ -z "$wrong" ]; then pass "cuda: each of $calls calls fails: one line, nothing left"; else fail "cuda: calls $wrong fail otherwise"; cat "$WORK/wrong"; fi
+    # A machine with a driver alone: sinter and the file, no LLVM, no tools; then a program of one's own over libsinter_rt.
+    mkdir -p "$WORK/alone" "$WORK/include" && cp "$SINTER" "$WORK/alone/" && ln -sfn "$ROOT/runtime" "$WORK/include/sinter"
+    bare="env -i LD_LIBRARY_PATH=$BUILD/fake PATH=/nowhere SN_FAKE_CUDA_COUNT=$WORK/calls"
+    $bare "$WORK/alone/sinter" run "$WORK/cuda.snb" --out "$WORK/alone.st" >"$WORK/out" 2>&1
+    check "cuda: a bundle without LLVM, the same bits" "$BUILD/tool_compare" "$WORK/cuda.st" "$WORK/alone.st" exact
+    rm -f "$WORK/calls"
+    "$SINTER" build models/ar.sn --train -D width=16 -D layers=1 -D heads=1 -D hidden=16 -D vocab=19 -D seq=8 -D batch=2 -t ptx:sm_80 -o "$WORK/rt.snb" 2>"$WORK/out"
+    ninja -C "$BUILD" sinter_rt_static >>"$WORK/out" 2>&1
+    gcc -Wall -Werror -I"$WORK/include" docs/example.c "$BUILD/libsinter_rt.a" -lpthread -ldl -lm -o "$WORK/example" 2>>"$WORK/out" &&
+        $bare "$WORK/example" "$WORK/rt.snb" 2 8 >"$WORK/on.card" 2>>"$WORK/out" && env -i "$WORK/example" "$WORK/rt.snb" 2 8 >"$WORK/on.emu" 2>>"$WORK/out"
+    check "cuda: docs/example.c trains from a bundle on the card, as on emu ($(cat "$WORK/calls" 2>/dev/null) calls of the driver)" \
+        test -s "$WORK/calls" -a -s "$WORK/on.card" -a "$(cat "$WORK/on.card")" = "$(cat "$WORK/on.emu")"
     # With a cubin: it is loaded on cards of its generation, PTX on others, and where the driver does not take it.
     printf '#!/bin/sh\nwhile [ $# -gt 1 ]; do case $1 in *.ptx) in=$1 ;; esac; shift; done\n{ printf "\\177ELFfake"; cat "$in"; } >"$1"\n' >"$WORK/ptxas"
     chmod +x "$WORK/ptxas"
