@@ -935,7 +935,19 @@ END
     well_formed "$WORK/tiers/plots/tier=far.accuracy-epochs.svg"
     check "the validation text is the same for all" test "$(val tier=near/s1/ar)" = "$(val tier=far/s1/dlm)" -a -n "$(val tier=near/s1/ar)"
     check "the training text is not" test "$("$BUILD/tool_compare" "$WORK/tiers/tier=near/s1/ar/data/train.safetensors" "$WORK/tiers/tier=far/s1/ar/data/train.safetensors" exact >/dev/null 2>&1; echo $?)" != 0
+    worked_example
     for file in models/studies/*.study; do check "$file is read" "$SINTER" study "$file" --dry-run; done
+}
+
+# docs/study.md as it is written; in the short form with fewer steps.
+worked_example() {
+    rm -rf "$WORK/example"
+    mkdir "$WORK/example"
+    ln -s "$PWD/models" "$WORK/example/models"
+    sed -n 's/^    //p' docs/study.md >"$WORK/example/page.sh"
+    [ "$LONG" = 1 ] || sed -i 's/--steps 1280 --eval-every 128/--steps 8 --eval-every 4/; s/--decay 96/--decay 2/; s/^common -D width=64/common -D width=16/; s/^seeds  1 2/seeds  1/; /vary   lr 6e-3/d' "$WORK/example/page.sh"
+    check "docs/study.md, as it is written" sh -c "cd '$WORK/example' && PATH='$(dirname "$SINTER")':\$PATH sh -e page.sh"
+    check "its plot" test -s "$WORK/example/runs/window/plots/unique=8K.loss-epochs.svg"
 }
 
 install_missing
