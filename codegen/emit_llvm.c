@@ -510,7 +510,7 @@ static Val leaf(Emit *e, const KIns *i) {
 static Val value(Emit *e, const KIns *i, KType from, Val a, Val b, Val c) {
     int lanes = i->type.lanes;
     if (i->op >= K_lt && i->op <= K_ne) return compare(e, i->op, from.kind, a, b);
-    if (i->op >= K_barrier && i->op <= K_ex2) return snN_op(e, i, a, b, c);
+    if (i->op >= K_barrier && i->op <= K_tf32) return snN_op(e, i, a, b, c);
     if (i->op >= K_add && i->op <= K_mulhi)
         return is_float(i->type.kind) ? float_op(e, i, a, b, c) : int_op(e, i, a, b);
     switch (i->op) {

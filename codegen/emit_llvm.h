@@ -44,7 +44,7 @@ Val snL_call(Emit *e, const char *intrinsic, Typ *over, unsigned nover, Val *arg
 /* emit_nvptx.c */
 void snN_declare(Emit *e);                               /* e->fn: a kernel's entry */
 Val snN_leaf(Emit *e, const KIns *i);
-Val snN_op(Emit *e, const KIns *i, Val a, Val b, Val c); /* K_barrier .. K_ex2; NULL where there is no value */
+Val snN_op(Emit *e, const KIns *i, Val a, Val b, Val c); /* K_barrier .. K_tf32; NULL where there is no value */
 LLVMTargetMachineRef snN_machine(const Target *t, char err[512]);
 void snN_identity(const Target *t, const char **triple, char cpu[16], const char **features);
 

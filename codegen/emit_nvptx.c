@@ -156,12 +156,13 @@ static void cp_async(Emit *e, const KIns *i, Val to, Val from, Val count) {
     snL_call(e, name, NULL, 0, args, count ? 3 : 2);
 }
 
-static Val each_ex2(Emit *e, int lanes, Val x) {
-    if (lanes == 1) return snL_call(e, "llvm.nvvm.ex2.approx.f", NULL, 0, &x, 1);
-    Val v = LLVMGetPoison(LLVMTypeOf(x));
+static Val each(Emit *e, const char *name, int lanes, Val x) {
+    if (lanes == 1) return snL_call(e, name, NULL, 0, &x, 1);
+    Val v = NULL;
     for (int n = 0; n < lanes; n++) {
-        Val y = lane(e, x, n);
-        v = LLVMBuildInsertElement(e->b, v, snL_call(e, "llvm.nvvm.ex2.approx.f", NULL, 0, &y, 1), snL_int(e, 32, 1, n), "");
+        Val y = lane(e, x, n), f = snL_call(e, name, NULL, 0, &y, 1);
+        if (!v) v = LLVMGetPoison(LLVMVectorType(LLVMTypeOf(f), (unsigned)lanes));
+        v = LLVMBuildInsertElement(e->b, v, f, snL_int(e, 32, 1, n), "");
     }
     return v;
 }
@@ -180,6 +181,7 @@ Val snN_op(Emit *e, const KIns *i, Val a, Val b, Val c) {
         snL_call(e, "llvm.nvvm.cp.async.wait.group", NULL, 0, &n, 1);
         return NULL;
     }
-    default: return each_ex2(e, i->type.lanes, a);
+    case K_tf32: return each(e, "llvm.nvvm.f2tf32.rna", i->type.lanes, LLVMBuildBitCast(e->b, a, snL_floats(e, i->type.lanes), ""));
+    default: return each(e, "llvm.nvvm.ex2.approx.f", i->type.lanes, a);
     }
 }

@@ -43,7 +43,7 @@ static bool is_int(int kind) {
 }
 static bool is_leaf(int op) { return op >= K_const && op <= K_lane; }
 static bool is_gpu(int op) {
-    return op == K_shared || op == K_block || op == K_thread || (op >= K_barrier && op <= K_ex2);
+    return op == K_shared || op == K_block || op == K_thread || (op >= K_barrier && op <= K_tf32);
 }
 bool snK_has_value(int op) { return ops[op].kind == 'V' || op == K_for; }
 
@@ -243,6 +243,8 @@ static bool check_gpu(const Check *c) {
     case K_cp_wait: return (i->imm >= 0 && i->imm < 16) || no(c, "imm 0..15");
     case K_ex2:
         return (same(c->a, c->t) && c->t.kind == K_F32) || no(c, "not f32");
+    case K_tf32:
+        return (same(c->a, c->t) && c->t.kind == K_U32) || no(c, "not u32");
     default: return true;            /* barrier, cp_commit */
     }
 }
@@ -263,7 +265,7 @@ bool snK_check_ins(const Kernel *k, KVal at, const KIns *i, char err[256]) {
     }
     if (i->op >= K_add && i->op <= K_mulhi) return check_arith(&c);
     if (i->op >= K_load && i->op <= K_offset) return check_memory(&c);
-    if (i->op >= K_barrier && i->op <= K_ex2) return check_gpu(&c);
+    if (i->op >= K_barrier && i->op <= K_tf32) return check_gpu(&c);
     switch (i->op) {
     case K_for: {
         int64_t step;

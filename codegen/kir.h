@@ -128,12 +128,14 @@ typedef struct Target {              /* what a lowering may know */
     bool fma, bf16_dot;
     bool gpu;                        /* a program becomes a thread block (lower_gpu), not a core's work */
     int sm;                          /* PTX: 80, 86, 89, 90: warps, shuffles, mma, cp.async. 0: a GPU of which only OpenCL's core is known */
+    bool tf32;                       /* PTX: products of f32 run on tensor cores, operands rounded to tf32 (snK_ask_tf32) */
     int64_t shared_bytes;            /* a block's shared memory, at most */
     int64_t l1_bytes, l2_bytes, l3_bytes;
     char sched[256];                 /* overrides of schedules: snK_sched_override */
 } Target;
 bool snK_is_opencl(const Target *t);
 bool snK_is_ptx(const Target *t);
+void snK_ask_tf32(Target *t, const char *autocast);      /* --autocast tf32: nothing where there are no such products */
 int snK_target(sn_ctx *c, const char *name, Target *out);     /* host: asks the machine (cpuid, sysfs); 0 or fails */
 
 /* libsinter_llvm.so's one entry, opened with dlopen by compile_host.c: kernel IR -> object file bytes (malloc'ed). No error: NULL err. */

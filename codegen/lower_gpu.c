@@ -210,7 +210,7 @@ GView *snG_view(Low *lo, TVal stage, bool turned)
 
 KVal snG_view_ptr(Low *lo, const GView *w)
 {
-    if (w->slots) return snK_op(lo->k, K_offset, kt(K_PTR, 1), snK_shared_ptr(lo->k, w->kind, w->at), kmul(lo, snK_get(lo->k, w->slot), snG_view_bytes(w) / 2), 0);
+    if (w->slots) return snK_op(lo->k, K_offset, kt(K_PTR, 1), snK_shared_ptr(lo->k, w->kind, w->at), kmul(lo, snK_get(lo->k, w->slot), snG_view_bytes(w) / snK_kind_bytes(w->kind)), 0);
     return w->shared ? snK_shared_ptr(lo->k, w->kind, w->at) : snK_scratch_ptr(lo->k, w->kind, w->at);
 }
 
@@ -281,7 +281,7 @@ Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
     gpu.mma = snG_takes_mma(lo);
     if (gpu.mma) lo->L = 2;
     gpu.dot_tc = gpu.mma ? 4 : dot_columns(lo);
-    if (gpu.mma) snG_plan_halves(lo);
+    if (gpu.mma) snG_plan_operands(lo);
     else plan_views(lo);
     place_vars(lo);
     snL_grid(lo, snK_leaf(lo->k, K_block, i64(), 0));

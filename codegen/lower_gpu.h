@@ -93,8 +93,8 @@ void snG_end_step(Low *lo, const Ring *r);
 
 /* lower_gpu_mma.c */
 bool snG_takes_mma(const Low *lo);
-void snG_plan_halves(Low *lo);
-void snG_pack_halves(Low *lo, TVal stage);
+void snG_plan_operands(Low *lo);
+void snG_pack_operand(Low *lo, TVal stage);
 void snG_mma_dot(Low *lo, TVal d);
 
 #endif

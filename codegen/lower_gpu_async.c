@@ -1,5 +1,5 @@
-/* lower_gpu_async.c: stages that are blocks of memory as they are, copied by cp.async while threads compute. In: stages of 16-bit
-   elements in shared memory for tensor cores. Out: copies of 16 bytes, and waits before the barrier that precedes the first read.
+/* lower_gpu_async.c: stages that are blocks of memory as they are, copied by cp.async while threads compute. In: stages in shared
+   memory for tensor cores. Out: copies of 16 bytes, and waits before the barrier that precedes the first read.
 
    A stage by itself starts its copy where it stands and is waited for where a dot wants it (snG_sync). The stages of a pipelined loop
    become a RING of slots: step t computes with slot t mod S while the copies of steps t + 1 .. t + S - 1 are under way. One barrier a
@@ -7,7 +7,9 @@
    overwrites. TMA would replace `copy`, and its mbarriers the groups. */
 #include "codegen/lower_gpu.h"
 
-enum { CHUNK = 8, MOST_SLOTS = 4, UNROLL = 16 };         /* elements of a copy: 16 bytes */
+enum { BYTES = 16, MOST_SLOTS = 4, UNROLL = 16 };        /* bytes of a copy */
+
+static int chunk(const GView *w) { return BYTES / snK_kind_bytes(w->kind); }    /* its elements */
 
 static KVal op2(Low *lo, int op, KVal a, KVal b) { return snK_op(lo->k, op, i64(), a, b, 0); }
 
@@ -26,12 +28,12 @@ static bool known_ahead(const Low *lo, TVal x, TVal loop)
     return !x || lo->region[x] != loop || is_arithmetic(lo, x);
 }
 
-/* A block that is copied as it is: rows of 16-bit elements that begin at multiples of 16 bytes, in memory that nobody writes. */
+/* A block that is copied as it is: rows that begin at multiples of 16 bytes, in memory that nobody writes. */
 bool snG_is_block(const Low *lo, const GView *w)
 {
     const TIns *s = INS(lo, w->stage), *x = INS(lo, s->a[0]);
     return s->op == T_stage && x->op == T_load && w->shared && x->cs == 1 && x->type.dtype == w->kind && !lo->t->params.v[x->buf].written &&
-           snL_alignment_of(lo, x, x->type.r > 1, CHUNK) == CHUNK;
+           snL_alignment_of(lo, x, x->type.r > 1, chunk(w)) == chunk(w);
 }
 
 /* Loop whose ring the stage is of; 0 = none. */
@@ -44,7 +46,7 @@ static TVal ring_of(const Low *lo, TVal stage)
     return ok && known_ahead(lo, s->a[1], f) && known_ahead(lo, s->a[2], f) ? f : 0;
 }
 
-int64_t snG_view_bytes(const GView *w) { return w->rows * w->ld * 2; }
+int64_t snG_view_bytes(const GView *w) { return w->rows * w->ld * snK_kind_bytes(w->kind); }
 
 /* Rings for the views that can have one, as deep as half the shared memory allows: two blocks shall find room on a multiprocessor. */
 void snG_plan_rings(Low *lo)
@@ -83,11 +85,11 @@ static KVal bytes_inside(Low *lo, const GView *w, KVal row, KVal col)
     KVal n = 0;
     if (s->a[2] || x->a[2] || w->cols != ty.c) {
         KVal left = op2(lo, K_sub, least(lo, least(lo, ki(lo, ty.c), s->a[2]), x->a[2]), col);
-        n = snK_op(lo->k, K_cast, i32, kmul(lo, op2(lo, K_max, op2(lo, K_min, left, ki(lo, CHUNK)), ki(lo, 0)), 2), 0, 0);
+        n = snK_op(lo->k, K_cast, i32, kmul(lo, op2(lo, K_max, op2(lo, K_min, left, ki(lo, chunk(w))), ki(lo, 0)), snK_kind_bytes(w->kind)), 0, 0);
     }
     if (s->a[1] || x->a[1] || w->rows != ty.r) {
         KVal in = snK_op(lo->k, K_lt, kt(K_BOOL, 1), row, least(lo, least(lo, ki(lo, ty.r), s->a[1]), x->a[1]), 0);
-        n = snK_op(lo->k, K_select, i32, in, n ? n : snK_int(lo->k, i32, 2 * CHUNK), snK_int(lo->k, i32, 0));
+        n = snK_op(lo->k, K_select, i32, in, n ? n : snK_int(lo->k, i32, BYTES), snK_int(lo->k, i32, 0));
     }
     return n;
 }
@@ -103,28 +105,28 @@ static void copy_chunk(Low *lo, const GView *w, KVal slot, KVal row, KVal col)
     }
     KVal to = kadd(lo, slot, kadd(lo, kmul(lo, row, w->ld), col));
     KVal a = snK_op(lo->k, K_offset, kt(K_PTR, 1), snK_shared_ptr(lo->k, w->kind, w->at), to, 0), b = snK_op(lo->k, K_offset, kt(K_PTR, 1), lo->params[x->buf], from, 0);
-    snK_emit(lo->k, (KIns){ .op = K_cp_async, .a = { a, b, n }, .imm = 2 * CHUNK });
+    snK_emit(lo->k, (KIns){ .op = K_cp_async, .a = { a, b, n }, .imm = BYTES });
 }
 
 /* Chunk c, counted along the rows. */
 static void copy_nth(Low *lo, const GView *w, KVal slot, KVal c)
 {
-    int64_t across = w->cols / CHUNK;
-    copy_chunk(lo, w, slot, op2(lo, K_div, c, ki(lo, across)), kmul(lo, op2(lo, K_rem, c, ki(lo, across)), CHUNK));
+    int64_t across = w->cols / chunk(w);
+    copy_chunk(lo, w, slot, op2(lo, K_div, c, ki(lo, across)), kmul(lo, op2(lo, K_rem, c, ki(lo, across)), chunk(w)));
 }
 
 /* All threads take chunks in turn. Where they cover whole rows, a thread's are apart by a constant, and so its addresses. */
 static void copy(Low *lo, const GView *w, KVal slot)
 {
     const Gpu *g = lo->gpu;
-    int64_t across = w->cols / CHUNK, chunks = w->rows * across, whole = chunks / g->T;
+    int64_t across = w->cols / chunk(w), chunks = w->rows * across, whole = chunks / g->T;
     bool rows = g->T % across == 0;
     if (whole > UNROLL) {
         copy_nth(lo, w, slot, snK_for(lo->k, g->tid, ki(lo, chunks), ki(lo, g->T), 1));
         snK_end(lo->k);
         return;
     }
-    KVal row = op2(lo, K_div, g->tid, ki(lo, across)), col = kmul(lo, op2(lo, K_rem, g->tid, ki(lo, across)), CHUNK);
+    KVal row = op2(lo, K_div, g->tid, ki(lo, across)), col = kmul(lo, op2(lo, K_rem, g->tid, ki(lo, across)), chunk(w));
     for (int64_t n = 0; n * g->T < chunks; n++) {
         KVal c = kadd(lo, g->tid, ki(lo, n * g->T));
         bool some = (n + 1) * g->T > chunks;
@@ -196,7 +198,7 @@ static void start_step(Low *lo, TVal loop, KVal at, KVal slot)
         const TIns *s = INS(lo, w->stage), *x = INS(lo, s->a[0]);
         TVal index[] = { x->a[0], x->a[1], x->a[2], s->a[1], s->a[2] };
         for (int k = 0; k < 5; k++) snL_force_idx(lo, index[k]);
-        copy(lo, w, kmul(lo, slot, snG_view_bytes(w) / 2));
+        copy(lo, w, kmul(lo, slot, snG_view_bytes(w) / snK_kind_bytes(w->kind)));
     }
     snK_end(lo->k);
     forget_indices(lo, loop);

@@ -72,7 +72,7 @@ static void pack(Low *lo, const GView *w)
 void snG_pack(Low *lo, TVal stage)
 {
     Gpu *g = lo->gpu;
-    if (g->mma) { snG_pack_halves(lo, stage); return; }
+    if (g->mma) { snG_pack_operand(lo, stage); return; }
     for (uint32_t n = 0; n < g->views.n; n++) {
         const GView *w = &g->views.v[n];
         if (w->stage != stage) continue;

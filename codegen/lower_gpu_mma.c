@@ -1,5 +1,6 @@
-/* lower_gpu_mma.c: contractions on tensor cores: mma.sync m16n8k16 over 16-bit operands, sums in f32. In: a program all of whose dots have bf16
-   or all f16 operands, on a card with warps. Out: stages as 16-bit rows in shared memory, products of fragments.
+/* lower_gpu_mma.c: contractions on tensor cores: mma.sync m16n8k16 over 16-bit operands, or m16n8k8 over f32 ones rounded to tf32 where
+   that was asked for, sums in f32. In: a program all of whose dots have operands of one such dtype, on a card with warps. Out: stages as
+   rows in shared memory, products of fragments.
 
    The grid of fragments is that of lower_gpu.h with vectors of 2 and 4 threads across. A thread tid = 32 warp + 4 g + t then holds
 
@@ -10,13 +11,17 @@
    accumulator, rounded, is a left operand: columns 16 k + 0..15 are the registers j = 2 k and 2 k + 1. So the scores of attention
    become probabilities and the left operand of the next product without leaving the registers, and sums along a row are two shuffles.
 
+   A fragment of tf32 is one of 16 bits with half the columns: ldmatrix moves words as well, but does not turn them, so what lies down the
+   depth is loaded word by word. An accumulator has columns 2 t and 2 t + 1 where a left operand wants t and t + 4; as all
+   orders of the depth have the same sum, the right operand is then read in that order. Words are rounded as they are read.
+
    Stages lie in memory as the tile does; ldmatrix turns them where a product wants it. Rows are an odd number of 16 bytes apart, so that
-   the 8 rows of a matrix lie in different banks. wgmma reads its operands from shared memory by itself: it
+   the 8 rows of a matrix lie in different banks; 8 words beyond a multiple of 32 where words are loaded one by one, 4 rows of 8. wgmma reads its operands from shared memory by itself: it
    would replace `multiply` and ask `half_view` for its swizzle; TMA would replace `pack` where a stage is a plain load. */
 #include "codegen/lower_gpu.h"
 
-/* Elements that a thread packs at a time: 16 bytes; column blocks of a result that has no fragment; depth that is unrolled. */
-enum { PACK = 8, CHUNK = 8, UNROLL = 64 };
+/* Column blocks of a result that has no fragment; depth that is unrolled. */
+enum { CHUNK = 8, UNROLL = 64 };
 
 static KVal op2(Low *lo, int op, KVal a, KVal b) { return snK_op(lo->k, op, i64(), a, b, 0); }
 
@@ -29,44 +34,58 @@ bool snG_takes_mma(const Low *lo)
         const TIns *i = INS(lo, d);
         if (i->op != T_dot) continue;
         int a = INS(lo, i->a[0])->type.dtype, b = INS(lo, i->a[1])->type.dtype;
-        if (!is_half(a) || a != b) return false;
+        if (a != b || !(is_half(a) || (a == SN_F32 && lo->target->tf32))) return false;
         any = true;
     }
     return any;
 }
 
-/* -- 16-bit tiles in memory --------------------------------------------------------------------------------------- */
+/* Elements of 16 bytes; the depth of an mma is two of these. */
+static int unit(const GView *w) { return w->kind == K_F32 ? 4 : 8; }
+
+/* -- Tiles in memory --------------------------------------------------------------------------------------- */
 
 static int64_t rows_of_grid(const Low *lo) { return lo->gpu->T / lo->gpu->dot_tc; }
 
-/* Value x as rows of 16-bit elements, padded to what its dots read: whole blocks of 16 along the depth, 8 along n, a grid's along m. */
-static GView half_view(Low *lo, TVal x)
+/* Elements between rows: see the head of the file. */
+static int64_t apart(const GView *w, bool by_words)
+{
+    int64_t u = unit(w);
+    if (by_words) return (w->cols + 23) / 32 * 32 + 8;
+    return w->cols + (w->cols / u % 2 ? 0 : u);
+}
+
+/* Value x as rows of its elements, padded to what its dots read: whole steps along the depth, 8 along n, a grid's along m. */
+static GView operand_view(Low *lo, TVal x)
 {
     GView *old = snG_view(lo, x, false);
     if (old) return *old;
     TType ty = INS(lo, x)->type;
     GView w = { .stage = x, .kind = (KKind)ty.dtype, .rows = ty.r, .cols = ty.c };
+    bool along = false;                                   /* the depth of some product runs along the rows */
+    int64_t step = 2 * unit(&w);
     for (uint32_t u = lo->first_user[x]; u < lo->first_user[x + 1]; u++) {
         const TIns *i = INS(lo, lo->users[u]);
         for (int right = 0; right < 2 && i->op == T_dot; right++) {
             if (i->a[right] != x) continue;
             bool down = right ? !(i->imm & 2) : (i->imm & 1);          /* the depth runs down the rows */
-            int64_t side = right ? 8 : rows_of_grid(lo), r = up(ty.r, down ? 16 : side), c = up(ty.c, down ? side : 16);
+            int64_t side = right ? 8 : rows_of_grid(lo), r = up(ty.r, down ? step : side), c = up(ty.c, down ? side : step);
+            along |= !down;
             w.rows = r > w.rows ? r : w.rows, w.cols = c > w.cols ? c : w.cols;
         }
     }
-    w.cols = up(w.cols, PACK);
-    w.ld = w.cols + (w.cols / PACK % 2 ? 0 : PACK);
+    w.cols = up(w.cols, unit(&w));
+    w.ld = apart(&w, w.kind == K_F32 && !along);
     if (INS(lo, x)->op != T_stage) w.at = snG_reserve(lo, snG_view_bytes(&w), &w.shared);
     PUSH(lo->arena, lo->gpu->views, w);
     return w;
 }
 
 /* Layouts of all stages, then rings, then their places. */
-void snG_plan_halves(Low *lo)
+void snG_plan_operands(Low *lo)
 {
     Gpu *g = lo->gpu;
-    for (TVal x = 1; x < lo->t->ins.n; x++) if (INS(lo, x)->op == T_stage) half_view(lo, x);
+    for (TVal x = 1; x < lo->t->ins.n; x++) if (INS(lo, x)->op == T_stage) operand_view(lo, x);
     for (uint32_t n = 0; n < g->views.n; n++) g->views.v[n].shared = true;
     snG_plan_rings(lo);
     for (uint32_t n = 0; n < g->views.n; n++) {
@@ -80,16 +99,16 @@ static void pack(Low *lo, const GView *w, TVal value, TVal vr, TVal vc)
 {
     Gpu *g = lo->gpu;
     TType ty = INS(lo, value)->type;
-    int L = lo->L, tc = 1;
-    lo->L = PACK;
-    while (tc < 32 && (int64_t)tc * PACK < w->cols) tc *= 2;
+    int L = lo->L, tc = 1, u = unit(w);
+    lo->L = u;
+    while (tc < 32 && (int64_t)tc * u < w->cols) tc *= 2;
     snG_map(lo, tc);
     lo->width = ty.c, lo->level = 0, lo->phase = -1, lo->rows = ty.r;
     KVal row = snK_for(lo->k, g->tr, ki(lo, w->rows), ki(lo, g->TR), 1);
-    KVal v = snK_for(lo->k, g->tc, ki(lo, w->cols / PACK), ki(lo, g->TC), 1);
+    KVal v = snK_for(lo->k, g->tc, ki(lo, w->cols / u), ki(lo, g->TC), 1);
     KVal x = snG_staged_value(lo, value, vr, vc, row, v, !vr && w->rows == ty.r, vc || w->cols != ty.c);
-    x = snK_op(lo->k, K_cast, kt(w->kind, PACK), x, 0, 0);
-    snK_store(lo->k, snG_view_ptr(lo, w), kadd(lo, kmul(lo, row, w->ld), kmul(lo, v, PACK)), x, 0);
+    if (w->kind != K_F32) x = snK_op(lo->k, K_cast, kt(w->kind, u), x, 0, 0);
+    snK_store(lo->k, snG_view_ptr(lo, w), kadd(lo, kmul(lo, row, w->ld), kmul(lo, v, u)), x, 0);
     snK_end(lo->k);
     snK_end(lo->k);
     lo->row_limit = 0;
@@ -114,10 +133,10 @@ static bool in_ring(const Low *lo, TVal region)
     return false;
 }
 
-void snG_pack_halves(Low *lo, TVal stage)
+void snG_pack_operand(Low *lo, TVal stage)
 {
     const TIns *i = INS(lo, stage);
-    GView w = half_view(lo, stage);
+    GView w = operand_view(lo, stage);
     if (w.slots) return;                                  /* its ring copies it */
     if (snG_is_block(lo, &w) && !in_ring(lo, lo->region[stage])) { snG_copy_block(lo, &w); return; }
     pack_in_turn(lo, &w, i->a[0], i->a[1], i->a[2]);
@@ -135,7 +154,10 @@ typedef struct Mma {
     KVal depth; bool cut;            /* steps of depth; not the whole of the left operand */
     bool whole;                      /* all of the stages' depth, unrolled: both are zero beyond what counts */
     KVal l8, upper, right, warp_row; /* lane & 7, bit 3 and bit 4 of the lane; first row of the warp */
+    int half;                        /* depth of a quarter of the left fragment: 8, tf32: 4 */
 } Mma;
+
+static bool is_tf32(const Mma *m) { return m->half == 4; }
 
 static KVal lanes_of(Low *lo, KVal x, int first, int n)
 {
@@ -149,11 +171,31 @@ static KVal both(Low *lo, KVal a, KVal b)
     return snK_shuffle(lo->k, a, b, lane, 2 * snK_type(lo->k, a).lanes);
 }
 
+static KVal rounded_words(Low *lo, KVal x)
+{
+    KType t = kt(K_U32, snK_type(lo->k, x).lanes);
+    return snK_op(lo->k, K_tf32, t, snK_type(lo->k, x).kind == K_U32 ? x : snK_op(lo->k, K_bitcast, t, x, 0, 0), 0, 0);
+}
+
+/* To ldmatrix a word is two elements. */
 static KVal ldmatrix(Low *lo, const GView *w, KVal row, KVal col, int lanes, bool turned)
 {
-    KVal at = kadd(lo, kmul(lo, row, w->ld), col);
-    return snK_emit(lo->k, (KIns){ .op = K_ldmatrix, .type = kt(K_U32, lanes), .a = { snG_view_ptr(lo, w), at }, .imm = turned });
+    bool words = w->kind == K_F32;
+    GView h = *w;
+    if (words) h.kind = K_BF16, h.cols *= 2, h.ld *= 2, col = kmul(lo, col, 2);
+    KVal at = kadd(lo, kmul(lo, row, h.ld), col);
+    KVal x = snK_emit(lo->k, (KIns){ .op = K_ldmatrix, .type = kt(K_U32, lanes), .a = { snG_view_ptr(lo, &h), at }, .imm = turned });
+    return words ? rounded_words(lo, x) : x;
 }
+
+static KVal words_at(Low *lo, const GView *w, KVal row, KVal col, int lanes)
+{
+    return rounded_words(lo, snK_load(lo->k, kt(K_F32, lanes), snG_view_ptr(lo, w), kadd(lo, kmul(lo, row, w->ld), col), 0));
+}
+
+/* The lane's own row g and column t of a matrix of words. */
+static KVal lane_g(Low *lo) { return op2(lo, K_and, op2(lo, K_shr, lo->gpu->tid, ki(lo, 2)), ki(lo, 7)); }
+static KVal lane_t(Low *lo) { return op2(lo, K_and, lo->gpu->tid, ki(lo, 3)); }
 
 /* Halves of 8 rows times halves of 8 steps: registers 0..3 are (upper, first), (lower, first), (upper, second), (lower, second). */
 static KVal left_from_memory(Low *lo, const Mma *m, int i, KVal k)
@@ -161,16 +203,21 @@ static KVal left_from_memory(Low *lo, const Mma *m, int i, KVal k)
     int64_t TR = rows_of_grid(lo);
     bool whole = 2 * i + 1 < m->ni;
     KVal row = kadd(lo, m->warp_row, ki(lo, 2 * i * TR));
+    if (m->ta && is_tf32(m)) {
+        KVal w[4], col = kadd(lo, row, lane_g(lo));
+        for (int n = 0; n < 4; n++) w[n] = words_at(lo, &m->a, kadd(lo, kadd(lo, k, lane_t(lo)), ki(lo, n / 2 * 4)), kadd(lo, col, ki(lo, whole ? n % 2 * TR : 0)), 1);
+        return both(lo, both(lo, w[0], w[1]), both(lo, w[2], w[3]));
+    }
     if (whole) row = kadd(lo, row, kmul(lo, m->upper, TR));
-    k = kadd(lo, k, kmul(lo, m->right, 8));
+    k = kadd(lo, k, kmul(lo, m->right, m->half));
     return m->ta ? ldmatrix(lo, &m->a, kadd(lo, k, m->l8), row, 4, true) : ldmatrix(lo, &m->a, kadd(lo, row, m->l8), k, 4, false);
 }
 
-/* Two rounded elements of a fragment as a word; zero beyond the depth. */
+/* Two rounded elements of a fragment, in a word or two; zero beyond the depth. */
 static KVal word(Low *lo, const Mma *m, int i, int j)
 {
     Kernel *k = lo->k;
-    if (i >= m->left->ni || j >= m->left->nj) return snK_int(k, kt(K_U32, 1), 0);
+    if (i >= m->left->ni || j >= m->left->nj) return snK_int(k, kt(K_U32, is_tf32(m) ? 2 : 1), 0);
     KVal x = snK_get(k, m->left->reg[i * m->left->nj + j]);
     int64_t size = INS(lo, INS(lo, m->d)->a[0])->type.c;
     if (size == 1) x = both(lo, x, snK_float(k, kt(K_F32, 1), 0));
@@ -181,11 +228,16 @@ static KVal word(Low *lo, const Mma *m, int i, int j)
         KVal in = snK_op(k, K_lt, kt(K_BOOL, 2), snK_leaf(k, K_lane, it, 0), rest, 0);
         x = snK_op(k, K_select, kt(K_F32, 2), in, x, snK_float(k, kt(K_F32, 2), 0));
     }
+    if (is_tf32(m)) return rounded_words(lo, x);
     return snK_op(k, K_bitcast, kt(K_U32, 1), snK_op(k, K_cast, kt(m->b.kind, 2), x, 0, 0), 0, 0);
 }
 
 static KVal left_from_registers(Low *lo, const Mma *m, int i, int step)
 {
+    if (is_tf32(m)) {                                     /* columns 2 t of both halves, then 2 t + 1 */
+        static const uint8_t turn[] = { 0, 2, 1, 3 };
+        return snK_shuffle(lo->k, word(lo, m, 2 * i, step), word(lo, m, 2 * i + 1, step), turn, 4);
+    }
     KVal first = both(lo, word(lo, m, 2 * i, 2 * step), word(lo, m, 2 * i + 1, 2 * step));
     return both(lo, first, both(lo, word(lo, m, 2 * i, 2 * step + 1), word(lo, m, 2 * i + 1, 2 * step + 1)));
 }
@@ -194,8 +246,17 @@ static KVal left_from_registers(Low *lo, const Mma *m, int i, int step)
 static KVal right_operand(Low *lo, const Mma *m, int j, KVal k, int blocks)
 {
     KVal n = ki(lo, 8 * (m->first + j));
+    if (is_tf32(m) && (m->left || !m->tb)) {
+        KVal w[2], t = m->left ? kmul(lo, lane_t(lo), 2) : lane_t(lo), row = kadd(lo, k, t);
+        for (int b = 0; b < blocks; b++) {
+            KVal col = kadd(lo, kadd(lo, n, ki(lo, 8 * b)), lane_g(lo));
+            if (m->tb) w[b] = words_at(lo, &m->b, col, row, 2);
+            else w[b] = both(lo, words_at(lo, &m->b, row, col, 1), words_at(lo, &m->b, kadd(lo, row, ki(lo, m->left ? 1 : 4)), col, 1));
+        }
+        return blocks == 1 ? w[0] : both(lo, w[0], w[1]);
+    }
     if (blocks == 2) n = kadd(lo, n, kmul(lo, m->right, 8));
-    k = kadd(lo, k, kmul(lo, m->upper, 8));
+    k = kadd(lo, k, kmul(lo, m->upper, m->half));
     return m->tb ? ldmatrix(lo, &m->b, kadd(lo, n, m->l8), k, 2 * blocks, false) : ldmatrix(lo, &m->b, kadd(lo, k, m->l8), n, 2 * blocks, true);
 }
 
@@ -205,12 +266,12 @@ static void multiply(Low *lo, const Mma *m, int i, int j, KVal a, KVal b)
     bool whole = 2 * i + 1 < m->ni;
     KVal top = m->acc[2 * i * m->nj + j], low = whole ? m->acc[(2 * i + 1) * m->nj + j] : 0;
     KVal c = both(lo, snK_get(k, top), whole ? snK_get(k, low) : snK_float(k, kt(K_F32, 2), 0));
-    KVal r = snK_emit(k, (KIns){ .op = K_mma, .type = kt(K_F32, 4), .a = { a, b, c }, .imm = m->b.kind == K_F16 });
+    KVal r = snK_emit(k, (KIns){ .op = K_mma, .type = kt(K_F32, 4), .a = { a, b, c }, .imm = is_tf32(m) ? 2 : m->b.kind == K_F16 });
     snK_set(k, top, lanes_of(lo, r, 0, 2));
     if (whole) snK_set(k, low, lanes_of(lo, r, 2, 2));
 }
 
-/* 16 steps of depth. */
+/* The depth of an mma. */
 static void deeper(Low *lo, const Mma *m, KVal k, int step)
 {
     KVal a[32];
@@ -230,10 +291,10 @@ static void all_steps(Low *lo, const Mma *m)
     TType a = INS(lo, INS(lo, m->d)->a[0])->type;
     int size = m->ta ? a.r : a.c;
     if (m->left || m->whole) {
-        for (int step = 0; step * 16 < size; step++) deeper(lo, m, ki(lo, step * 16), step);
+        for (int step = 0, deep = 2 * m->half; step * deep < size; step++) deeper(lo, m, ki(lo, step * deep), step);
         return;
     }
-    KVal k = snK_for(lo->k, ki(lo, 0), m->depth, ki(lo, 16), 0);
+    KVal k = snK_for(lo->k, ki(lo, 0), m->depth, ki(lo, 2 * m->half), 0);
     deeper(lo, m, k, 0);
     snK_end(lo->k);
 }
@@ -305,7 +366,7 @@ static void open_left(Low *lo, Mma *m, TVal valid)
 {
     TVal a = INS(lo, m->d)->a[0];
     if (lo->v[a].frag) { m->left = &lo->gpu->frags.v[lo->v[a].frag - 1]; return; }
-    m->a = half_view(lo, a);
+    m->a = operand_view(lo, a);
     if (INS(lo, a)->op != T_stage) pack_in_turn(lo, &m->a, a, m->ta ? valid : 0, m->ta ? 0 : valid);
 }
 
@@ -339,7 +400,8 @@ void snG_mma_dot(Low *lo, TVal d)
     int64_t TR = rows_of_grid(lo), size = m.ta ? a->type.r : a->type.c;
     int blocks = (i->type.c + 7) / 8;
     open_left(lo, &m, kb);
-    m.b = half_view(lo, i->a[1]);
+    m.b = operand_view(lo, i->a[1]);
+    m.half = unit(&m.b);
     open_memory(lo, &m);
     m.depth = snG_limit(lo, kb, size), m.cut = kb;
     if (ka && ka != kb) m.depth = op2(lo, K_min, m.depth, lo->v[ka].k);

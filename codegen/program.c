@@ -539,6 +539,7 @@ static void free_build(Build *b) {
 static SnProgram *build_program(Build *b, Module *m) {
     SnProgram p = {0};
     snK_target(b->c, b->opt->target ? b->opt->target : "host", &b->target);
+    snK_ask_tf32(&b->target, b->opt->autocast);
     if (b->opt->sched) snK_sched_override(b->c, &b->target, b->opt->sched);
     build_graphs(b, m);
     fill_program(b, m, &p);

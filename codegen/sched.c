@@ -170,14 +170,15 @@ static int64_t blocks_at_once(const Target *t) { return t->sm ? 216 : 64; }
 static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, Dtype d)
 {
     enum { DEPTH = 32 };
-    bool mma = t->sm && d != SN_F32;                      /* operands of 16 bits, a larger tile */
+    bool mma = t->sm && (d != SN_F32 || t->tf32);         /* tensor cores: a larger tile, two steps of both operands at least */
+    int64_t step = d == SN_F32 ? (mma ? 8 : 4) : mma ? 4 : 2;
     static const int rows[] = { 8, 16, 32, 64, 128 }, cols[] = { 8, 16, 32, 64, 128 };
     GemmSched s = { 8, 8, (int)(k < DEPTH ? k : DEPTH) };
     double best = INFINITY;
     for (int i = 0; i < 5; i++)
         for (int j = 0; j < 5; j++) {
             int bm = rows[i], bn = cols[j];
-            if ((mma ? 2 : 4) * (bm + bn + 16) * (DEPTH + 8) > t->shared_bytes / 2 || bm * bn > (mma ? 128 : 64) * 128) continue;
+            if (step * (bm + bn + 16) * (DEPTH + 8) > t->shared_bytes / 2 || bm * bn > (mma ? 128 : 64) * 128) continue;
             double blocks = (double)(batch * ceil_div(m, bm) * ceil_div(n, bn)), waves = blocks / (double)blocks_at_once(t);
             double cost = (waves < 1 ? 1 : waves) * ((double)bm * bn + 16.0 * (bm + bn) + 512);
             if (cost < best * .9999) best = cost, s.bm = bm, s.bn = bn;

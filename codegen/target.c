@@ -110,6 +110,8 @@ int snK_target(sn_ctx *c, const char *name, Target *out) {
     return 0;
 }
 
+void snK_ask_tf32(Target *t, const char *autocast) { t->tf32 = snK_is_ptx(t) && autocast && !strcmp(autocast, "tf32"); }
+
 Kernel *snK_lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target) {
     return target->gpu ? snK_lower_gpu(c, a, t, target) : snK_lower_cpu(c, a, t, target);
 }

@@ -303,18 +303,34 @@ static void dot(double *y, int64_t lanes, const double *a, int64_t step, const P
     memcpy(y, s, sizeof(double) * (size_t)lanes);
 }
 
+/* An operand of products: as it is, or rounded to tf32. */
+static const double *operand(const Eval *e, NodeId x)
+{
+    const Type *t = snG_type(e->g, x);
+    const double *v = e->vals[x].v;
+    if (!e->env->tf32 || e->mode == EVAL_F64 || t->dtype != SN_F32) return v;
+    int64_t n = snG_count(t);
+    double *y = NEWN(e->a, double, n + 1);
+    for (int64_t i = 0; i < n; i++) {
+        int exp;
+        double m = frexp(v[i], &exp);
+        y[i] = isfinite(v[i]) ? ldexp(round(ldexp(m, 11)), exp - 11) : v[i];
+    }
+    return y;
+}
+
 static void eval_matmul(Eval *e, NodeId id, double *y)
 {
     const Type *t = snG_type(e->g, id), *ta = snG_type(e->g, snG_in(e->g, id, 0));
     bool tra = snG_attr_int(e->g, id, 0), trb = snG_attr_int(e->g, id, 1), f32 = sums_f32(e, t);
     int64_t m = t->dim[t->rank - 2], n = t->dim[t->rank - 1], k = ta->dim[ta->rank - (tra ? 2 : 1)], count = snG_count(t);
-    const double *A = e->vals[snG_in(e->g, id, 0)].v, *B = e->vals[snG_in(e->g, id, 1)].v;
     int64_t rows = m, depth = k;                         /* what of them counts; the rest of y is 0 */
     if (snG_node(e->g, id)->op == OP_matmul_some) {
         int64_t *some = snG_attr_int(e->g, id, 2) ? &depth : &rows, first = (int64_t)e->vals[snG_in(e->g, id, 2)].v[0];
         *some = first < 0 ? 0 : first < *some ? first : *some;
     }
     ArenaMark mark = snU_mark(e->a);
+    const double *A = operand(e, snG_in(e->g, id, 0)), *B = operand(e, snG_in(e->g, id, 1));
     double *b = NEWN(e->a, double, (n + LANES - 1) / LANES * LANES * k);
     for (double *c = y; c < y + count; c += m * n, A += m * k, B += k * n) {
         pack(b, B, k, n, trb);

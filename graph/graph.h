@@ -246,6 +246,7 @@ typedef struct EvalVal { double *v; int64_t n; } EvalVal;  /* row-major; integer
 typedef struct EvalEnv {
     const char *const *names; const EvalVal *vals; int n;  /* leaf values (any named node may be replaced) */
     uint64_t seed; uint32_t step, micro;
+    bool tf32;                       /* outside EVAL_F64: f32 operands of products lose all but 10 bits of mantissa, as tensor cores have them */
 } EvalEnv;
 /* The value of every node that outputs and updates need into vals[id] (of all nodes where a graph has neither), allocated in a, which
    is not the context's arena. A topk node holds its values; its indices are the node part(x, 1). Leaves that are not bound take their

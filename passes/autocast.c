@@ -77,7 +77,7 @@ static Dtype half_dtype(sn_ctx *c, const char *name) {
 
 /* needs: composites expanded.  gives: casts in front of contractions.  keeps: the dtype of every other value. */
 Graph *snP_autocast(const Graph *old, const PassOptions *opt) {
-    if (!opt->autocast) return (Graph *)old;
+    if (!opt->autocast || !strcmp(opt->autocast, "tf32")) return (Graph *)old;
     Dtype half = half_dtype(old->ctx, opt->autocast);
     Rebuild r = snG_rebuild(old);
     for (NodeId id = 1; id < old->nodes.n; id++) {

@@ -11,7 +11,7 @@ typedef struct PassOptions {
     const char *fuse;                /* which FUSIONS: "all" (default), "none", "rows,epilogue", "-columns" (all but) */
     const char *loss;                /* output to differentiate; default "loss" */
     bool grad_inputs;                /* grad: also d loss / d float inputs, as outputs grad.<input> (tests) */
-    const char *autocast;            /* "bf16", "f16": dtype of contractions' operands; NULL = as written */
+    const char *autocast;            /* "bf16", "f16": dtype of contractions' operands; NULL, "tf32" (the target's business): as written */
     const char *recompute;           /* "block", "full"; NULL or "none" = every value that the backward pass reads is kept */
     const char *keep;                /* expand: comma list of composites that a kernel family implements, left alone */
     bool stats;                      /* print hits per rule to stderr */

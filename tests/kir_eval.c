@@ -383,6 +383,7 @@ static void lane_by_lane(Run *r, const KIns *i) {
         if (i->op >= K_lt && i->op <= K_ne) y = compare(i->op, kind, x[0], x[1]);
         else if (i->op == K_select) y = x[0] ? x[1] : x[2];
         else if (i->op == K_cast) y = cast(kind, i->type.kind, x[0]);
+        else if (i->op == K_tf32) y = (x[0] & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : (x[0] & 0x7fffffff) == 0x7f800000 ? x[0] : (x[0] + 0x1000) & 0xffffe000;
         else if (kind == K_F32) y = float_op(i->op, as_float(x[0]), as_float(x[1]), as_float(x[2]));
         else if (kind == K_BOOL && (i->op == K_min || i->op == K_max)) y = i->op == K_min ? x[0] & x[1] : x[0] | x[1];
         else y = int_op(i->op, kind, x[0], x[1]);

@@ -1,5 +1,5 @@
 /* unit_tile.c: tile programs: builder, text, and the lowerings. In: nothing, or a seed, or a seed and a
-   vector length (4, 8, 16) or a GPU target (opencl:gpu, ptx:sm_80). Out: `N passed, N failed`.
+   vector length (4, 8, 16) or a GPU target (opencl:gpu, ptx:sm_80, ptx:sm_80:tf32). Out: `N passed, N failed`.
 
    Every case is a tile program. It must print, parse and print the same; it is lowered and compiled, run on random inputs in
    random chunks of its grid, with outputs poisoned, and compared with snT_eval, the plain interpreter: floats within
@@ -191,9 +191,16 @@ static void flush(void)
     ncases = 0;
 }
 
+static bool multiplies_f32(const Tile *t)
+{
+    for (TVal d = 1; d < t->ins.n; d++) if (t->ins.v[d].op == T_dot && t->ins.v[t->ins.v[d].a[0]].type.dtype == SN_F32) return true;
+    return false;
+}
+
 static void test(Tile *t, double tolerance, const char *what)
 {
     Case *q = &cases[ncases++];
+    if (target.tf32 && tolerance < 2e-3 && multiplies_f32(t)) tolerance = 2e-3;          /* 10 bits of mantissa, as f16 */
     *q = (Case){ .t = t, .tolerance = tolerance, .index_limit = 20 };
     snprintf(q->what, sizeof q->what, "%s", what);
     if (target.gpu && rnd(3)) for (uint32_t p = 0; p < t->params.n; p++) if (!t->params.v[p].local) t->params.v[p].align = 16 << rnd(3);
@@ -683,7 +690,10 @@ int main(int argc, char **argv)
     if (argc > 1) rng_state ^= strtoull(argv[1], NULL, 10) * 0x9e3779b97f4a7c15u;
     SN_ENTER(&ctx, printf("FAILED %s\n", ctx.message); return 1);
     bool lanes = argc > 2 && argv[2][0] >= '0' && argv[2][0] <= '9';
+    char *form = argc > 2 ? strstr(argv[2], ":tf32") : NULL;
+    if (form) *form = 0;
     snK_target(&ctx, argc > 2 && !lanes ? argv[2] : "host", &target);
+    snK_ask_tf32(&target, form ? "tf32" : NULL);
     if (lanes) target.f32_lanes = atoi(argv[2]), target.vregs = target.f32_lanes == 16 ? 32 : 16, target.bf16_dot &= target.f32_lanes == 16;   /* LLVM splits what the CPU lacks */
     test_text();
     test_files();

@@ -211,7 +211,7 @@ int bench_gemm(const BenchOptions *o) {
     char target[64];
     if (!rc) rc = lab_target(o->device, o->target, target, r.device);
     SN_ENTER(r.c, { rc = model_error(r.c); goto end; });
-    if (!rc) snK_target(r.c, target, &r.target), memcpy(r.overrides, r.target.sched, sizeof r.overrides);
+    if (!rc) snK_target(r.c, target, &r.target), snK_ask_tf32(&r.target, o->passes.autocast), memcpy(r.overrides, r.target.sched, sizeof r.overrides);
     SN_LEAVE(r.c);
     if (!rc && !o->json)
         printf("%s on %s; best of 5 or more runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s  %s\n",

@@ -33,7 +33,7 @@ void list_add(StrList *l, const char *s);
 
 /* Options of the passes, in the commands that run them; cmd_pass_options checks their values: -1, or the exit status. */
 #define AUTOCAST_OPTION(po) \
-    { "autocast", 0, OPT_TEXT, &(po)->autocast, "bf16|f16", "dtype of the matrix products' operands; all else stays f32" }
+    { "autocast", 0, OPT_TEXT, &(po)->autocast, "bf16|f16|tf32", "dtype of the matrix products' operands; all else stays f32. tf32: what tensor cores make of f32 (targets ptx)" }
 #define PASS_OPTIONS(po)                                                                                                             \
     AUTOCAST_OPTION(po),                                                                                                             \
     { "recompute", 0, OPT_TEXT, &(po)->recompute, "none|block|full", "what the backward pass computes again instead of keeping it" }

@@ -119,6 +119,7 @@ int cmd_print(const Command *self, int argc, char **argv) {
     SN_ENTER(m.c, { rc = model_error(m.c); model_free(&m); return rc; });
     Target to;
     snK_target(m.c, target, &to);
+    snK_ask_tf32(&to, po.autocast);
     if (sched) snK_sched_override(m.c, &to, sched);
     po.keep = snP_kept(snP_without(m.c, po.fuse));
     for (uint32_t i = 0; i < m.m->graphs.n; i++) {

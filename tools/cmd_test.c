@@ -14,7 +14,7 @@
      lower TARGET              a tile program lowered for a target (host:x86-64-v3): its kernel IR
      emit TARGET               kernel IR (.kir), or a tile program (.kt) lowered, as OpenCL C (opencl:x8, opencl:gpu)
      error                     the input must fail on the line that carries `# <- error: text`, with that text in the message
-   All take -D k=v, --graph NAME, --autocast bf16|f16 and --recompute none|block|full. --bless rewrites the expected output; review is the diff. */
+   All take -D k=v, --graph NAME, --autocast bf16|f16|tf32 and --recompute none|block|full. --bless rewrites the expected output; review is the diff. */
 #include "codegen/family.h"
 #include "passes/pass.h"
 #include "runtime/program.h"
@@ -135,6 +135,7 @@ static void do_diff(TextTest *t, Module *m) {
         snP_seed_inputs(m->graphs.v[i], 1, SEED_WEIGHTS, &a, &env);
         env.seed = 1;
         env.step = 1;
+        env.tf32 = !strncmp(target, "ptx", 3) && t->po.autocast && !strcmp(t->po.autocast, "tf32");
         Graph *ref = snP_run(t->c, m->graphs.v[i], &t->po, "expand,autocast");
         snV_verify(s, snU_str(t->c, ref->name), ref, &env, false, &t->out);
         snG_free(ref);

@@ -117,7 +117,7 @@ int cmd_parse(const Command *self, int argc, char **argv, const Opt *opts, StrLi
 
 int cmd_pass_options(const Command *self, const PassOptions *po) {
     const char *a = po->autocast, *r = po->recompute;
-    if (a && strcmp(a, "bf16") && strcmp(a, "f16")) return cmd_usage(self, "--autocast is bf16 or f16, not '%s'", a);
+    if (a && strcmp(a, "bf16") && strcmp(a, "f16") && strcmp(a, "tf32")) return cmd_usage(self, "--autocast is bf16, f16 or tf32, not '%s'", a);
     if (r && strcmp(r, "none") && strcmp(r, "block") && strcmp(r, "full"))
         return cmd_usage(self, "--recompute is none, block or full, not '%s'", r);
     return -1;
