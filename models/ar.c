@@ -73,11 +73,11 @@ static sn_val backbone(Graph *g, const ArShape *m, sn_val embed, sn_val tokens, 
         sn_scope(g, "h.%d", i);
         sn_val y = attn(g, m, norm(g, "n1", x), mask);
         x = sn_name(g, "x", sn_add(g, x, sn_apply(g, "dropout as drop1", NULL, y, drop)));
-        y = mlp(g, m, norm(g, "n2", x));
+        y = sn_name(g, "y", mlp(g, m, norm(g, "n2", x)));
         x = sn_name(g, "x", sn_add(g, x, sn_apply(g, "dropout as drop2", NULL, y, drop)));
         sn_end_scope(g);
     }
-    return norm(g, "out", x);
+    return sn_name(g, "x", norm(g, "out", x));
 }
 
 /* BOS, then the first seq - 1 tokens. */
@@ -85,6 +85,7 @@ static sn_val shifted(Graph *g, const ArShape *m, sn_val tokens) {
     sn_scope(g, "shifted");
     sn_val bos = sn_expand(g, sn_const(g, SN_I32, m->vocab - 1), SHAPE(sn_dimof(g, tokens, 0), 1));
     sn_val y = m->seq == 1 ? bos : sn_concat(g, bos, sn_slice(g, tokens, 1, 0, m->seq - 1), 1);
+    sn_name(g, "x", y);
     sn_end_scope(g);
     return y;
 }
@@ -93,6 +94,9 @@ static sn_val causal(Graph *g, int64_t T) {
     sn_scope(g, "causal");
     sn_val row = sn_iota(g, SHAPE(T, 1), 0), column = sn_iota(g, SHAPE(1, T), 1);
     sn_val y = sn_ge(g, row, column);
+    sn_end_scope(g);
+    sn_scope(g, "row_mask");                                 /* of one document a row: the mask as it is */
+    sn_name(g, "m", y);
     sn_end_scope(g);
     return y;
 }

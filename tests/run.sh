@@ -86,12 +86,24 @@ build() {
     ninja -C "$folder" $targets >"$WORK/ninja" 2>&1 || { grep -E 'error|FAILED|warning' "$WORK/ninja" | head -n 30; return 1; }
 }
 
+# Every unit test, and tile programs as thread blocks, without and with warps (by the interpreter of GPU kernel IR): as many at a time as there are
+# cores, the long ones first; their results in this order.
 unit_tests() {
-    for source in tests/unit_*.c; do
-        name=$(basename "$source" .c)
-        counted "$name" "$BUILD/$name"
-    done
+    {
+        echo "unit_tile:ptx $BUILD/unit_tile 2 ptx:sm_80"
+        echo "unit_tile:opencl:gpu $BUILD/unit_tile 1 opencl:gpu"
+        [ "$LONG" = 1 ] && echo "unit_tile:ptx:tf32 $BUILD/unit_tile 3 ptx:sm_80:tf32"
+        for source in tests/unit_*.c; do
+            name=$(basename "$source" .c)
+            echo "$name $BUILD/$name"
+        done
+    } >"$WORK/list"
+    mkdir -p "$WORK/together"
+    # shellcheck disable=SC2016
+    xargs -P "$(nproc)" -L 1 sh -c 'name=$1; shift; "$@" >"$0/$name.out" 2>&1; echo $? >"$0/$name.rc"' "$WORK/together" <"$WORK/list"
+    while read -r name rest; do counted "$name" replay "$name"; done <"$WORK/list"
 }
+replay() { cat "$WORK/together/$1.out"; return "$(cat "$WORK/together/$1.rc")"; }
 
 # golden FOLDER: loss and every gradient of both arms on the weights, batch and mask of a PyTorch run; with each fusion left out, too.
 golden() {
@@ -358,7 +370,8 @@ opencl() {
 emu() {
     every=16
     [ "$LONG" = 1 ] && every=1
-    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_routing.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn
+    counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_routing.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn \
+        tests/text/diff_half.sn tests/text/diff_tf32.sn
     counted "emu: every ${every}th op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu --every $every
     counted "emu: models" "$BUILD/unit_models" --device emu models/ar.sn models/dlm.sn
     # shellcheck disable=SC2086
@@ -499,7 +512,8 @@ ptx() {
     for shape in $shapes; do
         defines=$(echo "$shape" | sed 's/^-D/-D /; s/,/ -D /g')
         for arm in ar dlm; do
-            for cast in "" "--autocast bf16"; do
+            for cast in "" "--autocast bf16" "--autocast tf32"; do
+                [ "$cast" = "--autocast tf32" ] && [ "$LONG" != 1 ] && continue
                 for sm in 80 89 90; do
                     # shellcheck disable=SC2086
                     "$SINTER" build models/$arm.sn $defines $cast --train -t ptx:sm_$sm -o "$WORK/ptx.snb" >"$WORK/out" 2>&1 &&
@@ -543,12 +557,6 @@ oclgrind_checks() {
     quiet "oclgrind, thread blocks: op tests without a report"
 }
 quiet() { if [ -s "$WORK/oclgrind.log" ]; then fail "$1"; head -n 20 "$WORK/oclgrind.log"; else pass "$1"; fi }
-
-# Tile programs as thread blocks, by the interpreter of GPU kernel IR: without and with warps.
-gpu_forms() {
-    counted "unit_tile as thread blocks" "$BUILD/unit_tile" 1 opencl:gpu
-    counted "unit_tile as thread blocks with warps" "$BUILD/unit_tile" 2 ptx:sm_80
-}
 
 # Completions of a task file, as the scorer of HumanEval reads them: a line a task, its id, valid JSON; what is wrong is one line.
 generation() {
