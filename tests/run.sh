@@ -962,7 +962,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests gpu_forms text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights tokens benchmarks pages study studies
+PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights tokens benchmarks pages study studies
     bundles library opencl oclgrind_checks emu cuda gpu_script prediction ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do
     since=$(date +%s)
