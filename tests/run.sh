@@ -671,6 +671,8 @@ fuzz() {
     check "fuzz: $((count * 10)) mutations of config.json and an index" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 4 $((count * 10)) tests/golden/hf/*/*.json
     for format in llm.c megatron; do "$SINTER" tokens tests/text -o "$WORK/fuzz_$format.bin" --format $format >/dev/null; done
     check "fuzz: $((count * 20)) mutations of token files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 5 $((count * 20)) "$WORK/fuzz_llm.c.bin" "$WORK/fuzz_megatron.idx"
+    printf '{"prompt": "What is 2+2? \\u00e9", "completion": "4"}\n\n{"completion": "b\\u0000", "prompt": ""}\n{"prompt": "x", "completion": "yz", "more": [1]}\n' >"$WORK/fuzz.jsonl"
+    check "fuzz: $((count * 20)) mutations of records" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 7 $((count * 20)) "$WORK/fuzz.jsonl"
     check "fuzz: $count mutations of tokenizers" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 6 $count tests/golden/tokens/*.json
 }
 

@@ -11,6 +11,7 @@
 #include "runtime/bundle.h"
 #include "runtime/sn_rt.h"
 #include "tools/hf.h"
+#include "tools/records.h"
 #include "tools/shards.h"
 #include "tools/text.h"
 
@@ -244,11 +245,25 @@ static bool read_token_file(const char *name, const char *path) {
     return ok && sum >= 0;
 }
 
+static bool read_records(const char *path) {
+    char err[256];
+    Records r = {0};
+    int64_t sum = 0;
+    bool ok = !records_read(&r, path, err);
+    for (int64_t i = 0; i < r.n; i++) {
+        if (r.v[i].prompt < 0 || r.v[i].prompt >= r.v[i].size) abort();
+        for (int64_t k = 0; k < r.v[i].size; k++) sum += r.v[i].text[k];
+    }
+    records_free(&r);
+    return ok && sum != INT64_MIN;
+}
+
 static bool read_any(const char *name, const char *path, Bytes b) {
     const char *dot = strrchr(name, '.');
     if (!strcmp(dot, ".json")) return strstr(name, "/hf/") ? import_folder(name, b) : read_tokenizer(path);
     if (is_token_file(name)) return read_token_file(name, path);
     if (!strcmp(dot, ".snb")) return read_bundle(path);
+    if (!strcmp(dot, ".jsonl")) return read_records(path);
     return !strcmp(dot, ".safetensors") ? read_tensors(path) : read_source(name, b);
 }
 

@@ -289,6 +289,33 @@ static void test_answers(void) {
     }
 }
 
+static const char BLOCK_LOSSES[] = "import \"block_diffusion.sn\"\n"
+    "graph g {\n  input tokens: i32[B, T]\n  input hit: i32[B, T]\n  output y = losses(tokens, hit != 0, row_marks(false), 0, 0) as _\n}\n";
+
+/* Block diffusion: two documents of whole blocks in a row against each alone; blocks of one, of which only answers count. */
+static void test_block_rows(void) {
+    enum { ONE = 4 };
+    double tokens[ROW], hit[ROW], doc[ROW], packed[ROW], alone[ROW], scored[ROW], ones[ROW], worst = 0, nll, want = 0, n = 3, sample = 7, all = 0, none[ROW] = {0};
+    for (int i = 0; i < ROW; i++) {
+        tokens[i] = floor(10 * uniform()), hit[i] = uniform() < 0.5, doc[i] = i < ONE ? 0 : ONE, ones[i] = 1;
+        all += scored[i] = i % 4 == 1 || i > 8;
+    }
+    Define whole[] = { SHAPE("12"), { "block_size", "4" }, { "documents", "reset" } }, first[] = { SHAPE("4"), { "block_size", "4" } },
+           rest[] = { SHAPE("8"), { "block_size", "4" } }, single[] = { SHAPE("12"), { "block_size", "1" }, { "loss_on", "answer" } };
+    evaluate_graph("test.sn", BLOCK_LOSSES, "g", whole, 9, (Feed[]){ { "tokens", tokens, ROW }, { "hit", hit, ROW }, { "doc", doc, ROW } }, 3, "y", packed);
+    evaluate_graph("test.sn", BLOCK_LOSSES, "g", first, 8, (Feed[]){ { "tokens", tokens, ONE }, { "hit", hit, ONE } }, 2, "y", alone);
+    evaluate_graph("test.sn", BLOCK_LOSSES, "g", rest, 8, (Feed[]){ { "tokens", tokens + ONE, ROW - ONE }, { "hit", hit + ONE, ROW - ONE } }, 2, "y", alone + ONE);
+    for (int i = 0; i < ROW; i++) worst = fmax(worst, fabs(packed[i] - alone[i]));
+    ok(worst < 1e-9, "block diffusion, packed and alone differ by %g", worst);
+    evaluate_graph("test.sn", BLOCK_LOSSES, "g", single, 8, (Feed[]){ { "tokens", tokens, ROW }, { "hit", ones, ROW } }, 2, "y", packed);
+    for (int i = 0; i < ROW; i++) want += scored[i] * packed[i] / all;
+    Feed feeds[] = { { "tokens", tokens, ROW }, { "doc", none, ROW }, { "scored", scored, ROW }, { "sample", &sample, 1 }, { "n", &n, 1 } };
+    evaluate_graph("block_diffusion.sn", NULL, "eval", single, 9, feeds, 5, "nll", &nll);
+    ok(fabs(nll - want) < 1e-9, "blocks of one, answers: nll %.9f, mean over answers %.9f", nll, want);
+    evaluate_graph("block_diffusion.sn", NULL, "train", single, 9, feeds, 4, "loss", &nll);
+    ok(fabs(nll - want) < 1e-9, "blocks of one, answers: loss %.9f, mean over answers %.9f", nll, want);
+}
+
 /* A row cut to seven positions is a row of seven: losses, and how the loss of the row is normalised. */
 static void test_cut(void) {
     const char *text = "import \"dlm.sn\"\ngraph g {\n  input tokens: i32[B, T]\n  input hit: i32[B, T]\n  input length: i32[]\n"
@@ -417,6 +444,7 @@ int main(void) {
     test_blocks_of_one();
     test_documents();
     test_answers();
+    test_block_rows();
     test_cut();
     test_cut_length();
     test_orders_sum();

@@ -112,6 +112,7 @@ static const struct { const char *file; Define params[4]; } VARIANTS[] = {
     { "models/dlm.sn", { { "documents", "reset" }, { "loss_on", "answer" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "attention", "causal" }, { "cut_rows", "1.0" }, { "layers", "1" } } },
     { "models/block_diffusion.sn", { { "block_size", "6" }, { "layers", "1" } } },
+    { "models/block_diffusion.sn", { { "block_size", "3" }, { "documents", "reset" }, { "cut_rows", "0.7" }, { "layers", "1" } } },
     { "models/any_order.sn", { { "orders", "mixed" }, { "layers", "1" } } },
     { "models/any_order.sn", { { "eval_order", "left" }, { "input_mask", "0.3" }, { "layers", "1" } } },
     { "models/dlm.sn", { { "kernel", "uniform" }, { "layers", "1" } } },
