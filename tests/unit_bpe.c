@@ -102,6 +102,27 @@ static void round_trips(const Tokenizer *t) {
     }
 }
 
+/* Normal form C: Annex 15's examples; what is in the form stays; other bytes stay where they are. */
+static void normal_forms(void) {
+    static const char *const pairs[][2] = {
+        { "e\xcc\x81", "\xc3\xa9" }, { "D\xcc\x87\xcc\xa3", "\xe1\xb8\x8c\xcc\x87" }, { "\xe2\x84\xab", "\xc3\x85" },
+        { "\xc5\xbf\xcc\xa3\xcc\x87", "\xe1\xba\x9b\xcc\xa3" }, { "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81" },
+        { "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" }, { "e\xcc\x81\xff\xcc\x81", "\xc3\xa9\xff\xcc\x81" }, { "\xcc\x81\xc3\xa9", "\xcc\x81\xc3\xa9" },
+        { "\xe4\xbd\xa0\xf0\x9f\x98\x80", "\xe4\xbd\xa0\xf0\x9f\x98\x80" },
+    };
+    Arena a = {0};
+    Nfc *f = nfc_new(&a);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        size_t n = strlen(pairs[i][0]);
+        char *got = nfc_text(f, pairs[i][0], &n);
+        ok(got && n == strlen(pairs[i][1]) && !memcmp(got, pairs[i][1], n), "normal form %zu", i);
+        free(got);
+    }
+    size_t n = 5;
+    ok(!nfc_text(f, "plain", &n) && n == 5, "ASCII is in normal form");
+    snU_free_arena(&a);
+}
+
 /* -- Files that are wrong: each is refused, in one line -------------------------------------------------------------------------- */
 
 static void refuse(const char *what, const char *text) {
@@ -155,6 +176,7 @@ int main(void) {
     pieces(gpt2);
     round_trips(gpt2);
     round_trips(split);
+    normal_forms();
     wrong_files();
     tokenizer_close(gpt2);
     tokenizer_close(split);

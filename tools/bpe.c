@@ -113,7 +113,7 @@ static void put_piece(Bpe *b, const char *s, size_t n, Tokens *out, size_t *room
     memcpy(p->id, out->v + first, sizeof *p->id * (size_t)k);
 }
 
-/* -- Cutting: level 0 and 1 are the added tokens, then a level a pattern, then pieces ----------------------------------------------- */
+/* -- Cutting: level 0 is the added tokens, 1 the normal form and tokens added to that, then a level a pattern, then pieces ----------------------------------------------- */
 
 typedef struct Walk { Bpe *b; Tokens out; size_t room; char err[256]; } Walk;
 
@@ -156,8 +156,16 @@ static int walk_pattern(Walk *w, const char *s, size_t n, uint32_t level) {
     return !rc && n > at && !c->matches ? walk(w, s + at, n - at, level + 1) : rc;
 }
 
+static int walk_normal(Walk *w, const char *s, size_t n) {
+    char *normal = w->b->nfc ? nfc_text(w->b->nfc, s, &n) : NULL;
+    int rc = walk_added(w, normal ? normal : s, n, 1);
+    free(normal);
+    return rc;
+}
+
 static int walk(Walk *w, const char *s, size_t n, uint32_t level) {
-    if (level < 2) return w->b->added.n ? walk_added(w, s, n, level) : walk(w, s, n, 2);
+    if (level == 0) return walk_added(w, s, n, level);
+    if (level == 1) return walk_normal(w, s, n);
     if (level - 2 < w->b->cuts.n) return walk_pattern(w, s, n, level);
     put_piece(w->b, s, n, &w->out, &w->room);
     return 0;

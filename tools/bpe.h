@@ -1,6 +1,7 @@
 /* bpe.h: a byte-level BPE tokenizer in memory: what bpe_read.c makes of files and bpe.c encodes with. */
 #ifndef SN_BPE_H
 #define SN_BPE_H
+#include "tools/nfc.h"
 #include "tools/split.h"
 #include "tools/text.h"
 
@@ -15,6 +16,7 @@ typedef struct Bpe {
     Tokenizer t;
     Arena arena;
     VEC(Added) added;
+    Nfc *nfc;                        /* the text is put into this form before it is cut; NULL: it stays */
     bool begins[256];                /* a byte that an added token begins with */
     VEC(Cut) cuts;
     int32_t byte[256];               /* ids of single bytes */

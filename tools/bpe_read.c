@@ -144,9 +144,10 @@ static void fill_whole(Reader *r) {
     Bpe *b = r->b;
     const char *key;
     json_t *v;
+    if (!b->ignore_merges) return;
     json_object_foreach(r->vocab, key, v) {
         int32_t id = (int32_t)json_integer_value(v);
-        if (b->ignore_merges) snU_insert(&b->arena, &b->whole, snU_hash(b->text + b->from[id], b->size[id], 0), (uint32_t)id + 1);
+        snU_insert(&b->arena, &b->whole, snU_hash(b->text + b->from[id], b->size[id], 0), (uint32_t)id + 1);
     }
 }
 
@@ -211,7 +212,17 @@ static void read_added(Reader *r, const json_t *list) {
             if (json_is_true(json_object_get(v, no[k]))) wrong(r, "the added token '%.60s' has \"%s\", which is not done here", text, no[k]);
         Added a = { snU_strdup(&r->b->arena, text, strlen(text)), strlen(text), (int32_t)json_integer_value(id), json_is_true(json_object_get(v, "normalized")) };
         PUSH(&r->b->arena, r->b->added, a);
-        r->b->begins[(uint8_t)*text] = true;
+    }
+}
+
+/* Tokens that are looked for in the normal form are looked for in theirs; they stand for the text that the file has. */
+static void ready_added(Bpe *b) {
+    for (uint32_t i = 0; i < b->added.n; i++) {
+        Added *a = &b->added.v[i];
+        char *normal = b->nfc && a->late ? nfc_text(b->nfc, a->text, &a->n) : NULL;
+        if (normal) a->text = snU_strdup(&b->arena, normal, a->n);
+        free(normal);
+        b->begins[(uint8_t)*a->text] = true;
     }
 }
 
@@ -268,7 +279,8 @@ static void read_whole(Reader *r, const json_t *root) {
     const char *type = json_string_value(json_object_get(normalizer, "type"));
     bool bytes = false;
     read_model(r, model);
-    if (normalizer && !json_is_null(normalizer)) wrong(r, "the normalizer '%.40s' is not known here", type ? type : "");
+    if (is_type(normalizer, "NFC")) r->b->nfc = nfc_new(&r->b->arena);
+    else if (normalizer && !json_is_null(normalizer)) wrong(r, "the normalizer '%.40s' is not known here", type ? type : "");
     if (!r->rc) read_added(r, json_object_get(root, "added_tokens"));
     read_cuts(r, json_object_get(root, "pre_tokenizer"), &bytes);
     if (!r->rc && !bytes) wrong(r, "has no pre-tokenizer ByteLevel: byte-level BPE is what is known here");
@@ -277,6 +289,7 @@ static void read_whole(Reader *r, const json_t *root) {
     if (!r->rc) find_bytes(r);
     if (!r->rc) read_merges(r, json_object_get(model, "merges"));
     if (!r->rc) fill_whole(r);
+    if (!r->rc) ready_added(r->b);
 }
 
 /* -- GPT-2's files --------------------------------------------------------------------------------------------------------------- */
