@@ -69,7 +69,7 @@ static void put_val(sn_ctx *c, StrBuf *b, const Val *v) {
 }
 
 static void note_param(Loader *l, Sym name, const Val *v) {
-    if (!l->m) return;
+    if (!l->m || v->kind == V_LIST) return;      /* what a run keeps of its configuration are the numbers that come from it */
     sn_ctx *c = l->e.c;
     StrBuf b = {0};
     snU_puts(&b, "");
@@ -433,7 +433,8 @@ static void declarations(Loader *l, const Source *src) {
         case W_op: op_declaration(l); break;
         case W_graph: graph_declaration(l); break;
         case W_rule: rule_declaration(l); break;
-        default: snG_syntax(e, "import, param, dim, block, op, graph or rule");
+        case W_assert: snG_assert(e); break;
+        default: snG_syntax(e, "import, param, dim, block, op, graph, rule or assert");
         }
         end_declaration(e);
     }

@@ -190,7 +190,7 @@ static void update_statement(Elab *e) {
     snG_set_update(e->g, id, v, snG_here(e).loc);
 }
 
-static void assert_statement(Elab *e) {
+void snG_assert(Elab *e) {
     e->t++;
     const Tok *at = e->t;
     Val v = snG_expression(e);
@@ -268,7 +268,7 @@ static void statement(Elab *e) {
     case W_state: leaf_statement(e, OP_state); break;
     case W_output: output_statement(e); break;
     case W_update: update_statement(e); break;
-    case W_assert: assert_statement(e); break;
+    case W_assert: snG_assert(e); break;
     case W_for: for_statement(e); break;
     case W_return: return_statement(e); break;
     default:

@@ -193,6 +193,7 @@ void snG_load_std(sn_ctx *c);                         /* module.c: std.sn, once 
 Graph *snG_drop_dead(Graph *g);                       /* module.c: g, or its live part, and then g is freed */
 
 /* parse.c */
+void snG_assert(Elab *e);                             /* at the word assert */
 void snG_statements(Elab *e);                         /* up to "}" or return */
 Val snG_call_block(Elab *e, const Body *b, uint32_t args, uint32_t n, Sym as);
 PathInfo *snG_path_info(Instances *in, Sym path);

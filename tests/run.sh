@@ -247,7 +247,7 @@ last_step() {
 
 command_line() {
     check "sinter --help" "$SINTER" --help
-    for command in print check ops run train eval generate bench report devices test; do
+    for command in print check ops plan run train eval generate bench report devices test; do
         check "sinter $command --help" "$SINTER" $command --help
         "$SINTER" $command --no-such-option >/dev/null 2>&1
         if [ $? = 2 ]; then pass "sinter $command: wrong usage is exit status 2"; else fail "sinter $command: wrong usage is exit status 2"; fi
@@ -261,6 +261,39 @@ command_line() {
         check "print $model, parse, print: the same" cmp "$WORK/a.sn" "$WORK/b.sn"
         # shellcheck disable=SC2086
         check "sinter check $model" "$SINTER" check models/$model.sn $TINY
+    done
+}
+
+# The paper's two large runs by name: planned, with the memory that a build plans; one step at reduced depth, in the long form at full width.
+plans() {
+    long="--autocast bf16 --recompute block --accum 32 --rate 400e12 --json"
+    # shellcheck disable=SC2086
+    check "plan: 1.7B, 10B tokens, 154 epochs" "$SINTER" plan models/dlm.sn -D preset=1.7b --unique 10e9 --epochs 154 $long
+    cp "$WORK/out" "$WORK/plan.json"
+    check "plan: 1.7B has 1.7328343e9 weights, the run 1.6e22 FLOP" grep -q '"weights":1.7328343e9,.*"steps":2937317.0,"flops_6nd":1.60113895e22' "$WORK/plan.json"
+    # shellcheck disable=SC2086
+    check "plan: 1B, 1B tokens, 480 epochs" "$SINTER" plan models/ar.sn -D preset=1b --unique 1e9 --epochs 480 $long
+    cp "$WORK/out" "$WORK/plan.json"
+    check "plan: 1B has 1.08613427e9 weights, the run 3.1e21 FLOP" grep -q '"weights":1.08613427e9,.*"steps":915528.0,"flops_6nd":3.12806895e21' "$WORK/plan.json"
+    # shellcheck disable=SC2086
+    "$SINTER" build models/dlm.sn $SMALL --train -o "$WORK/plan.snb" >/dev/null 2>&1
+    built=$("$SINTER" print "$WORK/plan.snb" | awk '/graph train/ { for (i = 1; i < NF; i++) if ($i == "arena") print $(i + 1) }')
+    # shellcheck disable=SC2086
+    planned=$("$SINTER" plan models/dlm.sn $SMALL --rate 1 --json | sed 's/.*"arena_bytes":\([0-9]*\).*/\1/' | awk '{ printf "%.2f", $1 / 1e6 }')
+    check "plan: the arena of a build, $built MB" test "$built" = "$planned"
+    # shellcheck disable=SC2086
+    check "plan: the active weights of a mixture" sh -c "'$SINTER' plan models/dlm.sn $SMALL -D experts=8 --rate 1 | grep -q '124 K weights, 50 K of them active'"
+    one_line "plan: no such run" "$SINTER" plan models/dlm.sn --like "$WORK/none"
+    one_line "an unknown preset" "$SINTER" plan models/dlm.sn -D preset=2b
+    reduced="-D layers=1 -D seq=32 -D batch=1 -D width=256 -D heads=2 -D hidden=384 -D vocab=300"
+    [ "$LONG" = 1 ] && reduced="-D layers=2 -D seq=64 -D batch=1"
+    for preset in 1b 1.7b; do
+        # shellcheck disable=SC2086
+        check "preset $preset, reduced ($reduced): a step" "$SINTER" train models/dlm.sn -D preset=$preset $reduced --data graph --unique 4K --val-bytes 0 --steps 1 -q --out "$WORK/preset"
+        tied=$([ $preset = 1b ] && echo 1 || echo 0)
+        check "preset $preset: tied=$tied is its own" grep -q "\"tied\": \"$tied\"" "$WORK/preset/config.json"
+        check "plan: like that run" "$SINTER" plan models/dlm.sn -D preset=1m --epochs 2 --unique 1e6 --like "$WORK/preset"
+        rm -rf "$WORK/preset"
     done
 }
 
@@ -964,7 +997,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line generation evaluation hf_weights tokens benchmarks pages study studies
+PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line plans generation evaluation hf_weights tokens benchmarks pages study studies
     bundles library opencl oclgrind_checks emu cuda gpu_script prediction ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do
     since=$(date +%s)

@@ -19,6 +19,9 @@
       "Compiles a model ahead of time, for one or several targets, into one file that print, run, train, eval and bench take in the\n"  \
       "place of the model, on machines without a compiler. docs/bundle.md says what is in it.",                           \
       "sinter build models/dlm.sn --train -t host,opencl:x8 -D layers=2 -o dlm.snb")                                      \
+    C(plan,    "M.sn [-D preset=1b] [--tokens N | --unique N --epochs N] [--rate F | --like DIR]",                              \
+      "What a training run would take: weights, memory of a step, FLOPs of a step and of the run, its time at a rate.",   \
+      "sinter plan models/dlm.sn -D preset=1b --accum 32 --unique 1e9 --epochs 480 --autocast bf16 --recompute block --rate 400e12") \
     C(run,     "M.sn|X.snb [--graph G] [--in F.safetensors]... [--set k=v]... [--out F.safetensors]",                          \
       "Runs one graph once. Tensors of --in are inputs, weights, states, or any named node, which they replace.\n"       \
       "What is not given takes its initial value or default. --out gets all outputs, and updated weights and states.",  \
