@@ -190,12 +190,24 @@ static void pack_line(Low *lo, const View *w, KVal to, KVal at)
     pack_line_end(lo, w, to, at, whole, nv == 1);
 }
 
+/* What x reads in that row and column, where it lies in rows. */
+static void fetch(Low *lo, TVal x, KVal row, KVal col)
+{
+    const TIns *i = INS(lo, x);
+    if (i->op == T_load && i->cs == 1 && i->type.r > 1) {
+        KVal at = kadd(lo, kadd(lo, lo->v[i->a[0]].k, kmul(lo, row, i->rs)), col);
+        snK_prefetch(lo->k, lo->params[i->buf], at, false);
+    }
+    for (int n = 0; n < 3 && i->op == T_ew; n++) if (i->a[n]) fetch(lo, i->a[n], row, col);
+}
+
 /* Row `row` (of pairs: and the next) in blocks of `width` columns (`nv` vectors), to base + block * panel + at. */
 static void pack_row(Low *lo, const View *w, KVal row, KVal at, int width, int nv, int64_t panel)
 {
     const TIns *i = INS(lo, w->stage);
     int64_t reach = (int64_t)nv * lo->L;
-    KVal limit = count(lo, i->a[2], i->type.c);
+    enum { AHEAD = 8 };                                      /* rows: each begins in another page, which no hardware foresees */
+    KVal limit = count(lo, i->a[2], i->type.c), later = kadd(lo, row, ki(lo, AHEAD));
     /* panels whose vectors lie wholly inside, then those that reach over the edge */
     KVal inside = op2(lo, K_div, op2(lo, K_max, op2(lo, K_add, limit, ki(lo, width - reach)), ki(lo, 0)), ki(lo, width));
     KVal all = op2(lo, K_div, op2(lo, K_add, limit, ki(lo, width - 1)), ki(lo, width));
@@ -206,6 +218,7 @@ static void pack_row(Low *lo, const View *w, KVal row, KVal at, int width, int n
         KVal col = kmul(lo, p, width), to = kadd(lo, at, kmul(lo, p, panel)), x[16];
         for (int u = 0; u < nv; u++) {
             lo->col = kadd(lo, col, ki(lo, (int64_t)u * lo->L));
+            if (!masked) fetch(lo, i->a[0], later, lo->col);
             x[u] = w->pairs ? snL_pairs_down(lo, w->stage, row, masked) : snL_staged(lo, w->stage, masked);
         }
         for (int u = 0; u < nv; u++) snK_store(lo->k, w->base, kadd(lo, to, ki(lo, (int64_t)u * lo->L)), x[u], 0);

@@ -285,9 +285,10 @@ static int query_block(const Target *t, int64_t heads, int64_t queries, int64_t 
     return size;
 }
 
-AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward)
+AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool masked, bool backward)
 {
-    int64_t nr = 2 * t->f32_lanes, blocks = keys <= 192 ? 1 : ceil_div(keys, 128);
+    int64_t most = masked || backward || d + dv > 128 ? 128 : 256;   /* keys: few, so that masks are met closely and q k^T stays near */
+    int64_t nr = 2 * t->f32_lanes, blocks = keys <= 192 ? 1 : ceil_div(keys, most);
     AttentionSched s = { .bk = (int)(blocks == 1 ? keys : round_up(ceil_div(keys, blocks), nr)) };
     if (t->gpu) s = gpu_attention(t, queries, keys, d, dv, backward);
     else s.bq = query_block(t, heads, queries, s.bk);
