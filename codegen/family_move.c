@@ -2,8 +2,8 @@
 
    concat, pad   each operand is computed over its own elements and stored to its place in the result; parts of one shape
                  share a program (the two halves of a rotation read their inputs once). A pad's margins are parts of one value.
-   scatter_add   a program owns some columns of the result: it copies the base, then adds the rows in index order. No atomics,
-                 the same sum whatever runs where. */
+   scatter_add   two kernels: the base is copied by whole rows, then a program owns some columns of the result and adds the rows in
+                 index order. No atomics, the same sum whatever runs where. */
 #include "codegen/gen.h"
 
 typedef struct Part { NodeId src; double value; Type type; int64_t at; } Part;   /* src 0: every element is value */
@@ -133,28 +133,49 @@ static TVal rest(Gen *c, TVal at, int64_t n, int32_t size)
     return snT_ix(c->t, T_imin, snT_ix(c->t, T_isub, snT_idx(c->t, n), at), snT_idx(c->t, size));
 }
 
+/* The base to its place, whole rows at a time. */
+static void scatter_base(Gen *c, NodeId id, NodeId base, int64_t rows, int64_t width)
+{
+    RowsSched s = snK_sched_rows(c->target, rows, width, 1, false);
+    c->R = s.rows, c->C = s.cols;
+    gen_tile(c, "scatter");
+    c->t->ngrid = 2;
+    c->t->grid[0] = (rows + c->R - 1) / c->R;
+    c->t->grid[1] = (width + c->C - 1) / c->C;
+    TVal row = snT_ix(c->t, T_imul, snT_grid(c->t, 0), snT_idx(c->t, c->R)), vr = rest(c, row, rows, c->R);
+    TVal col = snT_ix(c->t, T_imul, snT_grid(c->t, 1), snT_idx(c->t, c->C)), vc = rest(c, col, width, c->C);
+    TVal at = snT_ix(c->t, T_iadd, snT_ix(c->t, T_imul, row, snT_idx(c->t, width)), col);
+    TVal v = block(c, base, row, col, width, vr, vc);
+    snT_store(c->t, gen_param(c, id, true), at, v, width, 1, vr, vc);
+    c->t->bytes = gen_bytes(c->g, c->grp);
+}
+
+/* A strip of columns: the rows that are added, in order. */
+static void scatter_rows(Gen *c, NodeId id, NodeId idx, NodeId upd, int64_t rows, int64_t width)
+{
+    int64_t n = snG_count(snG_type(c->g, idx));
+    double k;
+    c->R = 32, c->C = (int32_t)(width < 64 ? width : 64);
+    gen_tile(c, "scatter");
+    c->t->ngrid = 1;
+    c->t->grid[0] = (width + c->C - 1) / c->C;
+    TVal col = snT_ix(c->t, T_imul, snT_grid(c->t, 0), snT_idx(c->t, c->C)), vc = rest(c, col, width, c->C);
+    int dst = gen_param(c, id, true);
+    TVal i = snT_for(c->t, snT_idx(c->t, 0), snT_idx(c->t, n), snT_idx(c->t, c->R), false), vr = rest(c, i, n, c->R);
+    TVal where = snG_is_const(c->g, idx, &k) && !snG_node(c->g, idx)->group ? snT_full(c->t, (TType){ SN_I32, c->R, 1 }, k)
+               : snT_load(c->t, gen_param(c, idx, false), c->R, 1, i, 1, 0, vr, 0);
+    TVal v = block(c, upd, i, col, width, vr, vc);
+    snT_add(c->t, &(TIns){ .op = T_scatter_add, .buf = dst, .a = { col, v, where, vr, vc }, .ks = width, .rs = 0, .cs = 1, .imm = rows });
+    snT_end(c->t);
+}
+
 void gen_scatter(const Graph *g, const Group *grp, const Target *t, Arena *a, GroupTiles *out)
 {
     NodeId id = grp->anchor, base = snG_in(g, id, 0), idx = snG_in(g, id, 1), upd = snG_in(g, id, 2);
-    int64_t rows = snG_type(g, id)->dim[0], width = snG_count(snG_type(g, id)) / rows, n = snG_count(snG_type(g, idx));
-    Gen c = gen_open(g, grp, t, a);
-    c.R = 32, c.C = (int32_t)(width < 64 ? width : 64);
-    gen_tile(&c, "scatter");
-    c.t->ngrid = 1;
-    c.t->grid[0] = (width + c.C - 1) / c.C;
-    TVal col = snT_ix(c.t, T_imul, snT_grid(c.t, 0), snT_idx(c.t, c.C)), vc = rest(&c, col, width, c.C);
-    int dst = gen_param(&c, id, true);
-    TVal i = snT_for(c.t, snT_idx(c.t, 0), snT_idx(c.t, rows), snT_idx(c.t, c.R), false), vr = rest(&c, i, rows, c.R);
-    TVal at = snT_ix(c.t, T_iadd, snT_ix(c.t, T_imul, i, snT_idx(c.t, width)), col);
-    snT_store(c.t, dst, at, block(&c, base, i, col, width, vr, vc), width, 1, vr, vc);
-    snT_end(c.t);
-    i = snT_for(c.t, snT_idx(c.t, 0), snT_idx(c.t, n), snT_idx(c.t, c.R), false), vr = rest(&c, i, n, c.R);
-    double k;
-    TVal where = snG_is_const(g, idx, &k) && !snG_node(g, idx)->group ? snT_full(c.t, (TType){ SN_I32, c.R, 1 }, k)
-               : snT_load(c.t, gen_param(&c, idx, false), c.R, 1, i, 1, 0, vr, 0);
-    TVal v = block(&c, upd, i, col, width, vr, vc);
-    snT_add(c.t, &(TIns){ .op = T_scatter_add, .buf = dst, .a = { col, v, where, vr, vc }, .ks = width, .rs = 0, .cs = 1, .imm = rows });
-    snT_end(c.t);
-    c.t->bytes = gen_bytes(g, grp);
-    push_tile(&c, out);
+    int64_t rows = snG_type(g, id)->dim[0], width = snG_count(snG_type(g, id)) / rows;
+    Gen first = gen_open(g, grp, t, a), second = gen_open(g, grp, t, a);
+    scatter_base(&first, id, base, rows, width);
+    push_tile(&first, out);
+    scatter_rows(&second, id, idx, upd, rows, width);
+    push_tile(&second, out);
 }
