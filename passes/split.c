@@ -1,4 +1,4 @@
-/* split.c: long sums over leading axes (column sums, full sums) in two stages.
+/* split.c: long sums over leading axes (column sums, full sums), and products far deeper than wide, in two stages.
 
    In:  any graph. Out: the same, where a sum that folds many rows into few results, which one worker would have to do alone,
    is a sum of partial sums. The number of chunks depends on the shape only, never on the number of threads or on the device,
@@ -10,7 +10,9 @@
      b: f32[64, 1, 512]  = sum(a, axis=[1])
      c: f32[1, 1, 512]   = sum(b, axis=[0])
      y: f32[1, 512]      = reshape(c, [1, 512])
-   and a row without rows of its own is cut into pieces of about 4096 elements. */
+   and a row without rows of its own is cut into pieces of about 4096 elements. A product of few rows and columns over a long depth, such
+   as the gradient of what goes into a projection to the vocabulary, is the sum of products of pieces of the depth: there are enough
+   programs then that each reads its part of both operands once. */
 #include "passes/pass.h"
 
 enum { MIN_ELEMENTS = 1 << 15, MIN_ROWS = 256, MAX_CHUNKS = 64, MIN_CHUNK = 16, PIECE = 4096 };
@@ -98,12 +100,50 @@ static NodeId split_sum(Rebuild *r, NodeId id) {
     return x;
 }
 
+/* The pieces of a product's depth k, m rows and n columns; 1 = it stays whole. */
+static int64_t depth_pieces(int64_t m, int64_t n, int64_t k) {
+    enum { DEEP = 1 << 13, DEEPER = 32, LEAST = 1 << 12, MOST = 8 };
+    if (k < DEEP || k < DEEPER * m || k < DEEPER * n || m < 2 || n < 2) return 1;
+    for (int64_t s = MOST; s > 1; s--)
+        if (k % s == 0 && k / s >= LEAST) return s;
+    return 1;
+}
+
+/* An operand [rows, depth], or with the depth first, as `pieces` of them, one after the other. */
+static NodeId depth_piece(Graph *g, Here at, NodeId x, bool depth_first, int64_t pieces) {
+    const Type t = *snG_type(g, x);
+    int64_t k = t.dim[depth_first ? 0 : 1];
+    if (depth_first) return list_op(g, at, OP_reshape, x, (int64_t[]){ pieces, k / pieces, t.dim[1] }, 3);
+    x = list_op(g, at, OP_reshape, x, (int64_t[]){ t.dim[0], pieces, k / pieces }, 3);
+    return list_op(g, at, OP_permute, x, (int64_t[]){ 1, 0, 2 }, 3);
+}
+
+static NodeId split_product(Rebuild *r, NodeId id) {
+    const Graph *g = r->old;
+    const Node *n = snG_node(g, id);
+    const Type *t = snG_type(g, id), *a = snG_type(g, snG_in(g, id, 0));
+    bool some = n->op == OP_matmul_some, ta = snG_attr_int(g, id, 0), tb = snG_attr_int(g, id, 1);
+    if (t->rank != 2 || t->dtype != SN_F32 || (some && snG_attr_int(g, id, 2))) return 0;
+    int64_t pieces = depth_pieces(t->dim[0], t->dim[1], a->dim[ta ? 0 : 1]);
+    if (pieces == 1) return 0;
+    Here at = { n->loc, n->path };
+    NodeId in[3] = { depth_piece(r->g, at, r->map[snG_in(g, id, 0)], ta, pieces), depth_piece(r->g, at, r->map[snG_in(g, id, 1)], !tb, pieces) };
+    if (some) in[2] = r->map[snG_in(g, id, 2)];
+    NodeId y = snG_add(r->g, at, n->op, in, n->nin, snG_attrs(g->ctx, n->attr));
+    y = list_op(r->g, at, OP_sum, y, (int64_t[]){ 0 }, 1);
+    y = list_op(r->g, at, OP_reshape, y, t->dim, t->rank);
+    if (n->name) snG_rename(r->g, y, n->name);
+    return y;
+}
+
 /* needs: nothing.  gives: two-stage sums.  keeps: everything else. */
 Graph *snP_split(const Graph *old, const PassOptions *opt) {
     (void)opt;
     Rebuild r = snG_rebuild(old);
     for (NodeId id = 1; id < old->nodes.n; id++) {
-        if (snG_node(old, id)->op == OP_sum) r.map[id] = split_sum(&r, id);
+        unsigned op = snG_node(old, id)->op;
+        if (op == OP_sum) r.map[id] = split_sum(&r, id);
+        if (op == OP_matmul || op == OP_matmul_some) r.map[id] = split_product(&r, id);
         if (!r.map[id]) r.map[id] = snG_copy_node(&r, id);
     }
     return snG_finish(&r);
