@@ -96,7 +96,7 @@ static const Case cases[] = {
     { "x[7, 33]", "gelu_tanh(a)", "F" }, { "x[7, 33]", "relu(a)", "F" }, { "x[7, 33]", "softplus(a * 8)", "F" },
     { "x[2, 3, 9, 8]", "rope(a)", "F" }, { "x[1, 2, 5, 64]", "rope(a, base=500)", "f" }, { "x[2, 3, 1, 8] k50[]", "rope_at(a, b)", "f" },
     { "x[2, 9, 24]", "split_heads(a, 3)", "F" }, { "x[2, 3, 9, 8]", "merge_heads(a)", "F" }, { "x[2, 3, 9, 8]", "repeat_heads(a, 2)", "F" },
-    { "x[2, 16, 8] x[2, 3, 8] k12[]", "put(a, b, at=c)", "F" }, { "x[37, 20] f[]", "dropout(a, abs(b) / 10.0)", "f" },
+    { "x[2, 16, 8] x[2, 3, 8] k12[]", "put(a, b, at=c)", "F" }, { "x[37, 20] f[]", "dropout(a, abs(b) / 10.0)", "f" }, { "x[7, 33] f[]", "charge(a, b)", "F" },
     { "x[2, 4, 9, 17] x[2, 4, 17, 6]", "attention_rows(a, b, iota([2, 4, 9, 17], 3) != 4, 0.0, 1.0, scale=0.5, cap=2)", "F" },
     { "x[9, 33] k9[20] m[20] k20[9, 3] m[9, 3]", "gather_pairs(a, b, c, d, e)", "F" },
     { ATT, "attention(a, b, c, true, 0.0, 1.0, scale=0.25)", "F" }, { ATT, "attention_lse(a, b, true, 0.0, scale=0.25)", "F" },
