@@ -14,7 +14,7 @@
      seconds   = max(tensor, issue, vector, memory) + 1.5 us
      floor     = max(products / best peak of their type, elementwise / (f32 peak / 2), bytes / bandwidth)
 
-   Instructions a product: of the innermost loop around most products, all its PTX instructions over its mma.sync (4096 FLOPs a warp) or fma (64).
+   Instructions a product: of the innermost loop around most products, all its PTX instructions but mov over its mma.sync (4096 FLOPs a warp) or fma (64).
    Both arms of an `if` count, an exp is the instructions that it expands to. In flight: 32 bytes a thread, or three quarters of the block's
    shared memory where that is more (rings of cp.async). 1.5 us is a node of a CUDA graph that waits for the one before: start and drain.
    What is not in it: L2 and its hits (bytes are each tensor once), bank conflicts, power limits (a card under products clocks lower than its
@@ -85,6 +85,7 @@ static void scan_line(Scan *s, const char *line, size_t n) {
         line += skip, n -= skip < n ? skip : n;
         while (n && isspace((unsigned char)*line)) line++, n--;
     }
+    if (!strncmp(line, "mov", 3)) return;       /* between virtual registers: ptxas leaves next to none */
     s->instructions++;
     s->products += !strncmp(line, s->product, strlen(s->product));
     if (strncmp(line, "bra", 3)) return;

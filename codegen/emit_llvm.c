@@ -18,6 +18,7 @@ void snL_wrong(Emit *e, const char *what) { if (!e->err[0]) snprintf(e->err, 512
 /* -- Types and constants ----------------------------------------------------------------------- */
 
 static bool is_float(int kind) { return kind == K_F32; }
+static bool on_card(const Emit *e) { return e->target->gpu && e->target->sm; }
 static bool is_half(int kind) { return kind == K_BF16 || kind == K_F16; }
 static bool is_signed(int kind) { return kind == K_I32 || kind == K_I64; }
 
@@ -111,7 +112,20 @@ static Val divide(Emit *e, const KIns *i, Val a, Val b) {
     return rem ? q : pick(e, is0, zero, q); /* x % 1 is the 0 wanted in both cases */
 }
 
+/* A finite constant that is not 0 (whose sign would matter). */
+static bool plain_constant(Val a) {
+    LLVMBool loses;
+    if (LLVMIsConstant(a) && LLVMGetTypeKind(LLVMTypeOf(a)) == LLVMVectorTypeKind) a = LLVMGetAggregateElement(a, 0);
+    if (!a || !LLVMIsAConstantFP(a)) return false;
+    double v = LLVMConstRealGetDouble(a, &loses);
+    return v != 0 && v - v == 0;
+}
+
 static Val least(Emit *e, KType t, bool max, Val a, Val b) {
+    if (is_float(t.kind) && on_card(e) && plain_constant(a)) {         /* one instruction on cards; a NaN of b's stays */
+        Typ over = LLVMTypeOf(a);
+        return snL_call(e, max ? "llvm.maximum" : "llvm.minimum", &over, 1, (Val[]){ a, b }, 2);
+    }
     if (is_float(t.kind))
         return pick(e, LLVMBuildFCmp(e->b, max ? LLVMRealOGT : LLVMRealOLT, a, b, ""), a, b);
     if (t.kind == K_BOOL) return max ? LLVMBuildOr(e->b, a, b, "") : LLVMBuildAnd(e->b, a, b, "");
@@ -223,7 +237,21 @@ static Val widen_half(Emit *e, int kind, int lanes, Val x) {
     return LLVMBuildBitCast(e->b, u, snL_floats(e, lanes), "");
 }
 
+/* An instruction for every two, on cards. */
+static Val narrow_on_card(Emit *e, int lanes, Val x) {
+    if (lanes == 1) return LLVMBuildBitCast(e->b, snL_call(e, "llvm.nvvm.f2bf16.rn", NULL, 0, &x, 1), snL_ints(e, 16, 1), "");
+    Val words = LLVMGetPoison(snL_ints(e, 32, lanes / 2));
+    for (int n = 0; n < lanes; n += 2) {
+        Val pair[2];                             /* the upper half first */
+        for (int k = 0; k < 2; k++) pair[k] = LLVMBuildExtractElement(e->b, x, snL_int(e, 32, 1, n + 1 - k), "");
+        Val word = LLVMBuildBitCast(e->b, snL_call(e, "llvm.nvvm.ff2bf16x2.rn", NULL, 0, pair, 2), snL_ints(e, 32, 1), "");
+        words = lanes == 2 ? word : LLVMBuildInsertElement(e->b, words, word, snL_int(e, 32, 1, n / 2), "");
+    }
+    return LLVMBuildBitCast(e->b, words, snL_ints(e, 16, lanes), "");
+}
+
 static Val narrow_half(Emit *e, int kind, int lanes, Val x) {
+    if (kind == K_BF16 && on_card(e) && (lanes == 1 || lanes % 2 == 0)) return narrow_on_card(e, lanes, x);
     if (kind == K_F16) {
         Val h = LLVMBuildFPTrunc(e->b, x, lanes_of(LLVMHalfTypeInContext(e->ctx), lanes), "");
         return LLVMBuildBitCast(e->b, h, snL_ints(e, 16, lanes), "");

@@ -11,7 +11,7 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <pthread.h>
 
-enum { EMITTER_VERSION = 6, MAX_DEPTH = 200 };
+enum { EMITTER_VERSION = 8, MAX_DEPTH = 200 };
 typedef LLVMValueRef Val;
 typedef LLVMTypeRef Typ;
 typedef LLVMBasicBlockRef Block;

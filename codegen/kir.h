@@ -56,6 +56,7 @@ typedef struct Kernel {
     int64_t scratch;                 /* bytes per worker; on a GPU per block */
     int threads;                     /* of a block; 0 = a kernel of one core, without the GPU's ops */
     int64_t shared;                  /* bytes of shared memory of a block */
+    bool ex2;                        /* while it is built: the machine has K_ex2 */
     HashMap cons;                    /* constants and pure leaves, for sharing */
 } Kernel;
 

@@ -64,9 +64,22 @@ static KVal with_sign(Math m, KVal x, KVal s) {
 
 /* -- exp --------------------------------------------------------------------------------------- */
 
+/* The same where the machine has 2^t to 2 ulp: t = x log2(e) rounded, d what that left, 2^t (1 + d ln2): a quarter of
+   the instructions. */
+static KVal exp_by_ex2(Math m, KVal x, KVal tail) {
+    x = at_least(m, -105, at_most(m, 0x1.62e430p+6, x));       /* the first whose e^x is infinite: there d > 0 */
+    KVal t = mul(m, x, num(m, 0x1.715476p+0));
+    KVal d = fma_(m, x, num(m, 0x1.715476p+0), neg(m, t));
+    d = fma_(m, x, num(m, 0x1.4ae0c0p-26), d);                 /* the rest of log2(e) */
+    if (tail) d = fma_(m, tail, num(m, 0x1.715476p+0), d);
+    KVal y = snK_op(m.k, K_ex2, m.f, t, 0, 0);
+    return fma_(m, y, mul(m, d, num(m, 0x1.62e430p-1)), y);
+}
+
 /* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r + r^2
    q(r), times 2^n, rounded once near both ends of the range. tail = 0: none. */
 static KVal exp_sum(Math m, KVal x, KVal tail) {
+    if (m.k->ex2) return exp_by_ex2(m, x, tail);
     static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f,
                                0x1.6ab89ep-10f }; /* 3.2e-9 */
     x = at_least(m, -105, at_most(m, 90, x));

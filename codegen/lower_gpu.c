@@ -267,6 +267,7 @@ Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
     Low low = { .gpu = &gpu, .t = t, .target = target, .arena = a, .L = target->f32_lanes }, *lo = &low;
     lo->k = snK_new(c, a, snU_str(c, t->name));
     lo->k->threads = THREADS;
+    lo->k->ex2 = snK_is_ptx(target);
     lo->v = NEWN(a, LVal, t->ins.n + 1);
     lo->params = NEWN(a, KVal, t->params.n + 1);
     for (uint32_t p = 0; p < t->params.n; p++) {
