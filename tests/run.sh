@@ -820,6 +820,8 @@ hf_weights() {
         check "$arm: there is a loss" grep -q 'nats per token' "$WORK/back.safetensors.nll"
     done
     "$SINTER" export "$WORK/llada.safetensors" -o "$WORK/as_llama" --type llama && check "another type's names" "$SINTER" import "$WORK/as_llama" -o "$WORK/again.safetensors"
+    for i in $(seq 400); do printf "\\$(printf %03o $((i * 7 % 31)))\\000"; done >"$WORK/few.bin"
+    check "fine-tuning of an import, its shape from the file" "$SINTER" train models/dlm.sn --init "$WORK/llada.safetensors" -D seq=8 -D batch=2 --data "$WORK/few.bin" --steps 2 --out "$WORK/tuned" -q
     if python3 -c 'import torch, transformers' 2>/dev/null; then
         for shape in llama qwen3; do check "$shape, exported, in transformers" python3 tests/golden/hf_small.py check "$WORK/$shape" tests/golden/hf/$shape; done
     else skip "exported models in transformers: not installed"; fi
@@ -888,6 +890,8 @@ tokens() {
         check "$format written and read: the same tokens and documents" "$BUILD/tool_compare" "$WORK/sinter.safetensors" "$WORK/back.safetensors" exact
     done
     tokens_trained
+    printf 'common -D width=32 -D layers=1 -D heads=2 -D hidden=64 -D seq=16 -D batch=4 -D vocab=902 --tokenizer %s/plain.json --unique 8K --val-bytes 2K --eval-every 4 --steps 4 --draws 1\nseeds 1\narm ar %s/models/ar.sn\narm dlm %s/models/dlm.sn\n' "$ROOT/$gold" "$ROOT" "$ROOT" >"$WORK/bpe.study"
+    check "a study with a tokenizer" "$SINTER" study "$WORK/bpe.study" --data docs --out "$WORK/bpe.runs" -q
     tokens_refused
 }
 

@@ -55,7 +55,8 @@ static int prepare_data(Train *t) {
                      .tok = t->tok->path ? t->tok : NULL, .log = say, .user = t };
     int rc = corpus_prepare(&d, &t->corpus, err) ? cmd_fail("%s", err) : 0;
     free(out);
-    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = t->corpus.records || (t->tok->path && !t->corpus.prepared) ? 0 : t->o.unique, .seed = (uint64_t)t->o.seed,
+    bool whole = t->corpus.records || (t->corpus.cut && t->corpus.cut == t->o.unique);      /* the budget was of text */
+    sn_data_desc desc = { .path = t->corpus.train.path, .window = t->b.window, .unique = whole ? 0 : t->o.unique, .seed = (uint64_t)t->o.seed,
                           .shuffle = true, .fixed = t->o.fixed_windows, .views = t->o.views, .fill_scored = t->o.score_fill };
     if (!rc && !(t->data = sn_data_open(&desc, err))) rc = cmd_fail("%s", err);
     if (!rc && t->lab.vocab && sn_data_max(t->data) >= t->lab.vocab)
@@ -88,6 +89,8 @@ static int choose_graphs(Train *t, const BuildTrace *trace) {
 }
 
 static int open_lab(Train *t) {
+    int shape = t->o.init && !is_bundle(t->o.file) ? checkpoint_shape(t->o.init, &t->o.defines) : 0;
+    if (shape) return shape;
     BuildTrace trace = {0};
     LabOptions lo = { .trace = &trace, .file = t->o.file, .fuse = t->o.fuse, .passes = t->o.passes, .defines = &t->o.defines, .train = true, .seed = (uint64_t)t->o.seed,
                       .threads = (int)t->o.threads, .device = t->o.device };
@@ -208,7 +211,7 @@ int cmd_train(const Command *self, int argc, char **argv) {
         { "no-keep", 0, OPT_FLAG, &o->no_keep, "", "with --save-every: save last only" },
         { "log-every", 0, OPT_INT, &o->log_every, "N", "steps per line of log.jsonl (default 10)" },
         { "from", 0, OPT_TEXT, &o->from, "CKPT", "start from this checkpoint's weights, moments and position" },
-        { "init", 0, OPT_TEXT, &o->init, "CKPT", "start from this file's weights alone, at step 0: fine-tuning, other data" },
+        { "init", 0, OPT_TEXT, &o->init, "CKPT", "start from this file's weights alone, at step 0: fine-tuning, other data; the shape is its where -D says nothing" },
         { "decay", 0, OPT_INT, &o->decay, "N", "with --from: anneal to lr_min over N steps, then stop" },
         { "seed", 0, OPT_INT, &o->seed, "N", "weights, data order, masks (default 1)" },
         { "draws", 0, OPT_INT, &o->draws, "N", "masks per validation window of a masked-diffusion model (default 8)" },

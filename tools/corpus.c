@@ -653,7 +653,7 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
                      CorpusSet *set, char *err)
 {
     char bytes[24], files[24], seed[24], split_seed[24], hash[24], overlap[32], vocab[24],
-        mask[24], eod[24];
+        mask[24], eod[24], unique[24];
     if (!text)
         return 0;
     if (snprintf(set->path, sizeof set->path, "%s/%s.safetensors", d->out, name) >=
@@ -675,10 +675,11 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
     snprintf(vocab, sizeof vocab, "%" PRId64, vocab_of(d));
     snprintf(mask, sizeof mask, "%" PRId64, vocab_of(d) - 1);
     snprintf(eod, sizeof eod, "%d", eod_of(d));
+    snprintf(unique, sizeof unique, "%" PRId64, d->unique);
     const char *meta[] = { "tokenizer", d->tok ? d->tok->path : "bytes", "vocab", vocab, "mask",
                            mask, "bytes", bytes, "files", files, "seed", seed,
                            "split_seed", split_seed, "hash", hash, "overlap", overlap,
-                           NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+                           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL };
     int nmeta = 18;
     if (d->eod)
         meta[nmeta++] = "eod", meta[nmeta++] = eod;
@@ -686,6 +687,8 @@ static int write_set(const CorpusDesc *d, const char *name, const uint8_t *text,
         meta[nmeta++] = "records", meta[nmeta++] = "1";
     if (d->corrupt && !strcmp(name, "train"))
         meta[nmeta++] = "corrupt", meta[nmeta++] = d->corrupt;
+    if (d->tok)
+        meta[nmeta++] = "unique_bytes", meta[nmeta++] = unique;
     sn_tensor t[3] = { { .name = "tokens",
                          .dtype = width == 2 ? SN_FILE_U16 : DT_I32,
                          .rank = 1,
@@ -722,7 +725,7 @@ static int open_set(const char *path, CorpusSet *set, CorpusInfo *info, char *er
     const sn_tensor *t = sn_file_find(f, "tokens");
     const char *vocab = sn_file_meta(f, "vocab"), *mask = sn_file_meta(f, "mask"),
                *hash = sn_file_meta(f, "hash"), *files = sn_file_meta(f, "files"),
-               *overlap = sn_file_meta(f, "overlap");
+               *unique = sn_file_meta(f, "unique_bytes"), *overlap = sn_file_meta(f, "overlap");
     if (!t || t->rank != 1) {
         rc = fail(err, FAIL_USAGE, "%s: has no tensor 'tokens' with one axis", path);
         goto out;
@@ -732,6 +735,7 @@ static int open_set(const char *path, CorpusSet *set, CorpusInfo *info, char *er
     const sn_tensor *docs = sn_file_find(f, "documents");
     info->documents = docs && docs->rank == 1 ? docs->dim[0] : 0;
     info->records = sn_file_meta(f, "records") != NULL;
+    info->cut = unique ? atoll(unique) : 0;
     const char *corrupted = sn_file_meta(f, "corrupt");
     snprintf(info->corrupt, sizeof info->corrupt, "%s", corrupted ? corrupted : "");
     set->files = files ? atoll(files) : 0;
@@ -963,6 +967,7 @@ int corpus_prepare(const CorpusDesc *d, CorpusInfo *info, char err[256])
         return fail(err, FAIL_USAGE, "%s: has no token that ends a text", own.tok->path);
     info->vocab = (int)vocab_of(&own);
     info->mask = info->vocab - 1;
+    info->cut = d->tok ? d->unique : 0;
     Corpus c = { .d = &own, .info = info, .err = err };
     rc = prepare_text(&c);
     for (int64_t i = 0; i < c.nfiles; i++)

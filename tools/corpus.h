@@ -46,6 +46,7 @@ typedef struct CorpusInfo {
     char first_unreadable[1024];
     char corrupt[48];                /* how the training text was, "" = not */
     bool records;                    /* prompts and completions: a window is one of them */
+    int64_t cut;                     /* the shard's tokens are those of so many bytes of text; 0: it does not say */
     int64_t documents;               /* of the training shard; 0: it does not say */
     int vocab, mask;                 /* a shard that does not say: 0 and -1 */
     int prepared;                    /* shards were taken as they are */

@@ -22,18 +22,35 @@ static bool named(const StrList *l, const char *name) {
     return false;
 }
 
-int checkpoint_params(const char *ckpt, StrList *defines) {
+static bool among(const char *const *names, const char *name) {
+    while (*names && strcmp(*names, name)) names++;
+    return *names != NULL;
+}
+
+/* only: NULL-ended; but: the same, without these. */
+static int take_params(const char *ckpt, StrList *defines, const char *const *only, const char *const *but) {
     char err[256];
     sn_file *f = sn_file_open(ckpt, err);
     if (!f) return cmd_fail("%s", err);
     const char *text = sn_file_meta(f, "sinter"), *key;
     json_t *meta = text ? json_loads(text, 0, NULL) : NULL, *v;
     json_object_foreach(json_object_get(meta, "params"), key, v)
-        if (json_is_string(v) && strcmp(key, "B") && strcmp(key, "T") && strcmp(key, "ctx") && !named(defines, key))
+        if (json_is_string(v) && (only ? among(only, key) : !among(but, key)) && !named(defines, key))
             list_add(defines, text_fmt("%s=%s", key, json_string_value(v)));
     json_decref(meta);
     sn_file_close(f);
     return 0;
+}
+
+int checkpoint_params(const char *ckpt, StrList *defines) {
+    static const char *const but[] = { "B", "T", "ctx", NULL };
+    return take_params(ckpt, defines, NULL, but);
+}
+
+int checkpoint_shape(const char *ckpt, StrList *defines) {
+    static const char *const only[] = { "vocab", "mask_id", "bos_id", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "qk_norm", "tied", "rope_base",
+                                        "norm_eps", NULL };
+    return take_params(ckpt, defines, only, NULL);
 }
 
 const Tokenizer *checkpoint_tokenizer(const char *path, const char *ckpt) {

@@ -43,6 +43,8 @@ int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress
 
 /* The params that a checkpoint was trained with, for those that the list does not name. A checkpoint that says nothing adds nothing. */
 int checkpoint_params(const char *ckpt, StrList *defines);
+/* The same of the shape alone: what weights must have to be loaded, whatever the model is trained for. */
+int checkpoint_shape(const char *ckpt, StrList *defines);
 /* The tokenizer that was given, else the one that the checkpoint was trained with, else bytes; ckpt may be NULL. One that is not what the checkpoint
    was trained with is an error: NULL after a line. */
 const Tokenizer *checkpoint_tokenizer(const char *path, const char *ckpt);
