@@ -343,6 +343,12 @@ static void finish(Low *lo, const Mma *m)
 {
     TType ty = INS(lo, m->d)->type;
     KVal ptr = snL_tile_ptr(lo, m->d);
+    if (ty.c == 1) {                                      /* one thread of a row writes what four have started from */
+        Touched t = { 0 };
+        lo->mark++;
+        snG_touch_tile(lo, &t, m->d, true);
+        snG_sync(lo, &t);
+    }
     lo->gpu->i = -1;
     for (int i = 0; i < m->ni; i++)
         for (int j = 0; j < m->nj; j++) {

@@ -13,9 +13,11 @@ static KType words(const Low *lo) { return kt(K_U32, lo->L); }
 
 bool snL_in_pairs(const Low *lo, TVal dot)
 {
-    if (!lo->target->bf16_dot) return false;
+    const TIns *d = INS(lo, dot);
+    TType a = INS(lo, d->a[0])->type;
+    if (!lo->target->bf16_dot || (d->imm & 1 ? a.r : a.c) < 2) return false;   /* a single column stands for any: it has no neighbour */
     for (int o = 0; o < 2; o++) {
-        const TIns *s = INS(lo, INS(lo, dot)->a[o]);
+        const TIns *s = INS(lo, d->a[o]);
         if (s->op != T_stage || s->type.dtype != SN_BF16) return false;
     }
     return true;

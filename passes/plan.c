@@ -27,6 +27,11 @@ static int64_t node_bytes(const Graph *g, NodeId id) {
     return snG_count(t) * snG_dtype_size(t->dtype);
 }
 
+/* Element i of one lies where element i of the other does: two halves of bf16 summed into f32 have the bytes, but not the elements. */
+static bool same_shape_of_memory(const Graph *g, NodeId a, NodeId b) {
+    return node_bytes(g, a) == node_bytes(g, b) && snG_count(snG_type(g, a)) == snG_count(snG_type(g, b));
+}
+
 static bool is_storage(const Graph *g, NodeId id) {
     unsigned op = snG_node(g, id)->op;
     return op == OP_weight || op == OP_state;
@@ -336,7 +341,7 @@ static void join_parts(Planner *p, int t) {
         for (uint32_t k = 0; k < grp->same.n; k++) {
             NodeId in = grp->same.v[k];
             if (p->pinned[in] || p->last[in] != t || p->first[in] == NEVER || p->plan.place[in].kind != P_NONE) continue;
-            if (node_bytes(p->g, in) != node_bytes(p->g, out)) continue;
+            if (!same_shape_of_memory(p->g, in, out)) continue;
             p->inside[in] = out;
             p->fixed[in] = true;
             p->plan.place[in] = (Place){ P_ARENA, 0, node_bytes(p->g, in), 0 };
@@ -356,7 +361,7 @@ static void join_outputs(Planner *p, int t) {
         for (uint32_t k = 0; k < grp->same.n; k++) {
             NodeId in = grp->same.v[k];
             if (taken[k] || p->pinned[in] || p->fixed[in] || p->last[in] != t || p->first[in] == NEVER) continue;
-            if (p->plan.place[in].kind != P_ARENA || p->plan.place[in].bytes != node_bytes(p->g, out)) continue;
+            if (p->plan.place[in].kind != P_ARENA || !same_shape_of_memory(p->g, in, out)) continue;
             p->inside[out] = in;
             taken[k] = true;
             break;

@@ -92,6 +92,7 @@ unit_tests() {
     {
         echo "unit_tile:ptx $BUILD/unit_tile 2 ptx:sm_80"
         echo "unit_tile:opencl:gpu $BUILD/unit_tile 1 opencl:gpu"
+        echo "unit_attention:bf16 $BUILD/unit_attention --autocast bf16"
         [ "$LONG" = 1 ] && echo "unit_tile:ptx:tf32 $BUILD/unit_tile 3 ptx:sm_80:tf32"
         for source in tests/unit_*.c; do
             name=$(basename "$source" .c)
@@ -401,11 +402,12 @@ opencl() {
 
 # Kernels for NVIDIA cards in the emulator, which stops at races, bounds, uninitialised memory; blocks compared with each other as well.
 emu() {
-    every=16
-    [ "$LONG" = 1 ] && every=1
     counted "emu: text tests" "$SINTER" test --device emu tests/text/diff_rows.sn tests/text/diff_gather.sn tests/text/diff_routing.sn tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn \
         tests/text/diff_half.sn tests/text/diff_tf32.sn
-    counted "emu: every ${every}th op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu --every $every
+    counted "emu: every op test" env SN_EMU_BLOCKS=1 "$BUILD/unit_ops" --device emu
+    counted "emu: masks, bf16" "$BUILD/unit_attention" --autocast bf16 --device emu
+    [ "$LONG" = 1 ] && counted "emu: masks" "$BUILD/unit_attention" --device emu
+    [ "$LONG" = 1 ] && counted "emu: masks, tf32" "$BUILD/unit_attention" --autocast tf32 --device emu
     counted "emu: models" "$BUILD/unit_models" --device emu models/ar.sn models/dlm.sn
     # shellcheck disable=SC2086
     counted "emu: experts, token choice" "$BUILD/unit_models" --device emu $EXPERTS models/ar.sn
@@ -540,6 +542,14 @@ prediction() {
 ptx() {
     ptxas=$(command -v ptxas || ls /usr/local/cuda/bin/ptxas 2>/dev/null)
     [ -n "$ptxas" ] || { skip "PTX is not assembled: no ptxas here (CUDA toolkit)"; return; }
+    if [ "$LONG" = 1 ]; then
+        for sm in 80 89 90; do
+            PATH="$PATH:$(dirname "$ptxas")" counted "ptxas sm_$sm: masks" "$BUILD/unit_attention" --assemble -t ptx:sm_$sm
+            PATH="$PATH:$(dirname "$ptxas")" counted "ptxas sm_$sm: masks, bf16" "$BUILD/unit_attention" --autocast bf16 --assemble -t ptx:sm_$sm
+        done
+    else
+        PATH="$PATH:$(dirname "$ptxas")" counted "ptxas sm_80: masks of documents, bf16" "$BUILD/unit_attention" --autocast bf16 --assemble -t ptx:sm_80 documents
+    fi
     shapes="-Dlayers=2"
     [ "$LONG" = 1 ] && shapes="$shapes -Dlayers=2,width=768,heads=12,hidden=2048,seq=1024,batch=4,vocab=50304 -Dlayers=2,width=2048,heads=16,hidden=6144,seq=2048,batch=4,vocab=50304"
     for shape in $shapes; do

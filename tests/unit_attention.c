@@ -1,5 +1,5 @@
-/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [--device D | -t TARGET]
-   [words of a case's name]. Out: `N passed, N failed`.
+/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [--autocast bf16|tf32] [--assemble]
+   [--device D | -t TARGET] [words of a case's name]. Out: `N passed, N failed`.
 
    A case is a mask of models/masks.sn, or some other feature, at given sizes. Two graphs differ in one op:
    `attention(...)`, or the same in matrix products and a softmax. The first is differentiated and compiled; the second
@@ -10,7 +10,10 @@
    The gradients of q and k come from dp - delta, two sums over the width of v that are nearly equal where a query sees
    very few keys; written out, they can cancel exactly. So with few keys their bar is the rounding of those sums.
 
-   FORMS are written out as models write them; the first graph is what `recognise` makes of them. */
+   FORMS are written out as models write them; the first graph is what `recognise` makes of them.
+
+   --autocast: the same with operands of that dtype on both sides; of outputs with few elements, sums over all others, the naive error is a
+   draw and no measure, so they are left out. --assemble: nothing runs, ptxas takes the kernels and must spill nothing. */
 #include <math.h>
 #include "codegen/family.h"
 #include "passes/pass.h"
@@ -22,6 +25,8 @@ typedef struct Sizes { int B, H, K, T, S, D, V; } Sizes;     /* batch, heads of 
 typedef struct Case { char name[64]; Sizes n; const char *text, *sched; } Case;      /* text: mask = .., bias = .. */
 
 static const char *target = "host", *device;      /* device NULL: what suits the target */
+static const char *autocast;
+static bool assemble;
 
 /* --device D or -t TARGET; 0 or what was wrong. */
 static int choose_target(const char *option, const char *name) {
@@ -189,6 +194,31 @@ static double largest(const EvalEnv *env, const char *name) {
     return most;
 }
 
+/* The op's results are values of the half dtype, and what reads them reads that. */
+static Graph *round_results(const Graph *old, Dtype half) {
+    static const char *const results[] = { "y", "grad.q", "grad.k", "grad.v" };
+    Rebuild r = snG_rebuild(old);
+    for (NodeId id = 1; id < old->nodes.n; id++) {
+        r.map[id] = snG_copy_node(&r, id);
+        for (uint32_t i = 0; i < old->outputs.n; i++) {
+            if (old->outputs.v[i].node != id) continue;
+            const char *name = snU_str(old->ctx, old->outputs.v[i].name);
+            for (int k = 0; k < 4; k++) {
+                if (strcmp(name, results[k])) continue;
+                Attrs to[] = { { .v[0] = { .kind = A_DTYPE, .i = { half } } }, { .v[0] = { .kind = A_DTYPE, .i = { SN_F32 } } } };
+                for (int n = 0; n < 2; n++) r.map[id] = snG_add(r.g, (Here){ 0 }, OP_cast, &r.map[id], 1, &to[n]);
+            }
+        }
+    }
+    return snG_finish(&r);
+}
+
+/* Leaves out what has too few elements for their errors to say what is usual. */
+static void leave_out(Graph *g) {
+    enum { FEWEST = 64 };
+    for (uint32_t i = g->outputs.n; i-- > 0;) if (snG_count(snG_type(g, g->outputs.v[i].node)) < FEWEST) g->outputs.v[i] = g->outputs.v[--g->outputs.n];
+}
+
 typedef struct Reference { Graph *g; NodeId grad[2]; EvalVal *f64; } Reference;   /* grad: set apart, keys are few */
 static const char *const GRADS[] = { "grad.q", "grad.k" };
 enum { FEW = 16 };
@@ -211,7 +241,8 @@ static void set_apart(Reference *r, const EvalEnv *env, Arena *a) {
 static void check_apart(const Case *k, sn_session *s, const Reference *r, const EvalEnv *env, Arena *a) {
     const Sizes *z = &k->n;
     double dy = 2 * (largest(env, "v") + largest(env, "goal"));
-    double ds = 2 * z->V * 0x1p-24 * dy * largest(env, "v") / sqrt(z->D);
+    double ulp = !autocast ? 0x1p-24 : !strcmp(autocast, "bf16") ? 0x1p-8 : 0x1p-11;
+    double ds = 2 * z->V * ulp * dy * largest(env, "v") / sqrt(z->D);
     for (int i = 0; i < 2; i++) {
         int64_t n = snG_count(snG_type(r->g, r->grad[i]));
         float *v = NEWN(a, float, n);
@@ -231,6 +262,8 @@ static void compare(const Case *k, const SnProgram *p, Graph *ref) {
     sn_session *s[2];
     bool good = true;
     seed_inputs(ref, 3, &a, &env);
+    env.tf32 = autocast && !strcmp(autocast, "tf32") && !strncmp(target, "ptx", 3);
+    if (autocast) leave_out(ref);
     if (n->S < FEW) set_apart(&r, &env, &a);
     for (int i = 0; i < 2; i++) {
         s[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = env.seed, .threads = 1 + 2 * i, .poison = true });
@@ -251,15 +284,32 @@ static uint32_t count_ops(const Graph *g, const char *op) {
     return n;
 }
 
+/* All kernels through ptxas. */
+static void check_assembly(const Case *k, sn_ctx *c, const SnProgram *p) {
+    PtxasKernel *of = calloc((size_t)p->nkernels, sizeof *of);
+    void *cubin = NULL;
+    size_t bytes = 0;
+    char err[512] = "";
+    bool good = of && !snK_ptxas(c, p, of, &cubin, &bytes, err);
+    int spills = 0;
+    for (int i = 0; i < p->nkernels && good; i++) spills += of[i].spill_stores + of[i].spill_loads;
+    ok(good && !spills, "%s, %d x %d, width %d, %d: %d bytes spilled %s", k->name, k->n.T, k->n.S, k->n.D, k->n.V, spills, err);
+    free(cubin), free(of);
+}
+
 /* g: attention's gradient ops; ref: none. Frees both. */
 static void run_pair(const Case *k, Graph *g, Graph *ref) {
     sn_ctx *c = g->ctx;
     ok(count_ops(g, "attention_dq") == 1 && count_ops(ref, "attention_dq") == 0, "%s: the gradient ops", k->name);
     Module one = { .ctx = c, .graphs = { &g, 1, 1 } };
-    SnProgram *p = snK_build(&one, &(BuildOptions){ .target = target, .sched = k->sched }, NULL);
-    if (p) compare(k, p, ref);
+    SnProgram *p = snK_build(&one, &(BuildOptions){ .target = target, .sched = k->sched, .autocast = autocast }, NULL);
+    Graph *cast = autocast ? snP_run(c, ref, &(PassOptions){ .autocast = autocast }, "expand,autocast") : NULL, *wide = cast;
+    if (cast && strcmp(autocast, "tf32")) cast = round_results(wide, SN_BF16), snG_free(wide);
+    if (p && assemble) check_assembly(k, c, p);
+    else if (p) compare(k, p, cast ? cast : ref);
     else ok(false, "%s: %s", k->name, c->message);
     snR_program_free(p);
+    if (cast) snG_free(cast);
     snG_free(g), snG_free(ref);
 }
 
@@ -303,6 +353,8 @@ static bool wanted(const char *name, char **words) {
 int main(int argc, char **argv) {
     bool all = argc > 1 && !strcmp(argv[1], "--all");
     argc -= all, argv += all;
+    if (argc > 2 && !strcmp(argv[1], "--autocast")) autocast = argv[2], argc -= 2, argv += 2;
+    if (argc > 1 && !strcmp(argv[1], "--assemble")) assemble = true, argc--, argv++;
     if (argc > 2 && argv[1][0] == '-') {
         if (choose_target(argv[1], argv[2])) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
         argv += 2;
