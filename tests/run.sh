@@ -265,6 +265,25 @@ command_line() {
     done
 }
 
+# A mixture of experts trains: with two micro-batches as with one, on one thread to the same bits; the log has its balance and what was lost.
+experts() {
+    for route in tokens experts; do
+        moe="-D experts=4 -D route=$route -D hidden=24 -D capacity=1.0 --set aux_loss=0.02"
+        # shellcheck disable=SC2086
+        train moe 8 $moe >"$WORK/out" 2>&1
+        # shellcheck disable=SC2086
+        check "experts, route=$route: one thread" train moe.one 8 $moe --threads 1
+        check "experts, route=$route: the same bits" "$BUILD/tool_compare" "$WORK/moe/last.safetensors" "$WORK/moe.one/last.safetensors" exact
+        check "experts, route=$route: the log has the lost share" grep -q '"outputs":{"balance":[0-9.]*,"lost":0[.0-9]*}' "$WORK/moe/log.jsonl"
+        check "experts, route=$route: weights that a token uses" grep -q '"active_weights": 34336,' "$WORK/moe/config.json"
+        check "experts, route=$route: eval, a route of its checkpoint" "$SINTER" eval models/dlm.sn --ckpt "$WORK/moe/last.safetensors" --data "$WORK/moe/data/val.safetensors" --draws 1
+        rm -rf "$WORK/moe" "$WORK/moe.one"
+    done
+    for model in ar any_order block_diffusion; do
+        one_line "experts choose in $model.sn" "$SINTER" print models/$model.sn -D experts=4 -D route=experts
+    done
+}
+
 # The paper's two large runs by name: planned, with the memory that a build plans; one step at reduced depth, in the long form at full width.
 plans() {
     long="--autocast bf16 --recompute block --accum 32 --rate 400e12 --json"
@@ -1011,7 +1030,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line plans generation evaluation hf_weights tokens benchmarks pages study studies
+PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line experts plans generation evaluation hf_weights tokens benchmarks pages study studies
     bundles library opencl oclgrind_checks emu cuda gpu_script prediction ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do
     since=$(date +%s)

@@ -2,7 +2,7 @@
 
    Kernels and objectives of noise.sn: the NELBO of the uniform kernel against the difference of two Markov processes' rates, and
    its integral against an entropy; each objective's expectation against the mean over all masks. Block diffusion with one
-   block against dlm.sn, with blocks of one token over all strings. Moments of the weight noise. Out: `N passed, N failed`. */
+   block against dlm.sn, with blocks of one token over all strings; experts over all strings. Moments of the weight noise. Out: `N passed, N failed`. */
 #include <math.h>
 #include "graph/graph.h"
 #include "tests/check.h"
@@ -229,6 +229,45 @@ static void test_blocks_of_one(void) {
     ok(fabs(sum - 1) < 1e-9, "blocks of one: the likelihoods of all strings sum to %.9f", sum);
 }
 
+/* -- Mixture of experts ----------------------------------------------------------------------------------------------------- */
+
+/* AR by token choice, with room for all choices or for half of them: whom a token asks, and who is full, depends on nothing after it, so
+   over all strings of three tokens the likelihoods sum to one. Rows before take room too: each string is scored alone where it is scarce. */
+static void test_experts_sum(void) {
+    static const char *const room[] = { "0", "0.5" };
+    for (int k = 0; k < 2; k++) {
+        Define params[] = { { "vocab", "4" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "seq", "3" },
+                            { "batch", "1" }, { "experts", "4" }, { "eval_capacity", room[k] } };
+        double tokens[3], nll, sum = 0;
+        for (int s = 0; s < STRINGS; s++) {
+            for (int i = 0; i < 3; i++) tokens[i] = s >> 2 * i & 3;
+            evaluate_graph("ar.sn", NULL, "eval", params, 9, (Feed[]){ { "tokens", tokens, 3 } }, 1, "nll", &nll);
+            sum += exp(-3 * nll);
+        }
+        ok(fabs(sum - 1) < 1e-9, "experts, capacity %s: the likelihoods of all strings sum to %.9f", room[k], sum);
+    }
+}
+
+/* With room for all choices, and where experts pick within a row: a row's loss is that of the row alone. */
+static void test_experts_alone(void) {
+    Define params[] = { { "vocab", "9" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "seq", "6" },
+                        { "experts", "4" }, { "batch", "8" }, { "route", "tokens" } };
+    double tokens[8 * LEN], sample[8], n[8], all[8], one;
+    for (int i = 0; i < 8 * LEN; i++) tokens[i] = floor(8 * uniform());
+    for (int i = 0; i < 8; i++) sample[i] = 100 + i, n[i] = 1 + floor(LEN * uniform());
+    for (int k = 0; k < 2; k++) {
+        params[8].value = k ? "experts" : "tokens";
+        params[7].value = "8";
+        evaluate_graph("dlm.sn", NULL, "eval", params, 9, (Feed[]){ { "tokens", tokens, 8 * LEN }, { "sample", sample, 8 }, { "n", n, 8 } }, 3, "nll", all);
+        params[7].value = "1";
+        for (int i = 0; i < 8; i++) {
+            Feed row[] = { { "tokens", tokens + i * LEN, LEN }, { "sample", sample + i, 1 }, { "n", n + i, 1 } };
+            evaluate_graph("dlm.sn", NULL, "eval", params, 9, row, 3, "nll", &one);
+            ok(fabs(one - all[i]) < 1e-9, "experts, route=%s: nll of a row %.9f, alone %.9f", params[8].value, all[i], one);
+        }
+    }
+}
+
 /* -- Rows: documents, answers, cuts -------------------------------------------------------------------------------------- */
 
 #define SHAPE(seq) { "vocab", "11" }, { "width", "16" }, { "layers", "2" }, { "heads", "2" }, { "hidden", "24" }, { "batch", "1" }, { "seq", seq }
@@ -442,6 +481,8 @@ int main(void) {
     test_objectives();
     test_one_block();
     test_blocks_of_one();
+    test_experts_sum();
+    test_experts_alone();
     test_documents();
     test_answers();
     test_block_rows();

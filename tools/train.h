@@ -15,6 +15,7 @@
 #include "tools/generate.h"
 #include "tools/lab.h"
 
+enum { OUTPUTS = 16 };               /* other scalar outputs of a step that are logged, at most */
 enum { BUCKETS = 10 };               /* of the masked fraction, for the log of a masked-diffusion model */
 
 typedef struct TrainOptions {
@@ -28,7 +29,7 @@ typedef struct TrainOptions {
 } TrainOptions;
 
 /* Sums since the last line of the log. */
-typedef struct Since { double counted, loss, grad_norm, lr, seconds, bucket[BUCKETS]; int64_t steps, tokens, rows[BUCKETS]; } Since;
+typedef struct Since { double counted, loss, grad_norm, lr, seconds, bucket[BUCKETS], output[OUTPUTS]; int64_t steps, tokens, rows[BUCKETS]; } Since;
 
 typedef struct Train {
     TrainOptions o;

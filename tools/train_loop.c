@@ -48,6 +48,35 @@ static int add_buckets(Train *t) {
     return 0;
 }
 
+/* What else a step has as single numbers: its outputs go into the log by name, but those that the loop knows. */
+static bool is_logged(const SnGraphPlan *g, int i) {
+    static const char *const known[] = { "loss", "grad_norm", "lr_now", "ema_decay" };
+    const SnOutput *o = &g->outputs[i];
+    const SnTensorDesc *t = &g->buffers[o->buffer].t;
+    bool is = i < OUTPUTS && t->rank == 0 && t->dtype == SN_F32;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) is = is && strcmp(o->name, known[k]) != 0;
+    return is;
+}
+
+static int add_outputs(Train *t) {
+    const SnGraphPlan *g = t->step_graph;
+    float v;
+    for (int i = 0; i < g->noutputs; i++) {
+        if (!is_logged(g, i)) continue;
+        if (sn_read(t->lab.s, g->name, g->outputs[i].name, &v, sizeof v)) return lab_error(&t->lab);
+        t->since.output[i] += v / (double)t->o.accum;
+    }
+    return 0;
+}
+
+static json_t *outputs_json(const Train *t) {
+    json_t *o = json_object();
+    for (int i = 0; i < t->step_graph->noutputs; i++)
+        if (is_logged(t->step_graph, i))
+            json_object_set_new(o, t->step_graph->outputs[i].name, json_real(t->since.output[i] / (double)t->since.steps));
+    return o;
+}
+
 static int read_scalar(Train *t, const SnGraphPlan *g, const char *name, double *out) {
     float v = NAN;
     if (!lab_has_output(g, name)) return 0;
@@ -65,6 +94,7 @@ static int one_step(Train *t) {
         rc = feed_windows(t);
         if (!rc && (sn_step(s, (uint32_t)step, (uint32_t)k) || sn_run(s, t->step_graph->name))) rc = lab_error(&t->lab);
         if (!rc) rc = add_buckets(t);
+        if (!rc) rc = add_outputs(t);
         if (!rc) t->since.counted += counted_share(t) / (double)t->o.accum;
     }
     if (!rc && t->apply_graph && sn_run(s, t->apply_graph->name)) rc = lab_error(&t->lab);
@@ -97,6 +127,9 @@ static void log_train(Train *t) {
                             a->loss / (double)a->steps, "grad_norm", a->grad_norm / (double)a->steps, "lr", a->lr, "tokens_per_s",
                             (double)a->tokens / a->seconds);
     if (t->executed.counted > 0) json_object_set_new(row, "counted", json_real(a->counted / (double)a->steps));
+    json_t *outputs = outputs_json(t);
+    if (json_object_size(outputs)) json_object_set(row, "outputs", outputs);
+    json_decref(outputs);
     if (t->row_loss) {
         json_t *by = json_array();
         for (int k = 0; k < BUCKETS; k++)
