@@ -631,6 +631,14 @@ generation() {
         "$SINTER" generate models/$arm.sn $SMALL --tasks "$WORK/tasks.jsonl" -n 12 -t 1 --samples 2 --threads 1 >"$WORK/again.jsonl"
         check "generate $arm: the same bits with one thread" cmp "$WORK/$arm.jsonl" "$WORK/again.jsonl"
     done
+    # AR by the network of other orders: token by token over the cache, or each from a prompt anew.
+    # shellcheck disable=SC2086
+    "$SINTER" train models/any_order.sn $SMALL -D orders=mixed --views 2 --data graph --unique 16K --val-bytes 0 --steps 60 --set lr=5e-3 --out "$WORK/orders" -q >"$WORK/out" 2>&1
+    says() { "$SINTER" generate models/any_order.sn --ckpt "$WORK/orders/last.safetensors" -p "$1" -n "$2" 2>/dev/null; }
+    text='  for (int i'
+    for _ in 1 2 3 4; do text=$text$(says "$text" 1; echo .) text=${text%.}; text=${text%"
+"}; done
+    check "generate any_order: over the cache as anew" test "$text" = "  for (int i$(says '  for (int i' 4)" -a ${#text} -ge 16
     # shellcheck disable=SC2086
     check "generate: infilling" "$SINTER" generate models/dlm.sn $SMALL -p 'a = ' --suffix ' + 1' -n 8 --block 4 --guidance 0.5
     # shellcheck disable=SC2086
