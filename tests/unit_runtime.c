@@ -769,6 +769,14 @@ static void test_marks(void)
         good = good && !memcmp(first + id % 14 * W, out, sizeof out);
     }
     CHECK(good);
+    sn_data_desc fixed = { .path = path, .window = W, .seed = 2, .shuffle = true, .fixed = true };
+    sn_data *same = sn_data_open(&fixed, err);
+    int32_t other[W];
+    good = same != NULL;                         /* with views or without, the same windows in the same order */
+    for (int64_t i = 0; i < 14 * 6 && good; i++)
+        good = !sn_data_window(d, i, out, NULL, NULL) && !sn_data_window(same, i, other, NULL, NULL) && !memcmp(out, other, sizeof out);
+    CHECK(good);
+    sn_data_close(same);
     sn_data_close(d);
     starts[3] = 20;
     CHECK(!sn_file_write(path, t, 3, NULL, err));

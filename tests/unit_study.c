@@ -99,6 +99,7 @@ static void put_run(const char *cell, const char *arm, bool bound, const double 
         snU_putf(&log, "{\"kind\":\"train\",\"step\":%d%s}\n{\"kind\":\"val\",\"step\":%d,\"epoch\":%d,\"val\":%.9g,\"val_se\":0.1,\"test\":%.9g,\"test_se\":0.1}\n", 10 * (i + 1),
                  !bound ? "" : i < 2 ? ",\"counted\":0.5" : ",\"counted\":0.25", 10 * (i + 1), i + 1,
                  val[i], test[i]);
+    if (strcmp(cell, "lr=2/s2") || bound) snU_puts(&log, "{\"kind\":\"end\",\"step\":50}\n");
     StrBuf measure = {0};
     for (int i = 0; i < 2; i++)                              /* a choice, then another measure, which is not the curve's */
         snU_putf(&measure, "{\"kind\":\"choice\",\"step\":%d,\"acc\":{\"p\":%g},\"gap\":%g}\n", 20 * (i + 1), 0.25 * (i + 1) + (val[0] > 3.4) * 0.1, (double)i);
@@ -137,7 +138,7 @@ static void test_report(void) {
         }
     StudyGroups g;
     ok(groups_there(out) && groups_read(&g, out) == 0, "the study is read");
-    ok(g.n == 1 && g.narms == 2 && g.missing == 0, "one group: the only axis is picked");
+    ok(g.n == 1 && g.narms == 2 && g.missing == 0 && g.unfinished == 1, "one group: the only axis is picked");
     const Curve *ca = &g.v[0].curve[0], *cd = &g.v[0].curve[1];
     ok(!strcmp(ca->picked, "lr=1") && !strcmp(cd->picked, "lr=2"), "each arm takes its own lr: %s, %s", ca->picked, cd->picked);
     ok(near(ca->best.mid, 2.25) && near(ca->best.lo, 2) && near(ca->best.hi, 2.5) && ca->best.n == 2, "best of AR: %g [%g, %g]", ca->best.mid,

@@ -14,6 +14,7 @@ typedef struct RunRecord {
     char *name, *folder;
     json_t *config;
     bool bound;                      /* a NELBO: a masked-diffusion model */
+    bool ended;
     int parent;                      /* index of the run that it is an anneal of; -1 = none */
     int64_t from_step, steps;
     double flops, seconds, input_mask;
@@ -95,7 +96,7 @@ typedef struct StudyGroups {
     int naxes; const char **axis;    /* names of axes that are not picked */
     int narms, nseeds, n;
     StudyGroup *v;
-    int missing;                     /* runs without an evaluation */
+    int missing, unfinished;         /* runs without an evaluation; with some, but not at their end */
 } StudyGroups;
 
 bool groups_there(const char *folder);                               /* it has a study.json */

@@ -92,6 +92,7 @@ static int read_cell(Build *b, int i) {
     for (int k = 0; k < b->g->narms; k++) {
         cell->run[k] = cell->there ? find_run(&cell->st, text_of(json_array_get(b->arms, (size_t)k), "name")) : -1;
         b->g->missing += cell->run[k] < 0;
+        b->g->unfinished += cell->run[k] >= 0 && !cell->st.run[cell->run[k]].ended;
     }
     free(folder);
     return 0;

@@ -59,6 +59,7 @@ void groups_print(const StudyGroups *g, FILE *f) {
     }
     fprintf(f, "\nNats per byte; [ ] is a 95 %% interval over seeds (bootstrap). %s\n", LIMITS);
     if (g->missing) fprintf(f, "%d runs are missing or were not evaluated yet.\n", g->missing);
+    if (g->unfinished) fprintf(f, "%d runs have not ended: curves and crossovers go as far as all seeds of an arm.\n", g->unfinished);
 }
 
 /* -- CSV --------------------------------------------------------------------------------------------------------------- */
@@ -292,6 +293,7 @@ static int write_page(const StudyGroups *g) {
     chart_escape(&b, LIMITS);
     snU_puts(&b, "</p>\n");
     if (g->missing) snU_putf(&b, "<p><b>%d runs are missing or were not evaluated yet.</b></p>\n", g->missing);
+    if (g->unfinished) snU_putf(&b, "<p><b>%d runs have not ended: curves and crossovers go as far as all seeds of an arm.</b></p>\n", g->unfinished);
     for (int axis = 0; axis < g->naxes; axis++)
         if (g->naxes == 1 && g->n > 1 && isfinite(g->v[0].axis_value[axis])) put_sweep(&b, g, axis);
     for (int i = 0; i < g->n; i++) {

@@ -68,7 +68,7 @@ static void read_log(RunRecord *r) {
         const char *kind = row ? json_string_value(json_object_get(row, "kind")) : NULL;
         if (kind && !strcmp(kind, "val")) add_point(r, row);
         if (kind && !strcmp(kind, "train")) add_share(r, row);
-        if (kind && !strcmp(kind, "end")) r->seconds = number(row, "seconds", 0);
+        if (kind && !strcmp(kind, "end")) r->ended = true, r->seconds = number(row, "seconds", 0);
         if (row && number(row, "step", 0) > (double)r->steps) r->steps = (int64_t)number(row, "step", 0);
         if (row) json_decref(row);
         line += n + (line[n] == '\n');
