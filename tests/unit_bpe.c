@@ -123,6 +123,18 @@ static void normal_forms(void) {
     snU_free_arena(&a);
 }
 
+/* A run longer than what PCRE2 backs out of by default. */
+static void long_run(void) {
+    char err[256] = "";
+    size_t n = 12000000, begin = 1, end = 0;
+    char *s = malloc(n);
+    Split *p = split_new("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", false, err);
+    memset(s, ' ', n);
+    ok(p && split_next(p, s, n, 0, &begin, &end, err) == 1 && begin == 0 && end == n, "%zu spaces are one piece: %s", n, err);
+    split_free(p);
+    free(s);
+}
+
 /* -- Files that are wrong: each is refused, in one line -------------------------------------------------------------------------- */
 
 static void refuse(const char *what, const char *text) {
@@ -176,6 +188,7 @@ int main(void) {
     pieces(gpt2);
     round_trips(gpt2);
     round_trips(split);
+    long_run();
     normal_forms();
     wrong_files();
     tokenizer_close(gpt2);

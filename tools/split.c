@@ -12,7 +12,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-struct Split { pcre2_code *code; pcre2_match_data *match; bool jit; };
+enum { LIMIT = 10000000 };                                       /* steps of a match: a pattern that never ends must end; so many a byte are no such pattern */
+
+struct Split { pcre2_code *code; pcre2_match_data *match; pcre2_match_context *context; bool jit; };
 
 /* The pattern in PCRE2's dialect; false with a line in err. */
 static bool translate(const char *p, StrBuf *out, char err[256]) {
@@ -48,7 +50,8 @@ Split *split_new(const char *pattern, bool literal, char err[256]) {
         return NULL;
     }
     if (p->code) p->match = pcre2_match_data_create_from_pattern(p->code, NULL);
-    if (!p->code || !p->match) {
+    p->context = pcre2_match_context_create(NULL);
+    if (!p->code || !p->match || !p->context) {
         char why[160] = "out of memory";
         if (!p->code) pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
         snprintf(err, 256, "pattern, character %zu: %s", (size_t)at, why);
@@ -66,8 +69,10 @@ static size_t character(const char *s, size_t n) {
 }
 
 int split_next(Split *p, const char *s, size_t n, size_t from, size_t *begin, size_t *end, char err[256]) {
+    pcre2_set_match_limit(p->context, n > UINT32_MAX / 16 ? UINT32_MAX : LIMIT + 8 * (uint32_t)n);
     while (from < n) {
-        int rc = p->jit ? pcre2_jit_match(p->code, (PCRE2_SPTR)s, n, from, 0, p->match, NULL) : pcre2_match(p->code, (PCRE2_SPTR)s, n, from, 0, p->match, NULL);
+        int rc = p->jit ? pcre2_jit_match(p->code, (PCRE2_SPTR)s, n, from, 0, p->match, p->context)
+                        : pcre2_match(p->code, (PCRE2_SPTR)s, n, from, 0, p->match, p->context);
         if (rc == PCRE2_ERROR_NOMATCH) return 0;
         if (rc < 0) {
             char why[160] = "";
@@ -87,6 +92,7 @@ int split_next(Split *p, const char *s, size_t n, size_t from, size_t *begin, si
 void split_free(Split *p) {
     if (!p) return;
     if (p->match) pcre2_match_data_free(p->match);
+    if (p->context) pcre2_match_context_free(p->context);
     if (p->code) pcre2_code_free(p->code);
     free(p);
 }
