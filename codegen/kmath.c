@@ -82,7 +82,8 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
     if (m.k->ex2) return exp_by_ex2(m, x, tail);
     static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f,
                                0x1.6ab89ep-10f }; /* 3.2e-9 */
-    x = at_least(m, -105, at_most(m, 90, x));
+    KVal gone = test(m, K_lt, x, num(m, -104));        /* 0: not by underflow, for which some CPUs stop */
+    x = pick(m, gone, num(m, 0), at_most(m, 90, x));
     KVal shifted = fma_(m, x, num(m, 0x1.715476p+0), num(m, 12582912));
     KVal n = sub(m, shifted, num(m, 12582912));        /* 1.5 * 2^23: adding it rounds to an integer */
     KVal r = fma_(m, n, num(m, -0x1.62e400p-1), x);    /* n times the first part of ln2 is exact */
@@ -90,7 +91,7 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
     if (tail) r = add(m, r, tail);
     KVal p = fma_(m, mul(m, r, r), poly(m, r, q, 5), r);
     p = add(m, p, num(m, 1));
-    return snK_op(m.k, K_ldexp, m.f, p, n, 0);
+    return pick(m, gone, num(m, 0), snK_op(m.k, K_ldexp, m.f, p, n, 0));
 }
 
 static KVal exp_f32(Kernel *k, KVal x) { return exp_sum(math(k, x), x, 0); }
