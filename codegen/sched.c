@@ -270,12 +270,12 @@ static double imbalance(int64_t tasks)
     return exp(sum);
 }
 
-/* Rows of a block: 128 or less, so that masks are met closely; whole micro-kernels, the last block nearly full. */
-static int query_block(const Target *t, int64_t heads, int64_t queries, int64_t bk)
+/* Rows of a block: 64 or less where masks are to be met closely; whole micro-kernels, the last block nearly full. */
+static int query_block(const Target *t, int64_t heads, int64_t queries, int64_t bk, bool masked)
 {
     double best = 1e30;
     int size = 2;
-    for (int64_t b = 2; b <= 144 && b <= round_up(queries, 2); b += 2) {
+    for (int64_t b = 2; b <= (masked ? 64 : 144) && b <= round_up(queries, 2); b += 2) {
         int mr = 1, nr = 1;
         int64_t blocks = ceil_div(queries, b);
         snK_micro(t, b, bk, &mr, &nr);
@@ -291,9 +291,9 @@ AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queri
     int64_t nr = 2 * t->f32_lanes, blocks = keys <= 192 ? 1 : ceil_div(keys, most);
     AttentionSched s = { .bk = (int)(blocks == 1 ? keys : round_up(ceil_div(keys, blocks), nr)) };
     if (t->gpu) s = gpu_attention(t, queries, keys, d, dv, backward);
-    else s.bq = query_block(t, heads, queries, s.bk);
+    else s.bq = query_block(t, heads, queries, s.bk, masked);
     if (backward && !t->gpu) {                                       /* 5 products in a task a head, or 7 in one a block */
-        s.bq = query_block(t, 1 << 20, queries, s.bk);
+        s.bq = query_block(t, 1 << 20, queries, s.bk, masked);
         s.whole = 5 * imbalance(heads) <= 7 * imbalance(heads * ceil_div(queries, s.bq));
     }
     Key q[] = { { "bq", &s.bq }, { "bk", &s.bk }, { "whole", &s.whole } };
