@@ -24,7 +24,7 @@ static void is(const Tokenizer *t, const char *text, size_t n, const int32_t *id
 }
 #define IS(t, text, ...) is(t, text, sizeof text - 1, (const int32_t[]){ __VA_ARGS__ }, sizeof (const int32_t[]){ __VA_ARGS__ } / sizeof(int32_t))
 
-/* Of tiktoken's own tests of the encoding "gpt2", and of the model card. */
+/* Of tiktoken's own tests of the encoding "gpt2". */
 static void published(const Tokenizer *t) {
     IS(t, "hello world", 31373, 995);
     IS(t, "Hello world", 15496, 995);
