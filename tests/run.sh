@@ -99,9 +99,17 @@ unit_tests() {
             echo "$name $BUILD/$name"
         done
     } >"$WORK/list"
+    together
+}
+# The commands of $WORK/list, a name before each, as many at a time as there are cores, each with a TMPDIR of its own.
+side_by_side() {
     mkdir -p "$WORK/together"
     # shellcheck disable=SC2016
-    xargs -P "$(nproc)" -L 1 sh -c 'name=$1; shift; "$@" >"$0/$name.out" 2>&1; echo $? >"$0/$name.rc"' "$WORK/together" <"$WORK/list"
+    xargs -P "$(nproc)" -L 1 sh -c 'name=$1; shift; mkdir -p "$0/$name"; TMPDIR="$0/$name" "$@" >"$0/$name.out" 2>&1; echo $? >"$0/$name.rc"' "$WORK/together" <"$WORK/list"
+}
+# The same, and their counts in the list's order.
+together() {
+    side_by_side
     while read -r name rest; do counted "$name" replay "$name"; done <"$WORK/list"
 }
 replay() { cat "$WORK/together/$1.out"; return "$(cat "$WORK/together/$1.rc")"; }
@@ -388,8 +396,8 @@ study() {
 # OpenCL on PoCL: every op of kernel IR bit for bit, generated op tests, a model, 200 steps beside the host's.
 opencl() {
     if ! "$SINTER" devices --quick | grep -q '^opencl:'; then skip "OpenCL: no device here (Debian: apt-get install pocl-opencl-icd)"; return; fi
-    every=16 models=models/dlm.sn masks=window
-    [ "$LONG" = 1 ] && every=1 models="models/ar.sn models/dlm.sn" masks=
+    every=16 blocks=32 models=models/dlm.sn masks=window
+    [ "$LONG" = 1 ] && every=1 blocks=1 models="models/ar.sn models/dlm.sn" masks=
     counted "OpenCL: kernel IR, bit for bit" "$BUILD/unit_kir" --device opencl ops vectors philox
     counted "OpenCL: every ${every}th op test" "$BUILD/unit_ops" --device opencl --every $every
     # shellcheck disable=SC2086
@@ -403,7 +411,7 @@ opencl() {
         [ "$LONG" = 1 ] && counted "$device: experts, expert choice" "$BUILD/unit_models" --device $device $EXPERTS -D route=experts models/dlm.sn
     done
     # The same as blocks of threads, which is what a GPU gets.
-    counted "OpenCL, thread blocks: every ${every}th op test" "$BUILD/unit_ops" --device opencl:gpu --every $every
+    counted "OpenCL, thread blocks: every ${blocks}th op test" "$BUILD/unit_ops" --device opencl:gpu --every $blocks
     counted "OpenCL, thread blocks: masks" "$BUILD/unit_attention" -t opencl:gpu $masks
     # shellcheck disable=SC2086
     counted "OpenCL, thread blocks: models" "$BUILD/unit_models" --device opencl:gpu $models
@@ -482,8 +490,8 @@ cuda() {
     rm -f "$WORK/calls"
     "$SINTER" build models/ar.sn --train -D width=16 -D layers=1 -D heads=1 -D hidden=16 -D vocab=19 -D seq=8 -D batch=2 -t ptx:sm_80 -o "$WORK/rt.snb" 2>"$WORK/out"
     ninja -C "$BUILD" sinter_rt_static >>"$WORK/out" 2>&1
-    gcc -Wall -Werror -I"$WORK/include" docs/example.c "$BUILD/libsinter_rt.a" -lpthread -ldl -lm -o "$WORK/example" 2>>"$WORK/out" &&
-        $bare "$WORK/example" "$WORK/rt.snb" 2 8 >"$WORK/on.card" 2>>"$WORK/out" && env -i "$WORK/example" "$WORK/rt.snb" 2 8 >"$WORK/on.emu" 2>>"$WORK/out"
+    gcc -Wall -Werror -I"$WORK/include" docs/example.c "$BUILD/libsinter_rt.a" -lpthread -ldl -lm -o "$WORK/alone/example" 2>>"$WORK/out" &&
+        $bare "$WORK/alone/example" "$WORK/rt.snb" 2 8 >"$WORK/on.card" 2>>"$WORK/out" && env -i "$WORK/alone/example" "$WORK/rt.snb" 2 8 >"$WORK/on.emu" 2>>"$WORK/out"
     check "cuda: docs/example.c trains from a bundle on the card, as on emu ($(cat "$WORK/calls" 2>/dev/null) calls of the driver)" \
         test -s "$WORK/calls" -a -s "$WORK/on.card" -a "$(cat "$WORK/on.card")" = "$(cat "$WORK/on.emu")"
     # With a cubin: it is loaded on cards of its generation, PTX on others, and where the driver does not take it.
@@ -594,31 +602,32 @@ ptx() {
 # status says nothing: a report is a line in its log. Without optimisation, for version 21.10 widens vectors of i1 wrongly. Not
 # its check of uninitialised values: the CPU form computes padding that nobody reads.
 oclgrind_checks() {
-    icd=/usr/lib/oclgrind/liboclgrind-rt-icd.so log=$WORK/oclgrind.log every=40
+    icd=/usr/lib/oclgrind/liboclgrind-rt-icd.so log=$WORK/oclgrind.log every=80 masking=
     [ -e $icd ] || { skip "oclgrind: not installed (Debian: apt-get install oclgrind)"; return; }
-    [ "$LONG" = 1 ] && every=5
-    under="env OCL_ICD_VENDORS=$icd OCLGRIND_DATA_RACES=1 OCLGRIND_CHECK_API=1 OCLGRIND_BUILD_OPTIONS=-cl-opt-disable OCLGRIND_LOG=$log SN_CACHE="
-    if $under "$SINTER" devices --quick | grep -q 'Oclgrind'; then pass "oclgrind: is the platform"; else fail "oclgrind: is not the platform"; return; fi
+    [ "$LONG" = 1 ] && every=5 masking=tests/text/diff_masking.sn
+    under="env OCL_ICD_VENDORS=$icd OCLGRIND_DATA_RACES=1 OCLGRIND_CHECK_API=1 OCLGRIND_BUILD_OPTIONS=-cl-opt-disable SN_CACHE="
+    if OCLGRIND_LOG=$log $under "$SINTER" devices --quick | grep -q 'Oclgrind'; then pass "oclgrind: is the platform"; else fail "oclgrind: is not the platform"; return; fi
     for fault in race bounds none; do
         rm -f "$log"
-        $under "$BUILD/tool_planted" $fault >"$WORK/out" 2>&1
+        OCLGRIND_LOG=$log $under "$BUILD/tool_planted" $fault >"$WORK/out" 2>&1
         if [ $fault = none ]; then quiet "oclgrind: without a fault no report"
         elif grep -qiE 'data race|invalid write' "$log"; then pass "oclgrind: a planted fault is found: $fault"
         else fail "oclgrind: a planted fault is missed: $fault"; fi
     done
     rm -f "$log"
-    # shellcheck disable=SC2086
-    counted "oclgrind: text tests" $under "$SINTER" test --device opencl tests/text/diff_rows.sn tests/text/diff_gather.sn \
-        tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn tests/text/diff_masking.sn
-    quiet "oclgrind: text tests without a report"
-    # shellcheck disable=SC2086
-    counted "oclgrind: every ${every}th op test" $under "$BUILD/unit_ops" --device opencl --every $every
-    quiet "oclgrind: op tests without a report"
-    # shellcheck disable=SC2086
-    counted "oclgrind, thread blocks: every ${every}th op test" $under "$BUILD/unit_ops" --device opencl:gpu --every $every
-    quiet "oclgrind, thread blocks: op tests without a report"
+    {
+        echo "oclgrind:opencl:gpu:ops env OCLGRIND_LOG=$WORK/blocks.log $under $BUILD/unit_ops --device opencl:gpu --every $every"
+        echo "oclgrind:opencl:ops env OCLGRIND_LOG=$WORK/ops.log $under $BUILD/unit_ops --device opencl --every $every"
+        echo "oclgrind:text env OCLGRIND_LOG=$WORK/text.log $under $SINTER test --device opencl tests/text/diff_rows.sn tests/text/diff_gather.sn" \
+            "tests/text/diff_matmul.sn tests/text/diff_place.sn tests/text/diff_norm_backward.sn $masking"
+    } >"$WORK/list"
+    together
+    for what in blocks ops text; do
+        log=$WORK/$what.log
+        quiet "oclgrind: $what without a report"
+    done
 }
-quiet() { if [ -s "$WORK/oclgrind.log" ]; then fail "$1"; head -n 20 "$WORK/oclgrind.log"; else pass "$1"; fi }
+quiet() { if [ -s "$log" ]; then fail "$1"; head -n 20 "$log"; else pass "$1"; fi }
 
 # Completions of a task file, as the scorer of HumanEval reads them: a line a task, its id, valid JSON; what is wrong is one line.
 generation() {
@@ -730,20 +739,30 @@ fuzz() {
     "$SINTER" train models/ar.sn $SMALL --data graph --unique 4K --val-bytes 0 --out "$WORK/fuzz" --steps 1 -q >/dev/null 2>&1
     seeds=$(ls tests/text/*.sn tests/passes/*.sn models/*.sn tests/codegen/*.kir tests/codegen/*.kt 2>/dev/null)
     # shellcheck disable=SC2086
-    check "fuzz: $count mutations of every text under ASan and UBSan" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 1 $count $seeds
-    counted "fuzz: mutations of PTX under ASan and UBSan" "$BUILD/asan/unit_emu_kernels" fuzz $((count * 20))
-    counted "faults under ASan and UBSan" "$BUILD/asan/unit_faults"
-    counted "the device cuda under ASan and UBSan" env LD_LIBRARY_PATH="$BUILD/asan/fake" "$BUILD/asan/unit_cuda" 8
-    # shellcheck disable=SC2086
     "$SINTER" build models/ar.sn -D vocab=17 -D width=16 -D layers=1 -D heads=2 -D hidden=32 -D seq=8 -D batch=2 --train -o "$WORK/fuzz.snb" 2>/dev/null
-    check "fuzz: $((count * 20)) mutations of a bundle" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
-    check "fuzz: $((count * 20)) mutations of tensor files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
-    check "fuzz: $((count * 10)) mutations of config.json and an index" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 4 $((count * 10)) tests/golden/hf/*/*.json
     for format in llm.c megatron; do "$SINTER" tokens tests/text -o "$WORK/fuzz_$format.bin" --format $format >/dev/null; done
-    check "fuzz: $((count * 20)) mutations of token files" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 5 $((count * 20)) "$WORK/fuzz_llm.c.bin" "$WORK/fuzz_megatron.idx"
     printf '{"prompt": "What is 2+2? \\u00e9", "completion": "4"}\n\n{"completion": "b\\u0000", "prompt": ""}\n{"prompt": "x", "completion": "yz", "more": [1]}\n' >"$WORK/fuzz.jsonl"
-    check "fuzz: $((count * 20)) mutations of records" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 7 $((count * 20)) "$WORK/fuzz.jsonl"
-    check "fuzz: $count mutations of tokenizers" env TMPDIR="$WORK" "$BUILD/asan/tool_fuzz" 6 $count tests/golden/tokens/*.json
+    {
+        echo faults "$BUILD/asan/unit_faults"
+        echo cuda env LD_LIBRARY_PATH="$BUILD/asan/fake" "$BUILD/asan/unit_cuda" 8
+        echo texts "$BUILD/asan/tool_fuzz" 1 $count $seeds
+        echo ptx "$BUILD/asan/unit_emu_kernels" fuzz $((count * 20))
+        echo bundles "$BUILD/asan/tool_fuzz" 3 $((count * 20)) "$WORK/fuzz.snb"
+        echo tensors "$BUILD/asan/tool_fuzz" 2 $((count * 20)) "$WORK/fuzz/data/train.safetensors" tests/golden/*.safetensors
+        echo configs "$BUILD/asan/tool_fuzz" 4 $((count * 10)) tests/golden/hf/*/*.json
+        echo tokens "$BUILD/asan/tool_fuzz" 5 $((count * 20)) "$WORK/fuzz_llm.c.bin" "$WORK/fuzz_megatron.idx"
+        echo records "$BUILD/asan/tool_fuzz" 7 $((count * 20)) "$WORK/fuzz.jsonl"
+        echo tokenizers "$BUILD/asan/tool_fuzz" 6 $count tests/golden/tokens/*.json
+    } >"$WORK/list"
+    side_by_side
+    for name in faults cuda ptx; do counted "under ASan and UBSan: $name" replay $name; done
+    check "fuzz under ASan and UBSan: $count mutations of every text" replay texts
+    check "fuzz: $((count * 20)) mutations of a bundle" replay bundles
+    check "fuzz: $((count * 20)) mutations of tensor files" replay tensors
+    check "fuzz: $((count * 10)) mutations of config.json and an index" replay configs
+    check "fuzz: $((count * 20)) mutations of token files" replay tokens
+    check "fuzz: $((count * 20)) mutations of records" replay records
+    check "fuzz: $count mutations of tokenizers" replay tokenizers
 }
 
 # A bundle runs, trains, evaluates and resumes without the compiler, with the source's bits; equal builds are equal files; what is
