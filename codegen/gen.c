@@ -9,7 +9,6 @@ Gen gen_open(const Graph *g, const Group *grp, const Target *target, Arena *a)
 
 bool gen_in_group(const Gen *c, NodeId id) { return snG_node(c->g, id)->group == c->group; }
 
-static bool is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
 
 /* -- Dims ----------------------------------------------------------------------------------------------- */
 
@@ -224,7 +223,7 @@ static TVal ewise_tile(Gen *c, NodeId id, const Lin *at)
 /* Leaves and other groups' values. */
 bool gen_in_memory(const Gen *c, NodeId id)
 {
-    return is_leaf(c->g, id) || (snG_node(c->g, id)->group && !gen_in_group(c, id));
+    return snG_is_leaf(c->g, id) || (snG_node(c->g, id)->group && !gen_in_group(c, id));
 }
 
 static TVal compute(Gen *c, NodeId id, const Lin *at)
@@ -277,7 +276,7 @@ static int view_chain(const Gen *c, NodeId out, NodeId chain[64], NodeId *base)
 {
     int n = 0;
     for (*base = out; snP_is_view(c->g, *base) && n < 64; *base = snG_in(c->g, *base, 0)) chain[n++] = *base;
-    if (is_leaf(c->g, *base) || !gen_in_group(c, *base)) *base = out, n = 0;
+    if (snG_is_leaf(c->g, *base) || !gen_in_group(c, *base)) *base = out, n = 0;
     return n;
 }
 

@@ -153,6 +153,7 @@ const Type *snG_type(const Graph *g, NodeId id);
 const AttrVal *snG_attr(const Graph *g, NodeId id, unsigned i);           /* by position in the op's row */
 const AttrVal *snG_attr_named(const Graph *g, NodeId id, const char *name);
 static inline int64_t snG_attr_int(const Graph *g, NodeId id, unsigned i) { return snG_attr(g, id, i)->i[0]; }
+static inline bool snG_is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
 bool snG_is_const(const Graph *g, NodeId id, double *v);                  /* a `const` node, or an expand/reshape of one */
 const Leaf *snG_leaf(const Graph *g, NodeId id);                          /* of an input/weight/state node */
 

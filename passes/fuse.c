@@ -73,7 +73,6 @@ bool snP_is_view(const Graph *g, NodeId id) {
     return op == OP_reshape || op == OP_permute || op == OP_expand || op == OP_slice || op == OP_fence;
 }
 
-static bool is_leaf(const Graph *g, NodeId id) { return snG_op(g->ctx, snG_node(g, id)->op)->cls == C_LEAF; }
 
 static NodeId update_base(const Graph *g, NodeId value) {
     int64_t at;
@@ -133,12 +132,6 @@ static bool is_virtual(const Fuse *f, NodeId id) {
     return f->again[id] || (!f->stored[id] && (f->cheap[id] || snP_is_view(f->g, id)));
 }
 
-static int norm_axis(const Graph *g, NodeId id, unsigned attr) {
-    const AttrVal *v = snG_attr(g, id, attr);
-    int rank = snG_type(g, snG_in(g, id, 0))->rank;
-    return (int)(v->i[0] < 0 ? v->i[0] + rank : v->i[0]);
-}
-
 /* A stored value p, read at element number e of it; e NULL: at elements that an index picks. */
 typedef void (*EdgeFn)(Fuse *f, NodeId p, const Dom *dom, const Lin *e, void *user);
 
@@ -156,7 +149,7 @@ static void wait_for(Fuse *f, NodeId view, EdgeFn fn, void *user) {
         for (unsigned i = 0; i < snG_node(g, after)->nin; i++) if (snG_in(g, after, i) > last) last = snG_in(g, after, i);
         after = last;
     }
-    if (!after || is_leaf(g, after)) return;
+    if (!after || snG_is_leaf(g, after)) return;
     if (fn == record) PUSH(&f->a, f->reads, ((Read){ .p = after, .order = true }));
     if (fn == input_edge) group_after(f, after, user);
 }
@@ -339,7 +332,7 @@ static void record_reads(Fuse *f) {
     NodeId bad;
     for (NodeId id = 1; id < f->g->nodes.n; id++) {
         f->from[id] = f->reads.n;
-        if (!is_leaf(f->g, id) && !is_virtual(f, id)) walk_operands(f, id, record, NULL, &bad, &f->dom[id]);
+        if (!snG_is_leaf(f->g, id) && !is_virtual(f, id)) walk_operands(f, id, record, NULL, &bad, &f->dom[id]);
     }
     f->from[f->g->nodes.n] = f->reads.n;
 }
@@ -628,7 +621,7 @@ static void new_set(Fuse *f, NodeId id) {
     else if (cls == C_SCAN || op == OP_part) s.solo = true;
     else if (cls == C_REDUCE) {
         const Type *x = snG_type(g, snG_in(g, id, 0));
-        int axis = norm_axis(g, id, 0);
+        int axis = snP_summed_axis(g, id);
         int64_t before = 1, after = 1;
         for (int i = 0; i < x->rank; i++) *(i < axis ? &before : &after) *= i == axis ? 1 : x->dim[i];
         if (after == 1) s.red = true, s.cols = x->dim[axis], f->place[id] = STAT;
@@ -728,7 +721,7 @@ static void join_attention(Fuse *f, NodeId id) {
 
 static void group_all(Fuse *f) {
     for (NodeId id = 1; id < f->g->nodes.n; id++) {
-        if (is_leaf(f->g, id) || is_virtual(f, id)) continue;
+        if (snG_is_leaf(f->g, id) || is_virtual(f, id)) continue;
         new_set(f, id);
         Edge e = { id, f->set[id] };
         add_dependencies(f, id);
@@ -780,7 +773,7 @@ static bool collect_light(Fuse *f, NodeId x, Light *l, int depth) {
     const Graph *g = f->g;
     while (!f->again[x] && is_virtual(f, x) && snP_is_view(g, x)) x = snG_in(g, x, 0);
     if ((f->cheap[x] && !f->stored[x]) || is_collected(l, x)) return true;       /* once, however many read it */
-    bool memory = is_leaf(g, x) || (depth && f->set[x] >= 0 && f->place[x] & 64);
+    bool memory = snG_is_leaf(g, x) || (depth && f->set[x] >= 0 && f->place[x] & 64);
     if (memory) {
         if (snG_count(snG_type(g, x)) < l->full || is_large(l, x)) return true;
         if (l->nlarge == l->most || snG_node(g, x)->op == OP_random) return false;
@@ -1008,110 +1001,27 @@ static void count_users(Fuse *f) {
     }
 }
 
-/* -- Before grouping: one axis a sum, and a node of its own for every output and update ----------------------- */
-
-static NodeId with_shape(Graph *g, Here at, NodeId x, const int64_t *dim, int rank) {
-    Attrs a = { 0 };
-    a.v[0].kind = A_LIST, a.v[0].n = (uint8_t)rank;
-    memcpy(a.v[0].i, dim, sizeof(int64_t) * (size_t)rank);
-    return snG_add(g, at, OP_reshape, &x, 1, &a);
-}
-
-/* sum over any axes = sums over one run of neighbouring axes at a time, each as the middle of [before, n, after]. */
-static NodeId split_sum(Rebuild *r, NodeId id) {
-    const Graph *g = r->old;
-    const Type *x = snG_type(g, snG_in(g, id, 0)), *y = snG_type(g, id);
-    const AttrVal *v = snG_attr(g, id, 0);
-    const Node *n = snG_node(g, id);
-    Here at = { n->loc, n->path };
-    bool over[MAX_RANK] = { 0 };
-    for (int i = 0; i < v->n; i++) over[v->i[i] < 0 ? v->i[i] + x->rank : v->i[i]] = true;
-    for (int i = 0; i < x->rank; i++) over[i] = over[i] || v->n == 0;
-    int64_t dim[MAX_RANK];
-    memcpy(dim, x->dim, sizeof dim);
-    NodeId s = r->map[snG_in(g, id, 0)];
-    for (int hi = x->rank - 1; hi >= 0; hi--) {
-        if (!over[hi] || dim[hi] == 1) continue;
-        int lo = hi;
-        while (lo > 0 && (over[lo - 1] || dim[lo - 1] == 1)) lo--;
-        int64_t three[3] = { 1, 1, 1 };
-        for (int i = 0; i < x->rank; i++) three[i < lo ? 0 : i <= hi ? 1 : 2] *= dim[i];
-        bool last = three[2] == 1;
-        s = with_shape(r->g, at, s, three, last ? 2 : 3);
-        Attrs a = { 0 };
-        a.v[0] = (AttrVal){ .kind = A_LIST, .n = 1, .i = { 1 } };
-        s = snG_add(r->g, at, OP_sum, &s, 1, &a);
-        for (int i = lo; i <= hi; i++) dim[i] = 1;
-        hi = lo;
-    }
-    return with_shape(r->g, at, s, y->dim, y->rank);
-}
-
-static bool one_axis(const Graph *g, NodeId id) {
-    const Type *x = snG_type(g, snG_in(g, id, 0));
-    if (snG_attr(g, id, 0)->n != 1) return false;
-    int axis = norm_axis(g, id, 0);
-    int64_t after = 1;
-    for (int i = axis + 1; i < x->rank; i++) after *= x->dim[i];
-    return (after == 1 && axis == x->rank - 1) || x->rank == 3;
-}
-
-static NodeId own_node(Graph *g, NodeId v) {
-    const Node *n = snG_node(g, v);
-    return is_leaf(g, v) || n->op == OP_const ? snG_add(g, (Here){ n->loc, n->path }, OP_stop_gradient, &v, 1, NULL) : v;
-}
-
-/* A row with copies of the operands that cannot lie in it. */
-static NodeId own_parts(Rebuild *r, NodeId id, const uint8_t *copy) {
-    const Node *n = snG_node(r->old, id);
-    Here at = { n->loc, n->path };
-    NodeId in[MAX_IN];
-    for (unsigned i = 0; i < n->nin; i++) {
-        in[i] = r->map[snG_in(r->old, id, i)];
-        if (copy[n->in + i]) in[i] = snG_add(r->g, at, OP_stop_gradient, &in[i], 1, NULL);
-    }
-    return snG_add(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr));
-}
-
-static Graph *normalise(const Graph *g) {
-    Arena a = { 0 };
-    Rows rows = snP_rows(g, &a);
-    Rebuild r = snG_rebuild(g);
-    for (NodeId id = 1; id < g->nodes.n; id++) {
-        const Node *n = snG_node(g, id);
-        if (rows.kind[id] == ROW_VALUES && memchr(rows.copy + n->in, 1, n->nin)) r.map[id] = own_parts(&r, id, rows.copy);
-        else r.map[id] = n->op == OP_sum && !one_axis(g, id) ? split_sum(&r, id) : snG_copy_node(&r, id);
-        if (n->name && snG_node(r.g, r.map[id])->name == 0) snG_rename(r.g, r.map[id], n->name);
-    }
-    Graph *out = snG_finish(&r);
-    snU_free_arena(&a);
-    for (uint32_t i = 0; i < out->outputs.n; i++) out->outputs.v[i].node = own_node(out, out->outputs.v[i].node);
-    for (uint32_t i = 0; i < out->updates.n; i++) {
-        NodeId v = out->updates.v[i].value;
-        if (snG_node(out, v)->op == OP_const) out->updates.v[i].value = own_node(out, v);
-    }
-    return out;
-}
+/* -- The pass ------------------------------------------------------------------------------------------------ */
 
 /* What outputs and updates need in memory, and the parts of rows. */
 static void mark_stored(Fuse *f) {
     const Graph *g = f->g;
-    for (uint32_t i = 0; i < g->outputs.n; i++) if (!is_leaf(g, g->outputs.v[i].node)) f->stored[g->outputs.v[i].node] = 1;
+    for (uint32_t i = 0; i < g->outputs.n; i++) if (!snG_is_leaf(g, g->outputs.v[i].node)) f->stored[g->outputs.v[i].node] = 1;
     for (uint32_t i = 0; i < g->updates.n; i++) {
         NodeId v = update_base(g, g->updates.v[i].value);
-        if (!is_leaf(g, v)) f->stored[v] = 1;
+        if (!snG_is_leaf(g, v)) f->stored[v] = 1;
     }
     for (NodeId id = 1; id < g->nodes.n; id++) {
         if (f->rows.kind[id] != ROW_VALUES) continue;
         for (unsigned i = 0; i < snG_node(g, id)->nin; i++) {
             NodeId x = snP_behind(g, snG_in(g, id, i), NULL);
-            if (!is_leaf(g, x)) f->stored[x] = 1;
+            if (!snG_is_leaf(g, x)) f->stored[x] = 1;
         }
     }
 }
 
 Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
-    Graph *g = normalise(old);
+    Graph *g = snP_normalise(old);
     Fuse f = { .g = g, .a.pool = &g->ctx->blocks, .without = o ? o->without : 0 };
     uint32_t n = g->nodes.n + 1;
     f.stored = NEWN(&f.a, uint8_t, n), f.place = NEWN(&f.a, uint8_t, n), f.cheap = NEWN(&f.a, uint8_t, n), f.again = NEWN(&f.a, uint8_t, n);
@@ -1124,7 +1034,7 @@ Graph *snP_fuse(const Graph *old, const FuseOptions *o) {
     find_pairwise(&f);
     find_stored(&f);
     f.memory = NEWN(&f.a, uint8_t, n);
-    for (NodeId id = 1; id < g->nodes.n; id++) f.memory[id] = is_leaf(g, id) || !is_virtual(&f, id);
+    for (NodeId id = 1; id < g->nodes.n; id++) f.memory[id] = snG_is_leaf(g, id) || !is_virtual(&f, id);
     f.dom = NEWN(&f.a, Dom, n), f.from = NEWN(&f.a, uint32_t, n + 1);
     record_reads(&f);
     count_users(&f);
@@ -1229,8 +1139,8 @@ Groups snP_groups(const Graph *g, Arena *a) {
     for (NodeId id = 1; id < g->nodes.n; id++) {
         uint32_t grp = snG_node(g, id)->group;
         f.stored[id] = grp != 0;
-        f.memory[id] = grp || is_leaf(g, id);
-        f.again[id] = !grp && !is_leaf(g, id) && !f.cheap[id] && !snP_is_view(g, id);
+        f.memory[id] = grp || snG_is_leaf(g, id);
+        f.again[id] = !grp && !snG_is_leaf(g, id) && !f.cheap[id] && !snP_is_view(g, id);
         if (grp > count) count = grp;
     }
     for (uint32_t i = 0; i < count; i++) PUSH(a, all.group, (Group){ 0 });

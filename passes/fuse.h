@@ -56,6 +56,10 @@ NodeId snP_update_base(const Graph *g, NodeId value, int64_t *at);
 Layout *snP_layout(Arena *a);
 Sym snP_layout_find(const Layout *l, Sym name, int64_t *at);   /* the first weight or state of the run that `name` lies in */
 
+/* normalise.c: one axis a sum, a node of its own for every output and update. */
+Graph *snP_normalise(const Graph *g);
+int snP_summed_axis(const Graph *g, NodeId id);                 /* the axis of a sum of one, counted from 0 */
+
 /* order.c: when each group runs, so that little memory is live; needs an order in which they can. */
 void snP_order(const Graph *g, const Groups *groups, Arena *a, uint32_t *when);
 

@@ -23,6 +23,7 @@ typedef struct RunRecord {
     double share, share_steps;       /* of rows that count: sum over steps, steps */
     Measured *measured;
     int nmeasured;
+    bool measured_all;               /* what follows in the file is of another measure */
 } RunRecord;
 
 typedef struct Study { char *folder; RunRecord *run; int nruns; } Study;

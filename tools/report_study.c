@@ -37,22 +37,14 @@ static void add_share(RunRecord *r, const json_t *row) {
     r->share_steps += steps;
 }
 
-/* What `measure` of a study found: of multiple choice or next tokens, a row for a checkpoint. */
-static void read_measure(RunRecord *r) {
-    char *path = text_fmt("%s/measure.jsonl", r->folder), *text = read_text(path, NULL);
+/* Calls `each` with every line of a run's file that is JSON and says its kind; lines cut short by a kill are none. */
+static void read_lines(RunRecord *r, const char *file, void (*each)(RunRecord *, const json_t *, const char *kind)) {
+    char *path = text_fmt("%s/%s", r->folder, file), *text = read_text(path, NULL);
     for (char *line = text; line && *line; ) {
         size_t n = strcspn(line, "\n");
         json_t *row = json_loadb(line, n, 0, NULL);
         const char *kind = row ? json_string_value(json_object_get(row, "kind")) : NULL;
-        bool choice = kind && !strcmp(kind, "choice");
-        if (choice || (kind && !strcmp(kind, "next_token"))) {
-            const json_t *acc = json_object_get(row, "acc");
-            Measured m = { (int64_t)number(row, "step", 0), choice ? number(acc, "p", NAN) : number(row, "acc", NAN), choice ? number(row, "gap", NAN) : NAN };
-            if (r->nmeasured && r->measured[r->nmeasured - 1].step >= m.step) { json_decref(row); break; }      /* another measure begins: the first counts */
-            r->measured = realloc(r->measured, sizeof m * (size_t)(r->nmeasured + 1));
-            if (!r->measured) abort();
-            r->measured[r->nmeasured++] = m;
-        }
+        if (row) each(r, row, kind ? kind : "");
         if (row) json_decref(row);
         line += n + (line[n] == '\n');
     }
@@ -60,21 +52,25 @@ static void read_measure(RunRecord *r) {
     free(path);
 }
 
-static void read_log(RunRecord *r) {
-    char *path = text_fmt("%s/log.jsonl", r->folder), *text = read_text(path, NULL);
-    for (char *line = text; line && *line; ) {
-        size_t n = strcspn(line, "\n");
-        json_t *row = json_loadb(line, n, 0, NULL);
-        const char *kind = row ? json_string_value(json_object_get(row, "kind")) : NULL;
-        if (kind && !strcmp(kind, "val")) add_point(r, row);
-        if (kind && !strcmp(kind, "train")) add_share(r, row);
-        if (kind && !strcmp(kind, "end")) r->ended = true, r->seconds = number(row, "seconds", 0);
-        if (row && number(row, "step", 0) > (double)r->steps) r->steps = (int64_t)number(row, "step", 0);
-        if (row) json_decref(row);
-        line += n + (line[n] == '\n');
-    }
-    free(text);
-    free(path);
+/* What `measure` of a study found: of multiple choice or next tokens, a row for a checkpoint. Where steps fall back another measure
+   begins: the first counts. */
+static void measure_line(RunRecord *r, const json_t *row, const char *kind) {
+    bool choice = !strcmp(kind, "choice");
+    if ((!choice && strcmp(kind, "next_token")) || r->measured_all) return;
+    const json_t *acc = json_object_get(row, "acc");
+    Measured m = { (int64_t)number(row, "step", 0), choice ? number(acc, "p", NAN) : number(row, "acc", NAN), choice ? number(row, "gap", NAN) : NAN };
+    r->measured_all = r->nmeasured && r->measured[r->nmeasured - 1].step >= m.step;
+    if (r->measured_all) return;
+    r->measured = realloc(r->measured, sizeof m * (size_t)(r->nmeasured + 1));
+    if (!r->measured) abort();
+    r->measured[r->nmeasured++] = m;
+}
+
+static void log_line(RunRecord *r, const json_t *row, const char *kind) {
+    if (!strcmp(kind, "val")) add_point(r, row);
+    if (!strcmp(kind, "train")) add_share(r, row);
+    if (!strcmp(kind, "end")) r->ended = true, r->seconds = number(row, "seconds", 0);
+    if (number(row, "step", 0) > (double)r->steps) r->steps = (int64_t)number(row, "step", 0);
 }
 
 static void read_run(Study *st, const char *name) {
@@ -90,8 +86,8 @@ static void read_run(Study *st, const char *name) {
     r.bound = objective && !strcmp(objective, "nelbo");
     r.from_step = (int64_t)number(config, "from_step", -1);
     r.input_mask = number(json_object_get(config, "inputs"), "input_mask", 0);
-    read_log(&r);
-    read_measure(&r);
+    read_lines(&r, "log.jsonl", log_line);
+    read_lines(&r, "measure.jsonl", measure_line);
     r.flops = number(config, "flops_per_step", 0) * (double)(r.steps - (r.from_step > 0 ? r.from_step : 0));
     st->run = realloc(st->run, sizeof *st->run * (size_t)(st->nruns + 1));
     st->run[st->nruns++] = r;
