@@ -246,7 +246,7 @@ typedef struct Cl {
     int groups;              /* workers of kernels for cores */
     int64_t most_blocks;     /* of one launch of a GPU's kernel; 0 = any number */
     bool shares;             /* the host's memory */
-    cl_mem scratch;
+    struct Memory *scratch;
 } Cl;
 
 typedef struct Memory { cl_mem mem; void *ours; } Memory;
@@ -531,7 +531,7 @@ static int set_arguments(Cl *c, Launches *l, int i, const Span *buf, char err[ER
         code |= clSetKernelArg(kernel, a++, sizeof offset, &offset);
     }
     a++;
-    code |= clSetKernelArg(kernel, a++, sizeof(cl_mem), &c->scratch);
+    code |= clSetKernelArg(kernel, a++, sizeof(cl_mem), &c->scratch->mem);
     if (!k->threads) {
         code |= clSetKernelArg(kernel, a++, sizeof(cl_mem), &l->counters);
         code |= clSetKernelArg(kernel, a++, sizeof at, &at);
@@ -652,8 +652,7 @@ static int cl_run(Device *d, void *prepared, const SnLaunchArgs *la, double *sec
 static void cl_close(Device *d)
 {
     Cl *c = (Cl *)d;
-    if (c->scratch)
-        clReleaseMemObject(c->scratch);
+    cl_release(d, c->scratch);
     if (c->program)
         clReleaseProgram(c->program);
     if (c->queue)
@@ -688,7 +687,8 @@ static int open_scratch(Cl *c, char err[ERR_TEXT])
         int64_t want = (int64_t)scratch_stride(k->scratch_bytes) * groups_at_once(c, k);
         bytes = want > bytes ? want : bytes;
     }
-    if (!make_buffer(c, (size_t)bytes + 64, NULL, &c->scratch, why))
+    c->scratch = cl_alloc(&c->base, (size_t)bytes, why);
+    if (c->scratch)
         return 0;
     return snR_fail(err, ERR_NOMEM, "scratch for the groups that run at once: %.150s", why);
 }

@@ -110,14 +110,15 @@ static int run_once(sn_session *ss, double *best) {
     return 0;
 }
 
-/* Best time of at least 5 runs and half a second, between two measurements of the peak. */
+/* Best time of --steps runs, else of at least 5 and two seconds, between two measurements of the peak. */
 static int time_shape(GemmRun *r, const Shape *s) {
     int threads = (int)r->o->threads, rc = 0;
     sn_session *ss = sn_session_new(&r->p, &(sn_session_desc){ .device = r->device, .seed = 1, .threads = threads, .profile = true });
     if (!ss) return cmd_fail("%s", sn_rt_error());
     rc = sn_run(ss, "gemm") ? cmd_fail("%s", sn_session_error(ss)) : strcmp(r->device, "null") ? check(r, s, ss) : 0;
     double before = measure_peak(r), best = INFINITY, start = snU_now();
-    for (int i = 0; !rc && (i < 5 || snU_now() - start < 0.5); i++) rc = run_once(ss, &best);
+    int64_t steps = r->o->steps;
+    for (int i = 0; !rc && (steps > 0 ? i < steps : i < 5 || snU_now() - start < 2); i++) rc = run_once(ss, &best);
     double after = measure_peak(r);
     r->peak = fmax(before, after);
     r->ms = best * 1e3;
