@@ -270,12 +270,14 @@ static double imbalance(int64_t tasks)
     return exp(sum);
 }
 
-/* Rows of a block: 64 or less where masks are to be met closely; whole micro-kernels, the last block nearly full. */
+/* Rows of a block: under a mask 64, so that its edges meet the corners of blocks of 64 or 128 keys; else, and of few rows, whole
+   micro-kernels, the last block nearly full. */
 static int query_block(const Target *t, int64_t heads, int64_t queries, int64_t bk, bool masked)
 {
     double best = 1e30;
-    int size = 2;
-    for (int64_t b = 2; b <= (masked ? 64 : 144) && b <= round_up(queries, 2); b += 2) {
+    int size = 2, most = masked ? 64 : 144;
+    if (masked && queries >= 512) return most;
+    for (int64_t b = 2; b <= most && b <= round_up(queries, 2); b += 2) {
         int mr = 1, nr = 1;
         int64_t blocks = ceil_div(queries, b);
         snK_micro(t, b, bk, &mr, &nr);
