@@ -373,7 +373,9 @@ void gen_attention(const Graph *g, const Group *grp, const Target *target, Arena
     t.T = t.a.lead + ATT_T, t.S = t.a.lead + ATT_S, t.D = t.a.lead + ATT_D, t.V = t.a.lead + ATT_DV_;
     for (int i = 0; i < t.a.lead; i++) heads *= t.a.dom.ext[i];
     bool backwards = t.a.kind >= ATT_DQ;
-    t.s = snK_sched_attention(target, heads, extent(&t, t.T), extent(&t, t.S), extent(&t, t.D), extent(&t, t.V), has(&t, ATT_mask), backwards);
+    AttentionShape shape = { heads, extent(&t, t.T), extent(&t, t.S), extent(&t, t.D), extent(&t, t.V), has(&t, ATT_mask), backwards,
+                             (t.a.cap > 0) + has(&t, ATT_gain) };
+    t.s = snK_sched_attention(target, shape);
     t.scaled = dtype(&t, ATT_q) == SN_F32;
     if (!backwards) { forward(&t, out); return; }
     Grads w = { .dq = wanted(&t, ATT_DQ), .dk = wanted(&t, ATT_DK), .dv = wanted(&t, ATT_DV) };

@@ -186,22 +186,23 @@ static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, 
     return s;
 }
 
-/* Registers of a thread that the sums and scores of a backward block take. */
-static int64_t backward_registers(AttentionSched s, int64_t d, int64_t dv)
+/* Registers of a thread that the sums of a backward block take, and its scores with what a cap or dropout keeps beside them: of
+   these a quarter more, for addresses and what is being computed (ptxas spills from 186 on). */
+static int64_t backward_registers(AttentionSched s, AttentionShape a)
 {
-    return (s.bk * (d + dv) + 2 * (int64_t)s.bq * s.bk) / 128;
+    return (s.bk * (a.d + a.dv) + (2 + a.beside) * (int64_t)s.bq * s.bk * 5 / 4) / 128;
 }
 
 /* The largest square blocks of queries and keys whose stages, and p and ds, find room together in shared memory, and in registers. */
-static AttentionSched gpu_attention(const Target *t, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool backward)
+static AttentionSched gpu_attention(const Target *t, AttentionShape a)
 {
     AttentionSched s = { .bq = 64, .bk = 64 };
     for (; s.bq > 16; s.bq /= 2, s.bk /= 2) {
-        int64_t across = d > dv ? d : dv, stages = backward ? (int64_t)(2 * s.bq + 3 * s.bk) * across : (int64_t)(s.bq + 2 * s.bk) * across;
-        if (4 * (stages + (backward ? 2 : 1) * (int64_t)s.bq * s.bk) <= t->shared_bytes * 7 / 8) break;
+        int64_t across = a.d > a.dv ? a.d : a.dv, stages = (a.backward ? 2 * s.bq + 3 * s.bk : s.bq + 2 * s.bk) * across;
+        if (4 * (stages + (a.backward ? 2 : 1) * (int64_t)s.bq * s.bk) <= t->shared_bytes * 7 / 8) break;
     }
-    while (backward && s.bq > 16 && backward_registers(s, d, dv) > 160) s.bq /= 2;
-    s.bq = (int)(queries < s.bq ? queries : s.bq), s.bk = (int)(keys < s.bk ? keys : s.bk);
+    while (a.backward && s.bq > 16 && backward_registers(s, a) > 186) s.bq /= 2;
+    s.bq = (int)(a.queries < s.bq ? a.queries : s.bq), s.bk = (int)(a.keys < s.bk ? a.keys : s.bk);
     return s;
 }
 
@@ -287,20 +288,20 @@ static int query_block(const Target *t, int64_t heads, int64_t queries, int64_t 
     return size;
 }
 
-AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool masked, bool backward)
+AttentionSched snK_sched_attention(const Target *t, AttentionShape a)
 {
-    int64_t most = masked || backward || d + dv > 128 ? 128 : 256;   /* keys: few, so that masks are met closely and q k^T stays near */
-    int64_t nr = 2 * t->f32_lanes, blocks = keys <= 192 ? 1 : ceil_div(keys, most);
-    AttentionSched s = { .bk = (int)(blocks == 1 ? keys : round_up(ceil_div(keys, blocks), nr)) };
-    if (t->gpu) s = gpu_attention(t, queries, keys, d, dv, backward);
-    else s.bq = query_block(t, heads, queries, s.bk, masked);
-    if (backward && !t->gpu) {                                       /* 5 products in a task a head, or 7 in one a block */
-        s.bq = query_block(t, 1 << 20, queries, s.bk, masked);
-        s.whole = 5 * imbalance(heads) <= 7 * imbalance(heads * ceil_div(queries, s.bq));
+    int64_t most = a.masked || a.backward || a.d + a.dv > 128 ? 128 : 256;   /* keys: few, so that masks are met closely and q k^T stays near */
+    int64_t nr = 2 * t->f32_lanes, blocks = a.keys <= 192 ? 1 : ceil_div(a.keys, most);
+    AttentionSched s = { .bk = (int)(blocks == 1 ? a.keys : round_up(ceil_div(a.keys, blocks), nr)) };
+    if (t->gpu) s = gpu_attention(t, a);
+    else s.bq = query_block(t, a.heads, a.queries, s.bk, a.masked);
+    if (a.backward && !t->gpu) {                                       /* 5 products in a task a head, or 7 in one a block */
+        s.bq = query_block(t, 1 << 20, a.queries, s.bk, a.masked);
+        s.whole = 5 * imbalance(a.heads) <= 7 * imbalance(a.heads * ceil_div(a.queries, s.bq));
     }
     Key q[] = { { "bq", &s.bq }, { "bk", &s.bk }, { "whole", &s.whole } };
-    const char *family = backward ? "attention_grad" : "attention";
-    table_rows(t, family, (int64_t[]){ queries, keys, d + dv }, 3, q, 3);
+    const char *family = a.backward ? "attention_grad" : "attention";
+    table_rows(t, family, (int64_t[]){ a.queries, a.keys, a.d + a.dv }, 3, q, 3);
     override(t, family, q, 3);
     s.bq = s.bq > 2 ? s.bq : 2, s.bk = s.bk > 2 ? s.bk : 2;    /* a product's tile has rows and columns */
     return s;

@@ -97,7 +97,8 @@ Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target);
 typedef struct GemmSched { int bm, bn, kc; } GemmSched;   /* program tile and K step */
 typedef struct RowsSched { int rows, cols; } RowsSched;   /* rows of a tile; columns of a tile when no reduction needs whole rows */
 typedef struct AttentionSched { int bq, bk, whole; } AttentionSched;   /* queries, keys of a block; whole: backward in one program a head */
-AttentionSched snK_sched_attention(const Target *t, int64_t heads, int64_t queries, int64_t keys, int64_t d, int64_t dv, bool masked, bool backward);
+typedef struct AttentionShape { int64_t heads, queries, keys, d, dv; bool masked, backward; int beside; } AttentionShape;
+AttentionSched snK_sched_attention(const Target *t, AttentionShape a);   /* beside: values of a block that live beside its scores */
 GemmSched snK_sched_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, bool ta, bool tb, Dtype d);
 RowsSched snK_sched_rows(const Target *t, int64_t rows, int64_t cols, int nloads, bool whole_rows);
 void snK_sched_override(sn_ctx *c, Target *t, const char *text);   /* "gemm:bm=128,bn=256", kept in t->sched */
