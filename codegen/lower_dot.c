@@ -167,29 +167,6 @@ static void pack_line_end(Low *lo, const View *w, KVal to, KVal at, KVal whole, 
     }
 }
 
-/* The current row as it is, to `to` + at. */
-static void pack_line(Low *lo, const View *w, KVal to, KVal at)
-{
-    const TIns *i = INS(lo, w->stage);
-    int64_t one = (int64_t)lo->L * group(w);                 /* columns of a vector of words */
-    int nv = i->type.c >= 4 * one ? 4 : 1;
-    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -nv * one)), x[4];
-    lo->width = i->type.c;
-    KVal c = snK_for(lo->k, ki(lo, 0), whole, ki(lo, nv * one), 1);
-    bool quads = nv == 4 && !w->pairs && snL_has_quads(lo, i->a[0]);
-    if (quads) lo->quad_stamp = ++lo->stamp;
-    for (int u = 0; u < nv; u++) {
-        lo->col = kadd(lo, c, ki(lo, u * one));
-        lo->quad = quads ? u + 1 : 0;
-        x[u] = across(lo, w, false);
-    }
-    lo->quad = 0;
-    KVal words = kadd(lo, at, in_words(lo, w, c));
-    for (int u = 0; u < nv; u++) snK_store(lo->k, to, kadd(lo, words, ki(lo, (int64_t)u * lo->L)), x[u], 0);
-    snK_end(lo->k);
-    pack_line_end(lo, w, to, at, whole, nv == 1);
-}
-
 /* What x reads in that row and column, where it lies in rows. */
 static void fetch(Low *lo, TVal x, KVal row, KVal col)
 {
@@ -199,6 +176,31 @@ static void fetch(Low *lo, TVal x, KVal row, KVal col)
         snK_prefetch(lo->k, lo->params[i->buf], at, false);
     }
     for (int n = 0; n < 3 && i->op == T_ew; n++) if (i->a[n]) fetch(lo, i->a[n], row, col);
+}
+
+/* The current row as it is, to `to` + at. */
+static void pack_line(Low *lo, const View *w, KVal to, KVal at)
+{
+    const TIns *i = INS(lo, w->stage);
+    int64_t one = (int64_t)lo->L * group(w);                 /* columns of a vector of words */
+    int nv = i->type.c >= 4 * one ? 4 : 1;
+    KVal limit = count(lo, i->a[2], i->type.c), whole = op2(lo, K_and, limit, ki(lo, -nv * one)), x[4];
+    lo->width = i->type.c;
+    KVal later = kadd(lo, lo->row, ki(lo, 1));
+    KVal c = snK_for(lo->k, ki(lo, 0), whole, ki(lo, nv * one), 1);
+    bool quads = nv == 4 && !w->pairs && snL_has_quads(lo, i->a[0]);
+    if (quads) lo->quad_stamp = ++lo->stamp;
+    for (int u = 0; u < nv; u++) {
+        lo->col = kadd(lo, c, ki(lo, u * one));
+        lo->quad = quads ? u + 1 : 0;
+        fetch(lo, i->a[0], later, lo->col);
+        x[u] = across(lo, w, false);
+    }
+    lo->quad = 0;
+    KVal words = kadd(lo, at, in_words(lo, w, c));
+    for (int u = 0; u < nv; u++) snK_store(lo->k, to, kadd(lo, words, ki(lo, (int64_t)u * lo->L)), x[u], 0);
+    snK_end(lo->k);
+    pack_line_end(lo, w, to, at, whole, nv == 1);
 }
 
 /* Row `row` (of pairs: and the next) in blocks of `width` columns (`nv` vectors), to base + block * panel + at. */
