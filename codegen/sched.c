@@ -169,16 +169,16 @@ static int64_t blocks_at_once(const Target *t) { return t->sm ? 216 : 64; }
    tiles that fit the one with the least time: waves of blocks, each its products plus what it reads of shared memory for them. */
 static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, int64_t k, Dtype d)
 {
-    enum { DEPTH = 32 };
     bool mma = t->sm && (d != SN_F32 || t->tf32);         /* tensor cores: a larger tile, two steps of both operands at least */
+    int64_t depth = mma && d == SN_F32 ? 16 : 32;         /* of a step; two of mma's either way, as tf32 has half the depth */
     int64_t step = d == SN_F32 ? (mma ? 8 : 4) : mma ? 4 : 2;
     static const int rows[] = { 8, 16, 32, 64, 128 }, cols[] = { 8, 16, 32, 64, 128 };
-    GemmSched s = { 8, 8, (int)(k < DEPTH ? k : DEPTH) };
+    GemmSched s = { 8, 8, (int)(k < depth ? k : depth) };
     double best = INFINITY;
     for (int i = 0; i < 5; i++)
         for (int j = 0; j < 5; j++) {
             int bm = rows[i], bn = cols[j];
-            if (step * (bm + bn + 16) * (DEPTH + 8) > t->shared_bytes / 2 || bm * bn > (mma ? 128 : 64) * 128) continue;
+            if (step * (bm + bn + 16) * (depth + 8) > t->shared_bytes / 2 || bm * bn > (mma ? 128 : 64) * 128) continue;
             double blocks = (double)(batch * ceil_div(m, bm) * ceil_div(n, bn)), waves = blocks / (double)blocks_at_once(t);
             double cost = (waves < 1 ? 1 : waves) * ((double)bm * bn + 16.0 * (bm + bn) + 512);
             if (cost < best * .9999) best = cost, s.bm = bm, s.bn = bn;
@@ -187,7 +187,7 @@ static GemmSched gpu_gemm(const Target *t, int64_t batch, int64_t m, int64_t n, 
 }
 
 /* Registers of a thread that the sums of a backward block take, and its scores with what a cap or dropout keeps beside them: of
-   these a quarter more, for addresses and what is being computed (ptxas spills from 186 on). */
+   these a quarter more, for addresses and what is being computed. ptxas spills from 186 on, of tf32, whose fragments are words, from 160. */
 static int64_t backward_registers(AttentionSched s, AttentionShape a)
 {
     return (s.bk * (a.d + a.dv) + (2 + a.beside) * (int64_t)s.bq * s.bk * 5 / 4) / 128;
@@ -201,7 +201,7 @@ static AttentionSched gpu_attention(const Target *t, AttentionShape a)
         int64_t across = a.d > a.dv ? a.d : a.dv, stages = (a.backward ? 2 * s.bq + 3 * s.bk : s.bq + 2 * s.bk) * across;
         if (4 * (stages + (a.backward ? 2 : 1) * (int64_t)s.bq * s.bk) <= t->shared_bytes * 7 / 8) break;
     }
-    while (a.backward && s.bq > 16 && backward_registers(s, a) > 186) s.bq /= 2;
+    while (a.backward && s.bq > 16 && backward_registers(s, a) > (t->tf32 ? 160 : 186)) s.bq /= 2;
     s.bq = (int)(a.queries < s.bq ? a.queries : s.bq), s.bk = (int)(a.keys < s.bk ? a.keys : s.bk);
     return s;
 }
