@@ -18,7 +18,8 @@ static int run(const BenchOptions *o) {
     static const struct { const char *name; int (*run)(const BenchOptions *); } families[] = {
         { "gemm", bench_gemm }, { "rows", bench_rows }, { "attention", bench_attention }, { "xent", bench_xent } };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (!strcmp(o->file, families[i].name)) return families[i].run(o);
+        if (!strcmp(o->file, families[i].name))
+            return o->device && !strcmp(o->device, "null") ? cmd_fail("bench %s: device null computes nothing, so nothing is to be timed", o->file) : families[i].run(o);
     if (o->predict) return bench_predict(o);
     return is_bundle(o->file) ? bench_bundle(o) : bench_model(o);
 }
