@@ -15,7 +15,7 @@
    programs then that each reads its part of both operands once. */
 #include "passes/pass.h"
 
-enum { MIN_ELEMENTS = 1 << 15, MIN_ROWS = 256, MAX_CHUNKS = 64, MIN_CHUNK = 16, PIECE = 4096 };
+enum { MIN_ELEMENTS = 1 << 15, MIN_ROWS = 256, MAX_CHUNKS = 64, MANY_CHUNKS = 512, MIN_CHUNK = 16, PIECE = 4096 };
 
 /* Rows to be summed when the sum runs over the leading axes only, else 0. *cols: what is kept. */
 static int64_t leading_rows(const Graph *g, NodeId id, int64_t *cols) {
@@ -34,9 +34,11 @@ static int64_t leading_rows(const Graph *g, NodeId id, int64_t *cols) {
     return rows;
 }
 
-/* The largest divisor of rows up to MAX_CHUNKS that leaves MIN_CHUNK rows a chunk; 1 = leave it. */
+/* The largest divisor of rows up to MAX_CHUNKS that leaves MIN_CHUNK rows a chunk; 1 = leave it. Of many rows up to MANY_CHUNKS, with as
+   many rows a chunk as there are chunks of few: a card has hundreds of places, and the partial sums stay small beside the rows. */
 static int64_t chunks_for(int64_t rows) {
-    for (int64_t s = MAX_CHUNKS; s > 1; s--)
+    int64_t most = rows / MAX_CHUNKS < MANY_CHUNKS ? rows / MAX_CHUNKS : MANY_CHUNKS;
+    for (int64_t s = most > MAX_CHUNKS ? most : MAX_CHUNKS; s > 1; s--)
         if (rows % s == 0 && rows / s >= MIN_CHUNK) return s;
     return 1;
 }
