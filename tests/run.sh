@@ -287,6 +287,10 @@ experts() {
         check "experts, route=$route: eval, a route of its checkpoint" "$SINTER" eval models/dlm.sn --ckpt "$WORK/moe/last.safetensors" --data "$WORK/moe/data/val.safetensors" --draws 1
         rm -rf "$WORK/moe" "$WORK/moe.one"
     done
+    for bad in experts.gate_over=best experts.route_over=rows experts.route=token experts.capacity=0 noise.noise_schedule=cos rows.cut_rows=2 transformer.ema=1 transformer.dropout=1; do
+        option=${bad#*.}
+        refused "${bad%%.*}.sn:.*${option%%=*}" print models/dlm.sn -D loss_form=elbo -D "$option"
+    done
     for model in ar any_order block_diffusion; do
         one_line "experts choose in $model.sn" "$SINTER" print models/$model.sn -D experts=4 -D route=experts
     done
@@ -653,6 +657,10 @@ generation() {
     # shellcheck disable=SC2086
     one_line "generate: a suffix of an AR model" "$SINTER" generate models/ar.sn $SMALL -p 'a = ' --suffix ' + 1' -n 8
     # shellcheck disable=SC2086
+    one_line "generate: diffusion's steps of an AR model" "$SINTER" generate models/ar.sn $SMALL -p x -n 8 --steps 4
+    # shellcheck disable=SC2086
+    one_line "generate: AR's top-k of a diffusion model" "$SINTER" generate models/dlm.sn $SMALL -p x -n 8 --top-k 4
+    # shellcheck disable=SC2086
     check "generate: block diffusion" "$SINTER" generate models/block_diffusion.sn $SMALL -D block_size=8 -p 'int x' -n 21 --steps 9 -t 1
     # shellcheck disable=SC2086
     one_line "generate: another block than the model's" "$SINTER" generate models/block_diffusion.sn $SMALL -D block_size=8 -p x --block 4
@@ -682,6 +690,7 @@ evaluation() {
         "$SINTER" eval models/$arm.sn --ckpt "$WORK/eval.$arm/last.safetensors" --tasks "$WORK/choice.jsonl" --draws 3 --out "$WORK/options.all" >/dev/null
         check "eval $arm: the same bits with one thread" cmp "$WORK/options.one" "$WORK/options.all"
     done
+    check "eval: --fit of text" "$SINTER" eval models/ar.sn --ckpt "$WORK/eval.ar/last.safetensors" --data "$WORK/eval.ar/data/val.safetensors" --limit 4 --fit tools/cmd.h --temp "$WORK/new/temp"
     head -2 "$WORK/choice.jsonl" | tail -1 >"$WORK/mmlu.jsonl"
     check "eval: shots" "$SINTER" eval models/dlm.sn --ckpt "$WORK/eval.dlm/last.safetensors" --tasks "$WORK/mmlu.jsonl" --shots 1 --shots-from "$WORK/anatomy_dev.csv"
     for order in random left right; do

@@ -300,7 +300,7 @@ static json_t *merges_of(Reader *r, const char *path) {
     char *text = read_text(path, &n), *next;
     json_t *list = json_array();
     int line = 1;
-    if (!text) wrong(r, "%s: %s", path, strerror(errno));
+    if (!text && !r->rc) r->rc = cmd_fail("%s: %s", path, strerror(errno));
     for (char *p = text; p && *p && !r->rc; p = next, line++) {
         size_t k = strcspn(p, "\n");
         next = p + k + (p[k] == '\n');

@@ -66,7 +66,8 @@ int bundle_takes(const char *path, const StrList *defines, const PassOptions *po
 
 /* -- Files ---------------------------------------------------------------------------------------------------- */
 
-int make_folder(const char *path);                               /* with parents; 0 or an exit status after an error line */
+int with_parents(const char *path);                              /* makes a folder and those above it; 0 or errno */
+int make_folder(const char *path);                               /* the same; 0 or an exit status after an error line */
 int write_text(const char *path, const char *text, size_t n);    /* through a temporary file and rename */
 char *text_fmt(const char *fmt, ...) __attribute__((format(printf, 1, 2)));       /* malloc'ed */
 char *read_text(const char *path, size_t *n);                    /* malloc'ed, 0-terminated; NULL with errno */

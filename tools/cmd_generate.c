@@ -106,6 +106,14 @@ static void print_stats(const Generator *g) {
             bytes / s / 1e9, bytes / s / 1e9 / bw, bw);
 }
 
+/* An option of the other arm's sampler would change nothing here. */
+static int refuse_other_arm(const GenJob *j, bool ar) {
+    const GenOptions *o = &j->o;
+    const char *unread = ar ? (o->steps ? "--steps" : o->block ? "--block" : o->remask != REMASK_CONFIDENCE ? "--remask" : o->guidance > 0 ? "--guidance" : NULL)
+                            : (o->rule.top_k ? "--top-k" : o->rule.top_p < 1 ? "--top-p" : j->stats ? "--stats" : NULL);
+    return unread ? cmd_fail("%s is an option of %s, %s is none", unread, ar ? "masked-diffusion models" : "AR models", j->lab.file) : 0;
+}
+
 static int generate(GenJob *j) {
     Generator g;
     int64_t longest = 0;
@@ -114,6 +122,7 @@ static int generate(GenJob *j) {
         if (j->task[i].prompt.n + j->task[i].suffix.n > longest) longest = j->task[i].prompt.n + j->task[i].suffix.n;
     if (!rc) rc = generator_open(&g, &j->lab, j->ckpt, j->tok, &j->o, longest);
     if (rc) return rc;
+    rc = refuse_other_arm(j, g.ar);
     Progress whole, *shown = NULL, each;
     progress_start(&whole);
     for (int i = 0; i < j->ntasks && !rc; i++)

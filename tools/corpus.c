@@ -22,6 +22,7 @@
 
 #include "runtime/rt.h"
 #include "runtime/sn_rt.h"
+#include "tools/cmd.h"
 #include "tools/documents.h"
 #include "tools/shards.h"
 #include "tools/records.h"
@@ -765,8 +766,9 @@ static int take_set(const CorpusDesc *d, const char *path, const char *name, Cor
         return open_set(path, set, info, err);
     if (snprintf(shard, sizeof shard, "%s/%s.safetensors", d->out, name) >= (int)sizeof shard)
         return fail(err, FAIL_USAGE, "%.200s: path too long", d->out);
-    if (mkdir(d->out, 0777) && errno != EEXIST)
-        return fail(err, FAIL_IO, "%s: %s", d->out, strerror(errno));
+    int made = with_parents(d->out);
+    if (made)
+        return fail(err, FAIL_IO, "%s: %s", d->out, strerror(made));
     int32_t eod = d->tok ? d->tok->eod : -1;
     if (token_file_open(&f, path, eod, err))
         return FAIL_IO;
@@ -935,8 +937,9 @@ static int prepare_text(Corpus *c)
         rc = measure_overlap(d, c->train, info->train.bytes, c->test, &info->test, c->err);
     if (rc)
         return rc;
-    if (mkdir(d->out, 0777) && errno != EEXIST)
-        return fail(c->err, FAIL_IO, "%s: %s", d->out, strerror(errno));
+    int made = with_parents(d->out);
+    if (made)
+        return fail(c->err, FAIL_IO, "%s: %s", d->out, strerror(made));
     rc = write_set(d, "val", c->val, &c->val_docs, &info->val, c->err);
     rc = rc ? rc : write_set(d, "test", c->test, &c->test_docs, &info->test, c->err);
     if (!rc)                                     /* last: its presence says done */

@@ -217,19 +217,24 @@ char *text_fmt(const char *fmt, ...) {
     return s;
 }
 
-int make_folder(const char *path) {
+int with_parents(const char *path) {
     char *p = strdup(path);
     int rc = 0;
     for (char *at = p + 1; !rc; at++) {
         if (*at && *at != '/') continue;
         char keep = *at;
         *at = 0;
-        if (mkdir(p, 0777) && errno != EEXIST) rc = cmd_fail("cannot make the folder %s: %s", p, strerror(errno));
+        if (mkdir(p, 0777) && errno != EEXIST) rc = errno;
         *at = keep;
         if (!keep) break;
     }
     free(p);
     return rc;
+}
+
+int make_folder(const char *path) {
+    int rc = with_parents(path);
+    return rc ? cmd_fail("cannot make the folder %s: %s", path, strerror(rc)) : 0;
 }
 
 static bool put_text(int fd, void *arg) {
