@@ -288,7 +288,10 @@ enum { STRAIGHT = 1, SWAPPED = 2, EITHER = STRAIGHT | SWAPPED, AT_ROOT = 4, BROA
 
 static bool match(Rewriter *w, const Pat *p, NodeId id, Match *m, int how);
 
-static bool is_shared(const Rewriter *w, NodeId id) { return id < w->uses.n && w->uses.v[id] > 1; }
+/* An expand is a view: whoever else reads it, nothing is computed twice. */
+static bool is_shared(const Rewriter *w, NodeId id) {
+    return id < w->uses.n && w->uses.v[id] > 1 && snG_node(w->g, id)->op != OP_expand;
+}
 
 /* A contraction, or a composite with one inside. */
 static bool is_heavy(const Graph *g, NodeId id) {
@@ -416,6 +419,10 @@ static bool is_narrower(const Graph *g, const Arg *a) {     /* $t has half the s
     return snG_is_float(from) && snG_is_float(to) && snG_dtype_size(to) < snG_dtype_size(from);
 }
 
+static bool is_last(const Graph *g, const Arg *a) {         /* see plain_attr */
+    (void)g;
+    return a[0].v.kind == A_INT && a[0].v.i[0] == -1;
+}
 static bool is_positive(const Graph *g, const Arg *a) {
     (void)g;
     return a[0].v.kind == A_FLOAT ? a[0].v.f > 0 : a[0].v.i[0] > 0;
@@ -434,6 +441,11 @@ static bool is_many(const Graph *g, const Arg *a) {
     const Type *t = snG_type(g, a[0].node);
     return t->rank > 0 && t->dim[t->rank - 1] >= 16;
 }
+static bool is_single(const Graph *g, const Arg *a) {
+    const Type *t = snG_type(g, a[0].node);
+    return t->rank > 0 && t->dim[t->rank - 1] == 1;
+}
+static bool is_scalar(const Graph *g, const Arg *a) { return snG_type(g, a[0].node)->rank == 0; }
 static bool is_scores(const Graph *g, const Arg *a) { return comes_from_matmul(g, a[0].node, 0); }
 
 static const struct { const char *name; int nargs; bool (*holds)(const Graph *, const Arg *); const char *doc; } CONDITIONS[] = {
@@ -441,7 +453,10 @@ static const struct { const char *name; int nargs; bool (*holds)(const Graph *, 
     { "float", 1, is_float, "float(a): a float dtype" },
     { "pow2", 1, is_pow2, "pow2($s): plus or minus a power of two" },
     { "positive", 1, is_positive, "positive($s): larger than 0" },
+    { "last", 1, is_last, "last($k): the last axis alone" },
     { "many", 1, is_many, "many(s): the last axis has 16 elements or more" },
+    { "scalar", 1, is_scalar, "scalar(h): no axes" },
+    { "single", 1, is_single, "single(h): the last axis has 1 element" },
     { "scores", 1, is_scores, "scores(s): elementwise work on a matrix product" },
     { "exact", 2, is_exact, "exact($a, $b): the product is exact in f32" },
     { "swaps", 1, is_swap, "swaps($p): permutation of the last two axes" },
