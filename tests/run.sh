@@ -1048,6 +1048,8 @@ END
     check "the validation text is the same for all" test "$(val tier=near/s1/ar)" = "$(val tier=far/s1/dlm)" -a -n "$(val tier=near/s1/ar)"
     check "the training text is not" test "$("$BUILD/tool_compare" "$WORK/tiers/tier=near/s1/ar/data/train.safetensors" "$WORK/tiers/tier=far/s1/ar/data/train.safetensors" exact >/dev/null 2>&1; echo $?)" != 0
     worked_example
+    printf 'data docs\nseeds 1\narm ar nowhere.sn\n' >"$WORK/lost.study"
+    one_line "a study of a model that is not there" "$SINTER" study "$WORK/lost.study" --dry-run
     for file in models/studies/*.study; do check "$file is read" "$SINTER" study "$file" --dry-run; done
 }
 
