@@ -435,6 +435,8 @@ int cmd_study(const Command *self, int argc, char **argv) {
     if ((rc = study_file_read(&l.f, pos.v[0]))) return rc;
     if (data.n) l.f.data = data;
     if (!study_has_data(&l.f)) return cmd_fail("%s: no data: write `data PATH...` there, or give --data", pos.v[0]);
+    for (int i = 0; i < l.f.narms; i++)
+        if (access(l.f.arm[i].model, R_OK)) return cmd_fail("%s: arm '%s': no model file '%s'", pos.v[0], l.f.arm[i].name, l.f.arm[i].model);
     if ((rc = replace_seeds(&l, seeds))) return rc;
     const char *base = strrchr(pos.v[0], '/');
     base = base ? base + 1 : pos.v[0];
