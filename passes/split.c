@@ -34,8 +34,8 @@ static int64_t leading_rows(const Graph *g, NodeId id, int64_t *cols) {
     return rows;
 }
 
-/* The largest divisor of rows up to MAX_CHUNKS that leaves MIN_CHUNK rows a chunk; 1 = leave it. Of many rows up to MANY_CHUNKS, with as
-   many rows a chunk as there are chunks of few: a card has hundreds of places, and the partial sums stay small beside the rows. */
+/* The largest divisor of rows up to MAX_CHUNKS that leaves MIN_CHUNK rows a chunk; 1 = leave it. Of many rows up to MANY_CHUNKS,
+   of MAX_CHUNKS rows or more each: a card has hundreds of places, and the partial sums stay small beside the rows. */
 static int64_t chunks_for(int64_t rows) {
     int64_t most = rows / MAX_CHUNKS < MANY_CHUNKS ? rows / MAX_CHUNKS : MANY_CHUNKS;
     for (int64_t s = most > MAX_CHUNKS ? most : MAX_CHUNKS; s > 1; s--)

@@ -236,6 +236,8 @@ static void platform_text(cl_platform p, unsigned what, char *out, size_t cap)
 
 /* -- A device that is open --------------------------------------------------------------------- */
 
+typedef struct Memory { cl_mem mem; void *ours; } Memory;
+
 typedef struct Cl {
     Device base;
     const SnProgram *p;
@@ -246,10 +248,8 @@ typedef struct Cl {
     int groups;              /* workers of kernels for cores */
     int64_t most_blocks;     /* of one launch of a GPU's kernel; 0 = any number */
     bool shares;             /* the host's memory */
-    struct Memory *scratch;
+    Memory *scratch;
 } Cl;
-
-typedef struct Memory { cl_mem mem; void *ours; } Memory;
 
 static size_t scratch_stride(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
 

@@ -215,7 +215,7 @@ int bench_gemm(const BenchOptions *o) {
     if (!rc) snK_target(r.c, target, &r.target), snK_ask_tf32(&r.target, o->passes.autocast), memcpy(r.overrides, r.target.sched, sizeof r.overrides);
     SN_LEAVE(r.c);
     if (!rc && !o->json)
-        printf("%s on %s; best of 5 or more runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s  %s\n",
+        printf("%s on %s; best of the runs; peak: %s in registers, the larger of before and after\n%-14s %6s %6s %6s  %-5s %10s %9s %9s %7s  %s\n",
                snG_dtype_name(r.dtype), r.target.name,
                r.dtype == SN_BF16 && r.target.sm ? "bf16 on tensor cores" : r.dtype == SN_BF16 && r.target.bf16_dot ? "products of bf16 pairs" : "FMAs", "name", "m", "n", "k", "", "ms", "GFLOP/s", "peak", "ratio", "tile, K step");
     for (int i = 0; i < n && !rc; i++) {

@@ -51,7 +51,7 @@ int cmd_bench(const Command *self, int argc, char **argv) {
         { "kv-heads", 0, OPT_INT, &o.kv_heads, "N", "attention: heads of keys and values (default: as many)" },
         { "mask", 0, OPT_TEXT, &o.masks, "LIST", "attention: full causal window:N prefix:N document:N block-diffusion:N dilated:N (default full,causal)" },
         { "dir", 0, OPT_TEXT, &o.dirs, "fwd,bwd", "attention, rows: directions (default both)" },
-        { "steps", 0, OPT_INT, &o.steps, "N", "runs of each side (default: 4 seconds of each, 5 at least)" },
+        { "steps", 0, OPT_INT, &o.steps, "N", "runs of each side (default: 4 seconds of each, of gemm 2, 5 runs at least)" },
         { "profile", 0, OPT_FLAG, &profile, "", "every kernel of both sides, not only the slowest of the first" },
         { "threads", 0, OPT_INT, &o.threads, "N", "0 = all cores" },
         { 0 }
