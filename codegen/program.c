@@ -191,7 +191,10 @@ static int32_t buffer_of(GraphBuild *gb, NodeId id) {
     buf.kind = pl->kind == P_ARENA ? SN_BUF_ARENA : pl->kind == P_INPUT ? SN_BUF_INPUT : SN_BUF_STORAGE;
     if (pl->kind == P_ARENA) buf.offset = pl->offset;
     if (pl->kind == P_STORAGE) buf.storage = intern_storage(b, gb->g, gb->name, l);
-    if (pl->kind == P_INPUT && l->init == INIT_FULL) buf.has_default = 1, buf.dflt = l->a;
+    if (pl->kind == P_INPUT && l->init == INIT_FULL) {
+        buf.has_default = 1, buf.dflt = l->a;
+        buf.range = l->range.bits, buf.lo = l->range.lo, buf.hi = l->range.hi;
+    }
     PUSH(&b->arena, gb->buffers, buf);
     gb->buffer_of[id] = (int32_t)gb->buffers.n;
     return gb->buffer_of[id] - 1;
@@ -474,7 +477,9 @@ static void hash_graph(StrBuf *s, const SnGraphPlan *g) {
         const SnBuffer *u = &g->buffers[i];
         snU_putf(s, "buffer %d", u->kind);
         hash_desc(s, &u->t);
-        snU_putf(s, " %lld %lld %d %d %a\n", (long long)u->bytes, (long long)u->offset, u->storage, u->has_default, u->dflt);
+        snU_putf(s, " %lld %lld %d %d %a", (long long)u->bytes, (long long)u->offset, u->storage, u->has_default, u->dflt);
+        if (u->range) snU_putf(s, " %d %a %a", u->range, u->lo, u->hi);
+        snU_puts(s, "\n");
     }
     for (int i = 0; i < g->nlaunches; i++) {
         snU_putf(s, "launch %d", g->launches[i].kernel);

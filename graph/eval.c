@@ -44,6 +44,22 @@ static bool sums_f32(const Eval *e, const Type *t)
 
 static double unit(uint32_t w) { return ((double)(w >> 8) + 0.5) * 0x1p-24; }
 
+/* So that 0.99999999, which is 1 in f32, is not below 1. runtime/session.c has the same two. */
+bool snG_in_range(const InputRange *r, Dtype d, double v)
+{
+    v = snG_round(d, v);
+    bool above = r->bits & RANGE_ABOVE ? v > r->lo : v >= r->lo, below = r->bits & RANGE_BELOW ? v < r->hi : v <= r->hi;
+    return !r->bits || (isfinite(v) && above && below && (!(r->bits & RANGE_WHOLE) || v == floor(v)));
+}
+
+void snG_range_text(const InputRange *r, char out[SN_RANGE_TEXT])
+{
+    int n = snprintf(out, SN_RANGE_TEXT, "%s %g", r->bits & RANGE_WHOLE ? "a whole number from" : r->bits & RANGE_ABOVE ? "above" : "at least", r->lo);
+    if (r->bits & RANGE_WHOLE) snprintf(out + n, SN_RANGE_TEXT - (size_t)n, " to %g", r->hi);
+    else if (isinf(r->hi)) snprintf(out + n, SN_RANGE_TEXT - (size_t)n, " and finite");
+    else snprintf(out + n, SN_RANGE_TEXT - (size_t)n, " and %s %g", r->bits & RANGE_BELOW ? "below" : "at most", r->hi);
+}
+
 void snG_init_leaf(const Graph *g, const Leaf *l, uint64_t seed, double *out)
 {
     const Type *t = snG_type(g, l->node);

@@ -118,11 +118,16 @@ typedef struct Node {
 enum { N_PLACED = 1 };               /* fuse: this concat is its parts where they lie, no kernel */
 
 typedef enum { INIT_NONE, INIT_ZEROS, INIT_ONES, INIT_FULL, INIT_NORMAL, INIT_UNIFORM } InitKind;
+/* What a scalar input may be set to: between lo and hi, whole numbers only. bits 0: anything. */
+enum { RANGE_GIVEN = 1, RANGE_ABOVE = 2, RANGE_BELOW = 4, RANGE_WHOLE = 8 };    /* ABOVE, BELOW: not lo, not hi itself */
+typedef struct InputRange { double lo, hi; uint8_t bits; } InputRange;
+
 typedef struct Leaf {                /* input, weight, state: identified by name */
     NodeId node;
     Sym name;
     uint8_t init;                    /* InitKind; inputs: INIT_FULL = scalar default, INIT_NONE = must be fed */
     double a, b;                     /* normal: std a; uniform: [a, b); full: value a */
+    InputRange range;                /* of an input with a default */
 } Leaf;
 typedef struct Output { Sym name; NodeId node; } Output;
 typedef struct Update { NodeId target, value; } Update;  /* target: a weight or state node; commits after the step */
@@ -255,6 +260,9 @@ typedef struct EvalEnv {
 void snG_eval(const Graph *g, EvalMode mode, const EvalEnv *env, Arena *a, EvalVal *vals);
 /* Initial value of a leaf: the one definition that evaluator and runtime share (runtime/init.c has the same formulas, tested equal). */
 void snG_init_leaf(const Graph *g, const Leaf *l, uint64_t seed, double *out);
+enum { SN_RANGE_TEXT = 96 };
+bool snG_in_range(const InputRange *r, Dtype d, double v);       /* what v is once it is rounded to d; infinities and NaN are in none */
+void snG_range_text(const InputRange *r, char out[SN_RANGE_TEXT]);       /* "at least 0 and below 1" */
 double snG_round(Dtype d, double v);                       /* round-to-nearest-even into f32/bf16/f16; integers wrap */
 /* Philox 4x32-10 (Salmon et al., SC11). */
 void snG_philox(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4]);

@@ -64,6 +64,38 @@ static void add_leaf(Elab *e, unsigned op, Sym name, const Type *t, const Leaf *
     snG_assign(e, name, (Val){ .kind = V_NODE, .node = id });
 }
 
+/* After `in`: [lo, hi], with > before lo and < before hi where the end itself is out; or lo..hi, the whole numbers from lo to hi - 1. */
+static void parse_range(Elab *e, InputRange *r) {
+    r->bits = RANGE_GIVEN;
+    if (!snG_accept(e, T_LBRACK)) {
+        r->lo = (double)snG_need_int(e, "a range's first number");
+        snG_take(e, T_DOTDOT);
+        r->hi = (double)snG_need_int(e, "a range's end") - 1;
+        r->bits |= RANGE_WHOLE;
+        return;
+    }
+    if (snG_accept(e, T_GT)) r->bits |= RANGE_ABOVE;
+    r->lo = snG_need_number(e, "a range's end");
+    snG_take(e, T_COMMA);
+    if (snG_accept(e, T_LT)) r->bits |= RANGE_BELOW;
+    r->hi = snG_need_number(e, "a range's end");
+    snG_take(e, T_RBRACK);
+}
+
+/* An input's default, and what else it may be. */
+static void parse_default(Elab *e, Sym name, const Type *t, Leaf *l) {
+    l->init = INIT_FULL;
+    l->a = snG_need_number(e, "an input's default");
+    if (e->t->kind != T_NAME || e->t->s != W_in) return;
+    e->t++;
+    if (t->rank) FAIL(e, TYPE, "a range is of a single number; %s has axes", snU_str(e->c, name));
+    parse_range(e, &l->range);
+    if (snG_in_range(&l->range, (Dtype)t->dtype, l->a)) return;
+    char text[SN_RANGE_TEXT];
+    snG_range_text(&l->range, text);
+    FAIL(e, TYPE, "the default of %s is %g: it must be %s", snU_str(e->c, name), l->a, text);
+}
+
 static void leaf_statement(Elab *e, unsigned op) {
     e->t++;
     Sym name = snG_take_name(e, "the name of the tensor");
@@ -72,12 +104,8 @@ static void leaf_statement(Elab *e, unsigned op) {
     Type t = snG_parse_type(e);
     Leaf l = {0};
     if (snG_accept(e, T_ASSIGN)) {
-        if (op == OP_input) {
-            l.init = INIT_FULL;
-            l.a = snG_need_number(e, "an input's default");
-        } else {
-            parse_init(e, &l);
-        }
+        if (op == OP_input) parse_default(e, name, &t, &l);
+        else parse_init(e, &l);
     }
     add_leaf(e, op, name, &t, &l);
 }

@@ -184,10 +184,26 @@ static void put_call(Printer *p, NodeId id) {
 
 /* -- Lines ------------------------------------------------------------------------------------------------------ */
 
+static void put_range(StrBuf *b, const InputRange *r) {
+    if (r->bits & RANGE_WHOLE) { snU_putf(b, "%.0f..%.0f", r->lo, r->hi + 1); return; }
+    snU_puts(b, r->bits & RANGE_ABOVE ? "[>" : "[");
+    put_float(b, r->lo, false);
+    snU_puts(b, r->bits & RANGE_BELOW ? ", <" : ", ");
+    put_float(b, r->hi, false);
+    snU_puts(b, "]");
+}
+
+static void put_input_init(Printer *p, const Leaf *l) {
+    put_float(p->b, l->a, false);
+    if (!l->range.bits) return;
+    snU_puts(p->b, " in ");
+    put_range(p->b, &l->range);
+}
+
 static void put_init(Printer *p, const Leaf *l, bool input) {
     if (l->init == INIT_NONE) return;
     snU_puts(p->b, " = ");
-    if (input) { put_float(p->b, l->a, false); return; }
+    if (input) { put_input_init(p, l); return; }
     switch (l->init) {
     case INIT_ZEROS: snU_puts(p->b, "zeros()"); return;
     case INIT_ONES: snU_puts(p->b, "ones()"); return;

@@ -239,7 +239,7 @@ static NodeId named(Graph *g, NodeId id, sn_shape s) {
 
 static NodeId add_leaf(Graph *g, unsigned op, Sym name, Dtype d, sn_shape s, sn_initial init) {
     Type t = type_of(g, d, s);
-    Leaf l = { .init = (uint8_t)init.kind, .a = init.a, .b = init.b };
+    Leaf l = { .init = (uint8_t)init.kind, .a = init.a, .b = init.b, .range = init.range };
     for (uint32_t i = 0; i < g->leaves.n; i++)
         if (g->leaves.v[i].name == name) snU_fail(g->ctx, SN_USAGE, 0, "%s is declared twice", snU_str(g->ctx, name));
     return snG_add_leaf(g, here(g), op, name, &t, &l);
@@ -252,6 +252,13 @@ sn_val sn_input(Graph *g, const char *name, Dtype d, sn_shape s) {
 sn_val sn_input_scalar(Graph *g, const char *name, double value) {
     static const sn_shape rank0;
     BUILD(g, add_leaf(g, OP_input, snU_symz(g->ctx, name), SN_F32, rank0, sn_full(value)));
+}
+
+sn_val sn_input_within(Graph *g, const char *name, double value, InputRange range) {
+    static const sn_shape rank0;
+    sn_initial init = sn_full(value);
+    init.range = range;
+    BUILD(g, add_leaf(g, OP_input, snU_symz(g->ctx, name), SN_F32, rank0, init));
 }
 
 sn_val sn_weight(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init) {

@@ -63,15 +63,16 @@ void sn_end_scope(Graph *g);
 typedef struct sn_shape { int rank; const int64_t *dim; } sn_shape;
 #define SHAPE(...) ((sn_shape){ (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), (int64_t[]){ __VA_ARGS__ } })
 #define SCALAR ((sn_shape){ 0, NULL })
-typedef struct sn_initial { int kind; double a, b; } sn_initial;    /* InitKind */
-static inline sn_initial sn_zeros(void) { return (sn_initial){ INIT_ZEROS, 0, 0 }; }
-static inline sn_initial sn_ones(void) { return (sn_initial){ INIT_ONES, 0, 0 }; }
-static inline sn_initial sn_full(double v) { return (sn_initial){ INIT_FULL, v, 0 }; }
-static inline sn_initial sn_normal(double std) { return (sn_initial){ INIT_NORMAL, std, 0 }; }
-static inline sn_initial sn_uniform(double lo, double hi) { return (sn_initial){ INIT_UNIFORM, lo, hi }; }
+typedef struct sn_initial { int kind; double a, b; InputRange range; } sn_initial;    /* InitKind; range: of inputs */
+static inline sn_initial sn_zeros(void) { return (sn_initial){ INIT_ZEROS, 0, 0, {0} }; }
+static inline sn_initial sn_ones(void) { return (sn_initial){ INIT_ONES, 0, 0, {0} }; }
+static inline sn_initial sn_full(double v) { return (sn_initial){ INIT_FULL, v, 0, {0} }; }
+static inline sn_initial sn_normal(double std) { return (sn_initial){ INIT_NORMAL, std, 0, {0} }; }
+static inline sn_initial sn_uniform(double lo, double hi) { return (sn_initial){ INIT_UNIFORM, lo, hi, {0} }; }
 
 sn_val sn_input(Graph *g, const char *name, Dtype d, sn_shape s);
 sn_val sn_input_scalar(Graph *g, const char *name, double value);              /* f32[] with a default */
+sn_val sn_input_within(Graph *g, const char *name, double value, InputRange range);  /* and what else it may be set to */
 sn_val sn_weight(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init);   /* scope.name */
 sn_val sn_state(Graph *g, const char *name, Dtype d, sn_shape s, sn_initial init);
 void sn_output(Graph *g, const char *name, sn_val v);

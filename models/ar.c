@@ -106,8 +106,8 @@ Graph *model_ar(sn_ctx *c, const ArShape *m) {
     int64_t B = sn_dim(g, "B", m->batch), T = sn_dim(g, "T", m->seq);
     sn_val tokens = sn_input(g, "tokens", SN_I32, SHAPE(B, T));
     sn_val sample = sn_input(g, "sample", SN_I32, SHAPE(B));
-    sn_val dropout    = sn_input_scalar(g, "dropout", m->dropout);
-    sn_val input_mask = sn_input_scalar(g, "input_mask", m->input_mask);
+    sn_val dropout    = sn_input_within(g, "dropout", m->dropout, (InputRange){ 0, 1, RANGE_GIVEN | RANGE_BELOW });
+    sn_val input_mask = sn_input_within(g, "input_mask", m->input_mask, (InputRange){ 0, 1, RANGE_GIVEN });
     sn_val hidden = sn_lt(g, sn_random(g, SHAPE(B, T), sample, -1), input_mask);
     sn_val x = sn_select(g, hidden, sn_const(g, SN_I32, m->vocab - 1), shifted(g, m, tokens));
     sn_name(g, "x", x);

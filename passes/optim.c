@@ -27,15 +27,20 @@
    gather, tied ones included). */
 #include "passes/pass.h"
 
-static const struct { const char *name; double value; } HYPER[] = {
-    { "step", 1 },                   /* 1-based optimizer step, fed by the runtime */
-    { "lr", 1e-3 }, { "lr_min", 0 }, { "wd", 0.1 }, { "beta1", 0.9 }, { "beta2", 0.95 },
-    { "adam_eps", 1e-8 },
-    { "clip", 1 },                   /* global gradient norm; <= 0 = off */
-    { "schedule", 0 },               /* 0 constant, 1 cosine, 2 WSD linear, 3 WSD exponential */
-    { "warmup", 200 }, { "total", 0 },
-    { "decay", 0 },                  /* WSD: its steps, the last of `total` or from decay_start */
-    { "decay_start", -1 },
+#include <math.h>
+
+#define FROM(lo)       { lo, INFINITY, RANGE_GIVEN }
+#define ABOVE(lo)      { lo, INFINITY, RANGE_GIVEN | RANGE_ABOVE }
+#define SHARE          { 0, 1, RANGE_GIVEN | RANGE_BELOW }
+static const struct { const char *name; double value; InputRange range; } HYPER[] = {
+    { "step", 1, FROM(1) },          /* 1-based optimizer step, fed by the runtime */
+    { "lr", 1e-3, FROM(0) }, { "lr_min", 0, FROM(0) }, { "wd", 0.1, FROM(0) }, { "beta1", 0.9, SHARE }, { "beta2", 0.95, SHARE },
+    { "adam_eps", 1e-8, ABOVE(0) },
+    { "clip", 1, { 0 } },            /* global gradient norm; <= 0 = off */
+    { "schedule", 0, { 0, 3, RANGE_GIVEN | RANGE_WHOLE } },      /* 0 constant, 1 cosine, 2 WSD linear, 3 WSD exponential */
+    { "warmup", 200, FROM(0) }, { "total", 0, FROM(0) },
+    { "decay", 0, FROM(0) },         /* WSD: its steps, the last of `total` or from decay_start */
+    { "decay_start", -1, { 0 } },
 };
 
 /* Scalars of a step, computed once for all weights; each may use the ones before it. */
@@ -76,6 +81,7 @@ typedef struct Optim {
     int n;
     Sym ema;                         /* the input that is the decay of averages; 0: none are kept */
     double ema_default;
+    InputRange ema_range;
     bool clears;                     /* the gradients are states, to be zero after the step */
 } Optim;
 
@@ -83,6 +89,12 @@ static void bind(Optim *o, const char *name, NodeId v) {
     SN_ASSERT(o->n < NAMES, "too many names");
     o->names[o->n] = snU_symz(o->g->ctx, name);
     o->vals[o->n++] = v;
+}
+
+const InputRange *snP_optim_range(const char *input) {
+    for (int i = 0; i < NHYPER; i++)
+        if (!strcmp(HYPER[i].name, input)) return &HYPER[i].range;
+    return NULL;
 }
 
 static NodeId text(Optim *o, const char *t) {
@@ -95,12 +107,12 @@ static NodeId to_f32(Optim *o, NodeId x) {
     return snG_add(o->g, o->at, OP_cast, &x, 1, &to);
 }
 
-static NodeId input(Graph *g, const char *name, double value) {
+static NodeId input(Graph *g, const char *name, double value, InputRange range) {
     Sym s = snU_symz(g->ctx, name);
     for (uint32_t i = 0; i < g->leaves.n; i++)
         if (g->leaves.v[i].name == s) return g->leaves.v[i].node;
     Type t = { .dtype = SN_F32 };
-    return snG_add_leaf(g, (Here){0}, OP_input, s, &t, &(Leaf){ .init = INIT_FULL, .a = value });
+    return snG_add_leaf(g, (Here){0}, OP_input, s, &t, &(Leaf){ .init = INIT_FULL, .a = value, .range = range });
 }
 
 /* A f32 state "<prefix><name>" of the shape of x. */
@@ -220,7 +232,7 @@ static void find_families(Optim *o) {
 static void bind_scalars(Optim *o) {
     Graph *g = o->g;
     for (int i = 0; i < NHYPER; i++)
-        bind(o, HYPER[i].name, input(g, HYPER[i].name, HYPER[i].value));
+        bind(o, HYPER[i].name, input(g, HYPER[i].name, HYPER[i].value, HYPER[i].range));
     o->at = (Here){ .path = snU_symz(g->ctx, "adam") };
     NodeId total = 0;
     for (uint32_t i = 0; i < o->families.n; i++) {
@@ -234,7 +246,7 @@ static void bind_scalars(Optim *o) {
     bind(o, "norm", norm);
     for (int i = 0; i < NSCALAR; i++) bind(o, SCALARS[i].name, text(o, SCALARS[i].text));
     if (o->ema) {
-        bind(o, "ema", input(g, snU_str(g->ctx, o->ema), o->ema_default));
+        bind(o, "ema", input(g, snU_str(g->ctx, o->ema), o->ema_default, o->ema_range));
         bind(o, "fades", text(o, "ema_keep(ema, step) as _"));
     }
     snG_set_output(g, snU_symz(g->ctx, "grad_norm"), norm, 0);
@@ -312,6 +324,7 @@ static void find_averages(Optim *o, const Graph *train) {
             snU_fail(train->ctx, SN_TYPE, snG_node(train, v)->loc, "the output ema_decay must be an input f32[], the decay of averaged weights");
         o->ema = snG_leaf(train, v)->name;
         o->ema_default = snG_leaf(train, v)->a;
+        o->ema_range = snG_leaf(train, v)->range;
     }
 }
 
@@ -341,7 +354,7 @@ Graph *snP_accum(const Graph *train, const PassOptions *opt) {
     Graph *g = o.g;
     g->name = snU_symz(g->ctx, "accum");
     o.at = (Here){ .path = snU_symz(g->ctx, "accum") };
-    bind(&o, "scale", input(g, "accum_scale", 1));
+    bind(&o, "scale", input(g, "accum_scale", 1, (InputRange)ABOVE(0)));
     NodeId loss = loss_of(g, opt);
     loss = to_f32(&o, snG_add(g, o.at, OP_sum, &loss, 1, NULL));
     PUSH(g->arena, o.params, ((Param){ loss, loss, snU_symz(g->ctx, "loss"), false }));
@@ -368,7 +381,7 @@ static void clear_gradients(Optim *o, const Family *f) {
 
 Graph *snP_apply(const Graph *train, const PassOptions *opt) {
     sn_ctx *c = train->ctx;
-    Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")), .ema = from.ema, .ema_default = from.ema_default, .clears = true };
+    Optim from = begin(train, opt), o = { .g = snG_new(c, snU_symz(c, "apply")), .ema = from.ema, .ema_default = from.ema_default, .ema_range = from.ema_range, .clears = true };
     Graph *g = o.g;
     for (uint32_t i = 0; i < train->dims.n; i++) PUSH(g->arena, g->dims, train->dims.v[i]);
     for (uint32_t i = 0; i < from.params.n; i++) {

@@ -102,6 +102,9 @@ void snP_seed_inputs(const Graph *g, uint64_t seed, unsigned flags, Arena *a, Ev
    relative; else the number of passes that moved something; one line per pass in `report`. */
 int snP_check(sn_ctx *c, const Graph *g, const PassOptions *opt, const char *list, uint64_t seed, StrBuf *report);
 
+/* What the optimizer's input of that name (lr, wd ...) may be set to; NULL: it has none of that name. */
+const InputRange *snP_optim_range(const char *input);
+
 /* -- shared by the passes ---------------------------------------------------------------------------------- */
 
 /* Asks want() per composite node and inlines those it accepts, bodies included, until none is left (expand.c). */

@@ -21,7 +21,7 @@
      storage NAME tensor state init a b inside offset
      kernel SYMBOL FAMILY LABEL grid scratch threads shared flops bytes nargs [timeless]
      graph NAME arena live buffers launches outputs             followed by as many of these:
-     buffer NAME tensor kind bytes offset storage [default]
+     buffer NAME tensor kind bytes offset storage [default [range lo hi]]
      launch KERNEL BUFFER...
      output NAME BUFFER
 
@@ -84,6 +84,8 @@ static void put_graph(FILE *f, const SnGraphPlan *g)
         fprintf(f, " %d %lld %lld %d", b->kind, (long long)b->bytes, (long long)b->offset, b->storage);
         if (b->has_default)
             fprintf(f, " %a", b->dflt);
+        if (b->has_default && b->range)
+            fprintf(f, " %d %a %a", b->range, b->lo, b->hi);
         fputc('\n', f);
     }
     for (int i = 0; i < g->nlaunches; i++) {
@@ -512,6 +514,10 @@ static void read_buffer(Reader *r, SnBuffer *b)
     b->has_default = more(r);
     if (b->has_default)
         b->dflt = real(r);
+    if (b->has_default && more(r)) {
+        b->range = (uint8_t)number(r, 0, 15);
+        b->lo = real(r), b->hi = real(r);
+    }
 }
 
 static void read_launch(Reader *r, SnLaunch *l)

@@ -36,12 +36,15 @@ typedef struct SnStorage {           /* a weight or state */
     int64_t offset;                  /* inside: bytes behind that one's start; kernels see such neighbours as one buffer */
 } SnStorage;
 
+enum { SN_ABOVE = 2, SN_BELOW = 4, SN_WHOLE = 8 };       /* lo itself is out, hi is; whole numbers only; 1: there is a range */
+
 typedef struct SnBuffer {
     uint8_t kind;                    /* SnBufKind */
     SnTensorDesc t;
     int64_t bytes, offset;           /* ARENA: offset in the graph's arena; STORAGE: behind the storage's start */
     int32_t storage;                 /* STORAGE: index into program->storage; may reach into its neighbours */
     uint8_t has_default; double dflt;/* INPUT of rank 0 with a default value */
+    uint8_t range; double lo, hi;    /* what it may be set to; range: bits as above, 0 = anything */
 } SnBuffer;
 
 typedef struct SnKernelDesc {

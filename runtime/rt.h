@@ -34,6 +34,7 @@ int snR_replace(const char *path, SnWriter write, void *arg, char err[ERR_TEXT])
 int snR_dtype_size(int dtype);                   /* bytes; 0 when unknown */
 const char *snR_dtype_name(int dtype);           /* "f32" */
 int64_t snR_tensor_bytes(int dtype, int rank, const int64_t *dim);  /* -1: impossible */
+void snR_range_text(const SnBuffer *b, char out[96]);        /* what sn_set takes: "at least 0 and below 1" */
 void snR_store(int dtype, void *at, double v);   /* rounded to nearest even; integers wrap */
 
 /* -- Pool: a launch of n programs, cut into contiguous runs, each run by one worker ------------ */

@@ -6,6 +6,8 @@
    device's memory (rt.h); a launch list is bound to them once. */
 #include "runtime/rt.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -275,14 +277,41 @@ int sn_bind(sn_session *s, const char *graph, const char *input, const void *dat
     return write_span(s, g->buf[i], data, bytes);
 }
 
+/* 0.99999999, which is 1 in f32, is not below 1; infinities and NaN are in no range. graph/eval.c has the same two. */
+static bool in_range(const SnBuffer *b, double v)
+{
+    if (!b->range)
+        return true;
+    if (b->t.dtype == DT_F32)
+        v = (float)v;
+    bool above = b->range & SN_ABOVE ? v > b->lo : v >= b->lo, below = b->range & SN_BELOW ? v < b->hi : v <= b->hi;
+    return isfinite(v) && above && below && (!(b->range & SN_WHOLE) || v == floor(v));
+}
+
+void snR_range_text(const SnBuffer *b, char out[96])
+{
+    int n = snprintf(out, 96, "%s %g", b->range & SN_WHOLE ? "a whole number from" : b->range & SN_ABOVE ? "above" : "at least", b->lo);
+    if (b->range & SN_WHOLE)
+        snprintf(out + n, 96 - (size_t)n, " to %g", b->hi);
+    else if (isinf(b->hi))
+        snprintf(out + n, 96 - (size_t)n, " and finite");
+    else
+        snprintf(out + n, 96 - (size_t)n, " and %s %g", b->range & SN_BELOW ? "below" : "at most", b->hi);
+}
+
 int sn_set(sn_session *s, const char *input, double v)
 {
+    char range[96];
     int found = 0;
     for (int k = 0; k < s->program->ngraphs; k++) {
         GraphState *g = &s->graph[k];
         int i = find_input(g->plan, input);
         if (i < 0 || g->plan->buffers[i].t.rank != 0)
             continue;
+        const SnBuffer *b = &g->plan->buffers[i];
+        snR_range_text(b, range);
+        if (!in_range(b, v))
+            return snR_fail(s->err, ERR_USAGE, "%s=%g: it must be %s", input, v, range);
         int rc = set_scalar(s, g, i, v);
         if (rc)
             return rc;

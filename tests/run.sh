@@ -1000,6 +1000,26 @@ tokens_refused() {
     refused "has no token that ends a text" tokens docs --eod
 }
 
+# What --set says is held to the input's range when it is launched: from source, by the evaluator, from a bundle, and of a study before anything runs.
+settings() {
+    # shellcheck disable=SC2086
+    check "a bundle that trains" "$SINTER" build models/ar.sn $TINY -D vocab=257 --train -o "$WORK/set.snb"
+    for bad in dropout=1 dropout=-0.1 dropout=0.99999999999 input_mask=1.5 lr=-1e-3 lr=1e39 wd=inf beta2=1 schedule=1.5 schedule=4 adam_eps=0; do
+        # shellcheck disable=SC2086
+        refused "set ${bad%%=*}=.*must be" train models/ar.sn $TINY -D vocab=257 --data graph --steps 2 -q --set "$bad" --out "$WORK/set"
+        refused "set ${bad%%=*}=.*must be" train "$WORK/set.snb" --data graph --steps 2 -q --set "$bad" --out "$WORK/set"
+    done
+    # shellcheck disable=SC2086
+    refused "set dropout=1: it must be at least 0 and below 1" run models/ar.sn $TINY --graph train --device eval --set dropout=1
+    "$SINTER" train models/ar.sn --data graph --steps 2 --set lr=nan >"$WORK/out" 2>&1
+    if [ $? = 2 ] && grep -q 'name=number' "$WORK/out"; then pass "NaN is no number"; else fail "NaN is no number"; cat "$WORK/out"; fi
+    printf 'data docs\ncommon --set lr=1e-3\nvary d a: --set dropout=0\n\nvary d b: --set=dropout=1\narm ar %s/models/ar.sn\n' "$PWD" >"$WORK/set.study"
+    refused "set.study:5: error: arm 'ar': --set dropout=1: it must be at least 0 and below 1" study "$WORK/set.study" --out "$WORK/set.runs"
+    sed -i 's/dropout=1/drop=1/' "$WORK/set.study"
+    refused "set.study:5: error: arm 'ar': --set drop: .*no such input" study "$WORK/set.study" --out "$WORK/set.runs"
+    check "nothing was begun" test ! -e "$WORK/set.runs"
+}
+
 # Two arms, an anneal, two values of an axis, two seeds; stopped on the way, it goes on and ends with the bits of the study that was not.
 studies() {
     cat >"$WORK/tiny.study" <<END
@@ -1068,7 +1088,7 @@ install_missing
 install_opencl
 if ! build "$BUILD" "sinter tests" -DCMAKE_BUILD_TYPE=Release; then fail "Release build"; finish; fi
 pass "Release build"
-PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line experts plans generation evaluation hf_weights tokens benchmarks pages study studies
+PARTS="unit_tests text_tests golden_files golden_arms golden_anew resume kill_and_resume command_line experts plans generation evaluation hf_weights tokens benchmarks pages study settings studies
     bundles library opencl oclgrind_checks emu cuda gpu_script prediction ptx fuzz"
 for part in ${SN_ONLY:-$PARTS}; do
     since=$(date +%s)

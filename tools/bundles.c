@@ -30,6 +30,11 @@ static void print_graph_plan(const SnProgram *p, const SnGraphPlan *g) {
         printf("    input  %-20s ", b->t.name);
         print_tensor(&b->t);
         if (b->has_default) printf(" = %g", b->dflt);
+        if (b->range) {
+            char range[96];
+            snR_range_text(b, range);
+            printf(", %s", range);
+        }
         printf("\n");
     }
     for (int i = 0; i < g->noutputs; i++) {

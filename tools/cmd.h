@@ -43,6 +43,7 @@ int cmd_pass_options(const Command *self, const PassOptions *po);
 typedef struct Setting { const char *name; double value; } Setting;
 typedef struct Settings { Setting *v; int n; } Settings;
 int cmd_settings(const Command *self, const StrList *words, Settings *out);      /* -1, or the exit status */
+bool setting_fits(const Setting *s, const InputRange *range, Dtype d);                /* false after a line */
 Define *cmd_defines(const StrList *words);                                       /* words->n of them */
 
 /* --fuse LIST: -1, or the exit status after a line that names the valid ones; and what --help says about it. */

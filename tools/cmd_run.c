@@ -38,12 +38,23 @@ static void keep_value(RunJob *j, const char *name, NodeId id, const EvalVal *va
     keep(j, name, t, data);
 }
 
+static bool settings_fit(const RunJob *j) {
+    for (uint32_t i = 0; i < j->g->leaves.n; i++)
+        for (int k = 0; k < j->set.n; k++) {
+            const Leaf *l = &j->g->leaves.v[i];
+            if (strcmp(leaf_name(j->g, l->node), j->set.v[k].name)) continue;
+            if (!setting_fits(&j->set.v[k], &l->range, (Dtype)snG_type(j->g, l->node)->dtype)) return false;
+        }
+    return true;
+}
+
 static int run_eval(RunJob *j) {
     const Graph *g = j->g;
     int n = (int)j->in.t.n + j->set.n;
     const char **names = NEWN(&j->arena, const char *, n + 1);
     EvalVal *vals = NEWN(&j->arena, EvalVal, n + 1);
     n = 0;
+    if (!settings_fit(j)) return EXIT_FAILED;
     for (int i = 0; i < j->set.n; i++, n++) names[n] = j->set.v[i].name, vals[n] = (EvalVal){ &j->set.v[i].value, 1 };
     for (uint32_t i = 0; i < j->in.t.n; i++, n++) names[n] = j->in.t.v[i].name, vals[n] = j->in.t.v[i].val;
     EvalEnv env = { names, vals, n, (uint64_t)j->seed, (uint32_t)j->step, 0 };

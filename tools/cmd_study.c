@@ -444,6 +444,8 @@ int cmd_study(const Command *self, int argc, char **argv) {
     if (!l.jobs) l.jobs = sysconf(_SC_NPROCESSORS_ONLN) / l.threads;
     if (l.jobs < 1) l.jobs = 1;
     make_runs(&l);
+    for (int i = 0; i < l.nruns / l.f.nseeds; i++)           /* other seeds set the same */
+        if ((rc = study_check_run(&l.f, &l.f.arm[l.run[i].arm], &l.run[i].words))) return rc;
     if (dry) return print_commands(&l), 0;
     if ((rc = make_folder(l.out)) || (rc = study_write_manifest(&l.f, l.out))) return rc;
     for (int i = 0; i < l.nruns; i++) {

@@ -121,7 +121,8 @@ static int unknown_setting(const Train *t, const char *name) {
 static int apply_settings(Train *t) {
     for (int i = 0; i < t->set.n; i++) {
         int rc = sn_set(t->lab.s, t->set.v[i].name, t->set.v[i].value);
-        if (rc) return unknown_setting(t, t->set.v[i].name);
+        if (rc == SN_UNKNOWN) return unknown_setting(t, t->set.v[i].name);
+        if (rc) return cmd_fail("--set %s", sn_session_error(t->lab.s));
     }
     if (isnan(settings_get(&t->set, "total", NAN))) sn_set(t->lab.s, "total", (double)t->end);   /* a schedule may not ask */
     if (t->apply_graph && sn_set(t->lab.s, "accum_scale", 1.0 / (double)t->o.accum)) return lab_error(&t->lab);

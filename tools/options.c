@@ -7,6 +7,7 @@
 #include "tools/cmd.h"
 
 #include <errno.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -130,11 +131,19 @@ int cmd_settings(const Command *self, const StrList *words, Settings *out) {
         const char *eq = strchr(words->v[i], '=');
         char *end = NULL;
         double v = eq ? strtod(eq + 1, &end) : 0;
-        if (!eq || eq == words->v[i] || !eq[1] || *end)
+        if (!eq || eq == words->v[i] || !eq[1] || *end || isnan(v))
             return cmd_usage(self, "--set wants name=number, not '%s'", words->v[i]);
         out->v[out->n++] = (Setting){ strndup(words->v[i], (size_t)(eq - words->v[i])), v };
     }
     return -1;
+}
+
+bool setting_fits(const Setting *s, const InputRange *range, Dtype d) {
+    if (snG_in_range(range, d, s->value)) return true;
+    char text[SN_RANGE_TEXT];
+    snG_range_text(range, text);
+    cmd_fail("--set %s=%g: it must be %s", s->name, s->value, text);
+    return false;
 }
 
 Define *cmd_defines(const StrList *words) {

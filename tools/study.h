@@ -33,7 +33,7 @@ typedef struct StudyArm {
 } StudyArm;
 
 typedef struct StudyFile {
-    const char *path;
+    const char *path, *text, *cut;   /* text: of the file; cut: the same in words, which all others here point into */
     StrList data, common, measure;
     int64_t *seed;
     int nseeds;
@@ -45,6 +45,12 @@ typedef struct StudyFile {
 
 /* 0, or an exit status after `file:line: error: ...`. What is read lives as long as the process. */
 int study_file_read(StudyFile *out, const char *path);
+
+/* An error line that names the line of the file where this word of it stands; 1. */
+int study_fail(const StudyFile *f, const char *word, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Do the model's graphs, with the -D among the words of a run, take its --set? 0, or 1 after an error line (study_check.c). */
+int study_check_run(const StudyFile *f, const StudyArm *arm, const StrList *words);
 
 /* -- Cells ----------------------------------------------------------------------------------------------------- */
 

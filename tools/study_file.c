@@ -20,6 +20,18 @@ static __attribute__((format(printf, 2, 3))) int bad(const Reader *r, const char
     return EXIT_FAILED;
 }
 
+int study_fail(const StudyFile *f, const char *word, const char *fmt, ...) {
+    int line = 1;
+    for (const char *s = f->text; s < f->text + (word - f->cut); s++) line += *s == '\n';
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "%s:%d: error: ", f->path, line);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return EXIT_FAILED;
+}
+
 /* Splits a line, in place: words between blanks, "..." with blanks inside, # to the end. */
 static int split(Reader *r, char *s) {
     r->words = (StrList){ 0 };
@@ -186,6 +198,7 @@ int study_file_read(StudyFile *f, const char *path) {
     *f = (StudyFile){ .path = path };
     char *text = read_text(path, NULL), *slash = text ? strrchr(path, '/') : NULL;
     if (!text) return cmd_fail("cannot read the study %s", path);
+    f->text = strdup(text), f->cut = text;
     Reader r = { .f = f, .folder = slash ? strndup(path, (size_t)(slash + 1 - path)) : strdup("") };
     for (char *line = text, *next; line; line = next) {
         next = strchr(line, '\n');
