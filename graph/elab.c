@@ -211,17 +211,19 @@ bool snG_truth(Elab *e, Val v) {
     }
 }
 
-/* The dtype that literals among these operands take: of the first tensor that is not itself a constant. */
+/* The dtype that literals among these operands take: of the first tensor that is not itself a constant, else of a constant. Among
+   themselves they meet as numbers do: f32 where one is a float. */
 static Dtype follow_dtype(Elab *e, unsigned op, const Val *v, unsigned n) {
-    Dtype constant = 0;
+    Dtype constant = 0, number = 0;
     if (op == OP_fence) return 0;
     for (unsigned i = op == OP_select; i < n; i++) {
+        if (v[i].kind == V_FLOAT) number = SN_F32;
         if (v[i].kind != V_NODE) continue;
         Dtype d = (Dtype)snG_type(e->g, v[i].node)->dtype;
         if (snG_node(e->g, v[i].node)->op != OP_const) return d;
         if (!constant) constant = d;
     }
-    return constant;
+    return constant ? constant : number;
 }
 
 void snG_operands(Elab *e, unsigned op, const Val *v, unsigned n, NodeId *in) {

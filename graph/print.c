@@ -132,6 +132,8 @@ static bool same_attr(const AttrVal *a, const AttrVal *b) {
     }
 }
 
+enum { EACH_ITS_OWN = 255 };           /* no dtype to follow: every constant says its own */
+
 static void put_const(Printer *p, NodeId id, Dtype follow, const OpInfo *user) {
     double v = snG_attr(p->g, id, 0)->f;
     Dtype d = (Dtype)snG_type(p->g, id)->dtype;
@@ -139,7 +141,7 @@ static void put_const(Printer *p, NodeId id, Dtype follow, const OpInfo *user) {
         snU_puts(p->b, v != 0 ? "true" : "false");
         return;
     }
-    bool bare = snG_literal_dtype(user, follow, snG_is_float(d)) == d;
+    bool bare = follow != EACH_ITS_OWN && snG_literal_dtype(user, follow, snG_is_float(d)) == d;
     if (!bare) snU_puts(p->b, "const(");
     if (snG_is_float(d)) put_float(p->b, v, d == SN_F32);
     else snU_putf(p->b, "%lld", (long long)v);
@@ -149,10 +151,17 @@ static void put_const(Printer *p, NodeId id, Dtype follow, const OpInfo *user) {
 /* What the parser gives literals among the operands of this node: see snG_operands. */
 static Dtype literals_follow(const Graph *g, NodeId id) {
     const Node *n = snG_node(g, id);
+    Dtype first = 0;
+    bool several = false;
     if (n->op == OP_fence) return 0;
-    for (unsigned i = n->op == OP_select; i < n->nin; i++)
-        if (snG_node(g, snG_in(g, id, i))->op != OP_const) return (Dtype)snG_type(g, snG_in(g, id, i))->dtype;
-    return 0;
+    for (unsigned i = n->op == OP_select; i < n->nin; i++) {
+        Dtype d = (Dtype)snG_type(g, snG_in(g, id, i))->dtype;
+        if (snG_node(g, snG_in(g, id, i))->op != OP_const) return d;
+        if (d == SN_BOOL) continue;
+        several |= first && d != first;
+        first = d;
+    }
+    return several ? EACH_ITS_OWN : 0;
 }
 
 static void put_operand(Printer *p, NodeId x, Dtype follow, const OpInfo *user) {

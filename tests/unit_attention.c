@@ -1,11 +1,11 @@
-/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [--autocast bf16|tf32] [--assemble]
-   [--device D | -t TARGET] [words of a case's name]. Out: `N passed, N failed`.
+/* unit_attention.c: fused attention, compiled, against attention written out, evaluated. In: [--all] [--empty] [--seed N] [--autocast bf16|tf32]
+   [--assemble] [--device D | -t TARGET] [words of a case's name]. Out: `N passed, N failed`.
 
    A case is a mask of models/masks.sn, or some other feature, at given sizes. Two graphs differ in one op:
    `attention(...)`, or the same in matrix products and a softmax. The first is differentiated and compiled; the second
    is differentiated and evaluated, in f64 and as typed. Output, loss and the gradients of q, k, v and bias must meet
    the tolerance of design.md 8, on 1 and 3 threads with the same bits, over poisoned memory. Without --all each mask
-   comes at three lengths, some widths.
+   comes at three lengths, some widths. --empty: under each mask a query in the middle sees nothing.
 
    The gradients of q and k come from dp - delta, two sums over the width of v that are nearly equal where a query sees
    very few keys; written out, they can cancel exactly. So with few keys their bar is the rounding of those sums.
@@ -26,7 +26,8 @@ typedef struct Case { char name[64]; Sizes n; const char *text, *sched; } Case; 
 
 static const char *target = "host", *device;      /* device NULL: what suits the target */
 static const char *autocast;
-static bool assemble;
+static bool assemble, empty;
+static uint64_t seed = 3;
 
 /* --device D or -t TARGET; 0 or what was wrong. */
 static int choose_target(const char *option, const char *name) {
@@ -138,6 +139,7 @@ static Module *parse(sn_ctx *c, const Case *k, const char *how) {
     snU_putf(&b, "%sdim B = %d\ndim H = %d\ndim K = %d\ndim T = %d\n", HEAD, n->B, n->H, n->K, n->T);
     snU_putf(&b, "dim S = %d\ndim D = %d\ndim V = %d\n", n->S, n->D, n->V);
     snU_putf(&b, "graph g {\n%s%s\n", INPUTS, k->text);
+    if (empty) snU_puts(&b, "  mask = mask and query_index(T) != floor(T / 2.0)\n");
     snU_putf(&b, "  gain = drop > 0 ? select(random([B, H, T, S], stream=77) < drop, 0.0, 1 / (1 - drop)) : 1.0\n"
                  "  y = %s(q, repeat_heads(k, H / K), repeat_heads(v, H / K), mask, bias, gain, cap)\n"
                  "  output y = y\n  output loss = sum((y - goal) * (y - goal))\n}\n", how);
@@ -150,7 +152,7 @@ static Module *parse(sn_ctx *c, const Case *k, const char *how) {
 /* -- Values --------------------------------------------------------------------------------------------------- */
 
 /* Documents of 5 to 90 positions; prefixes of up to 100; one key in four is hidden by `keep`. */
-static void fill_leaf(const Graph *g, const Leaf *l, uint64_t seed, EvalVal *v) {
+static void fill_leaf(const Graph *g, const Leaf *l, EvalVal *v) {
     const Type *t = snG_type(g, l->node);
     const char *name = snU_str(g->ctx, l->name);
     int64_t row = t->rank ? t->dim[t->rank - 1] : 1, doc = 0;
@@ -163,13 +165,13 @@ static void fill_leaf(const Graph *g, const Leaf *l, uint64_t seed, EvalVal *v) 
     }
 }
 
-static void seed_inputs(const Graph *g, uint64_t seed, Arena *a, EvalEnv *env) {
+static void seed_inputs(const Graph *g, Arena *a, EvalEnv *env) {
     snP_seed_inputs(g, seed, SEED_WEIGHTS, a, env);
     env->seed = seed, env->step = 2;
     for (uint32_t i = 0; i < g->leaves.n; i++)
         for (int k = 0; k < env->n; k++)
             if (!strcmp(env->names[k], snU_str(g->ctx, g->leaves.v[i].name)))
-                fill_leaf(g, &g->leaves.v[i], seed, (EvalVal *)&env->vals[k]);
+                fill_leaf(g, &g->leaves.v[i], (EvalVal *)&env->vals[k]);
 }
 
 /* -- Running -------------------------------------------------------------------------------------------------- */
@@ -261,7 +263,7 @@ static void compare(const Case *k, const SnProgram *p, Graph *ref) {
     const Sizes *n = &k->n;
     sn_session *s[2];
     bool good = true;
-    seed_inputs(ref, 3, &a, &env);
+    seed_inputs(ref, &a, &env);
     env.tf32 = autocast && !strcmp(autocast, "tf32") && !strncmp(target, "ptx", 3);
     if (autocast) leave_out(ref);
     if (n->S < FEW) set_apart(&r, &env, &a);
@@ -353,6 +355,9 @@ static bool wanted(const char *name, char **words) {
 int main(int argc, char **argv) {
     bool all = argc > 1 && !strcmp(argv[1], "--all");
     argc -= all, argv += all;
+    empty = argc > 1 && !strcmp(argv[1], "--empty");
+    argc -= empty, argv += empty;
+    if (argc > 2 && !strcmp(argv[1], "--seed")) seed = strtoull(argv[2], NULL, 10), argc -= 2, argv += 2;
     if (argc > 2 && !strcmp(argv[1], "--autocast")) autocast = argv[2], argc -= 2, argv += 2;
     if (argc > 1 && !strcmp(argv[1], "--assemble")) assemble = true, argc--, argv++;
     if (argc > 2 && argv[1][0] == '-') {

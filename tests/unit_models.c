@@ -1,4 +1,5 @@
-/* unit_models.c: whole models, compiled and trained, against the reference evaluator. In: [--device D] [-v] [-D name=value]... [files.sn], else the models; out: `N passed, N failed`.
+/* unit_models.c: whole models, compiled and trained, against the reference evaluator. In: [--device D | -t TARGET] [--seed N] [-v] [-D name=value]...
+   [files.sn], else the models; out: `N passed, N failed`.
 
    Every graph of a file is built fused and unfused (on another device than the host fused alone, but with SN_LONG), at tiny sizes, and runs one step from the same initial weights. The reference
    is the evaluation of the graph right after autodiff and optimizer, before any other pass; outputs, new weights and moments must
@@ -10,7 +11,8 @@
 
 static int passed, failed;
 static bool verbose;
-static const char *device = "host";
+static const char *device = "host";                    /* NULL: what suits the target */
+static uint64_t seed = 11;
 static char target[64];
 
 static const Define TINY[] = { { "layers", "2" }, { "width", "24" }, { "heads", "2" }, { "hidden", "40" }, { "vocab", "37" },
@@ -18,7 +20,7 @@ static const Define TINY[] = { { "layers", "2" }, { "width", "24" }, { "heads", 
 
 /* Inputs; gradients added up so far; nothing else: weights and moments start as the program starts them. */
 static void seed_env(const Graph *ref, Arena *a, EvalEnv *env) {
-    snP_seed_inputs(ref, 11, SEED_STATES, a, env);
+    snP_seed_inputs(ref, seed, SEED_STATES, a, env);
     const char **names = NEWN(a, const char *, env->n);
     EvalVal *vals = NEWN(a, EvalVal, env->n);
     int n = 0;
@@ -30,7 +32,7 @@ static void seed_env(const Graph *ref, Arena *a, EvalEnv *env) {
         names[n] = env->names[i];
         vals[n++] = env->vals[i];
     }
-    *env = (EvalEnv){ names, vals, n, .seed = 11, .step = 1 };
+    *env = (EvalEnv){ names, vals, n, .seed = seed, .step = 1 };
 }
 
 static void verify_graph(sn_ctx *c, const Graph *g, const char *pass, const char *name, sn_session *const *s, const char *what) {
@@ -61,7 +63,7 @@ static void verify_graph(sn_ctx *c, const Graph *g, const char *pass, const char
 static void verify_program(sn_ctx *c, const Module *m, const SnProgram *p, const char *what) {
     sn_session *s[2];
     for (int i = 0; i < 2; i++) {
-        s[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = 11, .threads = 1 + 2 * i, .poison = true });
+        s[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = seed, .threads = 1 + 2 * i, .poison = true });
         if (!s[i]) { printf("FAILED %s: %s\n", what, sn_rt_error()); failed++; return; }
     }
     for (uint32_t i = 0; i < m->graphs.n; i++) {
@@ -101,7 +103,7 @@ static void test_file(const char *path, const char *fuse, const Define *defs, in
 
 static void test_both(const char *path, const Define *defs, int n) {
     test_file(path, "all", defs, n);
-    if (!strcmp(device, "host") || getenv("SN_LONG")) test_file(path, "none", defs, n);
+    if (!strncmp(target, "host", 4) || getenv("SN_LONG")) test_file(path, "none", defs, n);
 }
 
 /* Options of the arms: params that are put in place of TINY's. */
@@ -180,6 +182,7 @@ int main(int argc, char **argv) {
     bool any = false;
     if (argc > 2 && !strcmp(argv[1], "--device")) device = argv[2], argv += 2, argc -= 2;
     if (sn_device_target(device, target)) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
+    if (argc > 2 && !strcmp(argv[1], "-t")) device = NULL, snprintf(target, sizeof target, "%s", argv[2]), argv += 2, argc -= 2;
     test_mismatch();
     test_hash();
     int n = sizeof TINY / sizeof *TINY;
@@ -187,6 +190,8 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-v")) {
             verbose = true;
+        } else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
         } else if (!strcmp(argv[i], "-D") && i + 1 < argc && n < 64) {
             char *eq = strchr(argv[++i], '=');
             SN_ASSERT(eq, "-D name=value");

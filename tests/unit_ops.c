@@ -1,4 +1,5 @@
-/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [--device D] [--every N] [--part K/N] [words that a case must contain]; out: `N passed, N failed`.
+/* unit_ops.c: every op, compiled, against the reference evaluator. In: [--each] [--device D | -t TARGET] [--seed N] [--every N] [--part K/N] [words that a case must contain];
+   out: `N passed, N failed`.
 
    A case is operands and an expression; dtypes and, for elementwise rows of ops.def, shapes multiply it. Every case becomes a graph
    of its own in one module, so that all kernels compile as one batch. Each graph runs on 1 and on 2 threads over poisoned
@@ -234,7 +235,7 @@ static void add_ewise_rows(Suite *s) {
 
 /* -- Values ---------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t rng;
+static uint64_t rng, seed = 7;
 static double uniform(void) {
     rng = rng * 6364136223846793005u + 1442695040888963407u;
     return (double)(rng >> 11) * 0x1p-53;
@@ -257,8 +258,8 @@ static void fill(const Graph *g, const char *operands, Arena *a, EvalEnv *env) {
     const char **names = NEWN(a, const char *, 27);
     EvalVal *vals = NEWN(a, EvalVal, 27);
     const char *p = operands;
-    *env = (EvalEnv){ names, vals, 0, .seed = 7, .step = 3, .micro = 1 };
-    rng = 12345;
+    *env = (EvalEnv){ names, vals, 0, .seed = seed, .step = 3, .micro = 1 };
+    rng = 12338 + seed;
     for (char name = 'a'; *p && *p != '|'; name++) {
         for (uint32_t i = 0; i < g->leaves.n; i++) {
             const Leaf *l = &g->leaves.v[i];
@@ -319,7 +320,7 @@ static int missing_cases(Suite *s) {
 }
 
 /* Builds and runs the graphs of `text`, which are tests from..from + graphs - 1. Returns the number of failures; passes in *passed. */
-static const char *device = "host";
+static const char *device = "host";                    /* NULL: what suits the target */
 static char target[64];
 
 static int run_module(Suite *s, const char *text, size_t bytes, uint32_t from, int *passed, BuildStats *stats) {
@@ -330,7 +331,7 @@ static int run_module(Suite *s, const char *text, size_t bytes, uint32_t from, i
     sn_session *session[2];
     int failed = 0;
     for (int i = 0; i < 2; i++) {
-        session[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = 7, .threads = i + 1, .poison = true });
+        session[i] = sn_session_new(p, &(sn_session_desc){ .device = device, .seed = seed, .threads = i + 1, .poison = true });
         if (!session[i]) return printf("FAILED session: %s\n", sn_rt_error()), 1;
     }
     for (uint32_t i = 0; i < m->graphs.n; i++) {
@@ -371,6 +372,8 @@ int main(int argc, char **argv) {
     int every = 1;
     if (argc > 2 && !strcmp(argv[1], "--device")) device = argv[2], argv += 2, argc -= 2;
     if (sn_device_target(device, target)) return printf("skipped: %s\n0 passed, 0 failed\n", sn_rt_error()), 0;
+    if (argc > 2 && !strcmp(argv[1], "-t")) device = NULL, snprintf(target, sizeof target, "%s", argv[2]), argv += 2, argc -= 2;
+    if (argc > 2 && !strcmp(argv[1], "--seed")) seed = strtoull(argv[2], NULL, 10), argv += 2, argc -= 2;
     if (argc > 2 && !strcmp(argv[1], "--every")) every = atoi(argv[2]), argv += 2, argc -= 2;
     Suite s = { .c = sn_ctx_new(), .every = every > 0 ? every : 1, .parts = 1 };
     if (argc > 2 && !strcmp(argv[1], "--part") && sscanf(argv[2], "%d/%d", &s.part, &s.parts) == 2 && s.parts > 0) argv += 2, argc -= 2;
