@@ -218,6 +218,26 @@ static void update_statement(Elab *e) {
     snG_set_update(e->g, id, v, snG_here(e).loc);
 }
 
+/* "; T = 128, block_size = 7": the numbers and strings that a condition names, each once. */
+static const char *named_values(Elab *e, const Tok *from, const Tok *to) {
+    StrBuf b = {0};
+    char num[40];
+    snU_puts(&b, "");
+    for (const Tok *t = from; t < to && b.n < 200; t++) {
+        bool before = t->kind != T_NAME || (t + 1 < to && t[1].kind == T_LPAREN);
+        for (const Tok *o = from; o < t && !before; o++) before = o->kind == T_NAME && o->s == t->s;
+        const Val *v = before ? NULL : snG_lookup(e, t->s);
+        if (!v || (v->kind != V_INT && v->kind != V_FLOAT && v->kind != V_STRING)) continue;
+        snU_putf(&b, "%s%s = ", b.n ? ", " : "; ", snU_str(e->c, t->s));
+        if (v->kind == V_STRING) snU_putf(&b, "\"%s\"", snU_str(e->c, v->s));
+        else if (v->kind == V_INT) snU_putf(&b, "%lld", (long long)v->i);
+        else snU_puts(&b, snU_num(num, v->f, false));
+    }
+    const char *text = snU_strdup(&e->c->scratch, b.s, b.n);
+    snU_free_buf(&b);
+    return text;
+}
+
 void snG_assert(Elab *e) {
     e->t++;
     const Tok *at = e->t;
@@ -228,7 +248,8 @@ void snG_assert(Elab *e) {
     const Tok *last = text ? e->t - 2 : e->t - 1;
     int n = (int)(last->end - at->pos);
     e->t = at;
-    FAIL(e, SHAPE, "assert: %s%s(%.*s)", snU_str(e->c, text), text ? " " : "", n > 200 ? 200 : n, e->src->text + at->pos);
+    FAIL(e, SHAPE, "assert: %s%s(%.*s%s)", snU_str(e->c, text), text ? " " : "", n > 200 ? 200 : n, e->src->text + at->pos,
+         named_values(e, at, last + 1));
 }
 
 /* Behind the "}" that closes the body at e->t. */

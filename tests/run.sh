@@ -291,6 +291,7 @@ experts() {
         option=${bad#*.}
         refused "${bad%%.*}.sn:.*${option%%=*}" print models/dlm.sn -D loss_form=elbo -D "$option"
     done
+    refused 'block_diffusion.sn:.*whole number of blocks.*T = 128, block_size = 7' print models/block_diffusion.sn -D block_size=7
     for model in ar any_order block_diffusion; do
         one_line "experts choose in $model.sn" "$SINTER" print models/$model.sn -D experts=4 -D route=experts
     done
@@ -389,6 +390,11 @@ study() {
         check "study: summary.json has $key" grep -q "$key" "$WORK/study/summary.json"
     done
     check "eval: the best checkpoint" "$SINTER" eval models/ar.sn --ckpt "$WORK/study/ar/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
+    refused "study/dlm/best.safetensors: is a checkpoint of models/dlm.sn; models/ar.sn has no param 'noise_schedule'" eval models/ar.sn --ckpt "$WORK/study/dlm/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
+    refused "study/ar/best.safetensors: is a checkpoint of models/ar.sn; models/dlm.sn has no param 'input_mask_form'" generate models/dlm.sn --ckpt "$WORK/study/ar/best.safetensors" -n 4
+    # shellcheck disable=SC2086
+    "$SINTER" build models/dlm.sn $SMALL -o "$WORK/study.snb" >"$WORK/out" 2>&1
+    refused "study/ar/best.safetensors: is a checkpoint of models/ar.sn; .*study.snb has no param" eval "$WORK/study.snb" --ckpt "$WORK/study/ar/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
     # shellcheck disable=SC2086
     "$SINTER" train models/ar.sn $small --data graph --steps 40 --set lr=1e6 --set warmup=0 --set clip=0 --out "$WORK/nan" >"$WORK/out" 2>&1
     if [ $? = 1 ] && grep -q 'step [0-9]*: lower lr' "$WORK/out"; then pass "a NaN stops the run with a message"; else fail "a NaN stops the run"; cat "$WORK/out"; fi
@@ -949,6 +955,10 @@ tokens() {
         for t in plain.json split.json nfc.json gpt2/merges.txt; do check "$t: ids of the documents and of random texts" python3 tests/golden/tokens.py check "$SINTER" "$gold/$t" docs; done
     else skip "ids beside Hugging Face's tokenizers: not installed"; fi
     "$SINTER" tokens docs --tokenizer $gold/gpt2 --eod -o "$WORK/sinter.safetensors" >"$WORK/out"
+    docs=$(sed -n 's/.* in \([0-9]*\) documents, \([0-9]*\) tokens.*/sinter, \2 tokens, the largest [0-9]*, \1 documents/p' "$WORK/out")
+    check "a shard is read: $docs" sh -c "'$SINTER' tokens '$WORK/sinter.safetensors' | grep -q ': $docs\$'"
+    one_line "a file without tokens" "$SINTER" tokens tests/golden/ar.want.safetensors
+    one_line "a shard is no shard to be" "$SINTER" tokens "$WORK/sinter.safetensors" -o "$WORK/again.safetensors"
     for format in llm.c nanogpt megatron; do
         "$SINTER" tokens docs --tokenizer $gold/gpt2 --eod -o "$WORK/$format.bin" --format $format >"$WORK/out"
         "$SINTER" tokens "$WORK/$format.bin" --tokenizer $gold/gpt2 -o "$WORK/back.safetensors" >"$WORK/out"

@@ -93,11 +93,12 @@ static int eval_windows(EvalJob *j) {
     Score s = {0};
     StrList defines = {0};
     for (int i = 0; i < j->defines.n; i++) list_add(&defines, j->defines.v[i]);
-    int rc = j->ckpt && !is_bundle(j->file) ? checkpoint_params(j->ckpt, &defines) : 0;
+    int rc = j->ckpt && !is_bundle(j->file) ? checkpoint_params(j->ckpt, j->file, &defines) : 0;
     LabOptions lo = lab_options(j, &defines);
     if (!rc) rc = lab_open(&lab, &lo);
     if (rc) return rc;
-    if (j->ckpt) rc = lab_load(&lab, j->ckpt);
+    if (j->ckpt && lab.bundle) rc = checkpoint_of_bundle(j->ckpt, j->file, &lab);
+    if (!rc && j->ckpt) rc = lab_load(&lab, j->ckpt);
     if (!rc) rc = lab_score(&lab, j->shard, j->draws ? j->draws : 8, (uint64_t)j->eval_seed, j->limit, &s);
     if (!rc) print_score(j, &s);
     if (!rc && j->out) rc = write_windows(j->out, &s);

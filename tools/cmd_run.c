@@ -286,7 +286,7 @@ int cmd_run(const Command *self, int argc, char **argv) {
     if (grad && !j.passes) j.passes = j.po.autocast || j.po.recompute ? SNP_ORDER_GRAD : "canon,recognise,grad";
     rc = 0;
     for (int i = 0; i < ins.n && !rc; i++) rc = tensors_read(&j.in, ins.v[i]);
-    for (int i = 0; i < ins.n && !rc && !bundle; i++) rc = checkpoint_params(ins.v[i], &defs);
+    for (int i = 0; i < ins.n && !rc && !bundle; i++) rc = checkpoint_params(ins.v[i], j.file, &defs);
     if (!rc && bundle) rc = run_bundle(&j);
     if (!rc && !bundle) rc = model_load(&j.m, j.file, NULL, &defs);
     if (!rc && !bundle) rc = run_job(&j);

@@ -1,6 +1,6 @@
 /* cmd_tokens.c: `sinter tokens`: text to token files; or what is in a token file.
 
-   In:  files and folders of text, each file a document, and a tokenizer; or a .bin or .idx. Out: a file of tokens, or a line of counts. */
+   In:  files and folders of text, each file a document, and a tokenizer; or a shard, .bin or .idx. Out: a file of tokens, or a line of counts. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fts.h>
@@ -27,6 +27,10 @@ static int describe(const TokensJob *j, const char *path) {
     TokenFile f;
     int32_t largest = 0;
     if (token_file_open(&f, path, j->tok->eod, err)) return cmd_fail("%s", err);
+    if (f.shard && j->out) {
+        token_file_close(&f);
+        return cmd_fail("%s is a shard already; --out makes one of a token file of others", path);
+    }
     for (int64_t i = 0; i < f.n; i++) largest = token_file_at(&f, i) > largest ? token_file_at(&f, i) : largest;
     printf("%s: %s, %lld tokens, the largest %d", path, f.kind, (long long)f.n, largest);
     if (f.ndocuments) printf(", %lld documents\n", (long long)f.ndocuments);
@@ -122,11 +126,11 @@ int cmd_tokens(const Command *self, int argc, char **argv) {
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
     if (rc >= 0) return rc;
-    if (!pos.n) return cmd_usage(self, "wants files of text, or a .bin");
+    if (!pos.n) return cmd_usage(self, "wants files of text, or a token file");
     while (format && j.format < SHARD_FORMATS && strcmp(format, SHARD_FORMAT_NAMES[j.format])) j.format++;
     if (j.format == SHARD_FORMATS) return cmd_usage(self, "--format is sinter, llm.c, nanogpt or megatron, not '%s'", format);
     if (format && !j.out) return cmd_usage(self, "--format is of --out");
-    bool read = is_token_file(pos.v[0]);
+    bool read = is_shard(pos.v[0]);
     if (read && (pos.n > 1 || j.format || j.eod || j.verify)) return cmd_usage(self, "of a token file, it takes that one, --tokenizer for its end of text, and --out for a shard");
     if (!(j.tok = tokenizer_open(tokenizer))) return EXIT_FAILED;
     if (j.eod && j.tok->eod < 0) rc = cmd_fail("%s has no token that ends a text", j.tok->path ? j.tok->path : "the tokenizer of bytes");

@@ -750,12 +750,6 @@ out:
     return rc;
 }
 
-static bool is_shard(const char *path)
-{
-    size_t n = strlen(path);
-    return (n > 12 && !strcmp(path + n - 12, ".safetensors")) || is_token_file(path);
-}
-
 /* A shard, or a token file made into one below `out`. */
 static int take_set(const CorpusDesc *d, const char *path, const char *name, CorpusSet *set,
                     CorpusInfo *info, char *err)

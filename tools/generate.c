@@ -27,30 +27,85 @@ static bool among(const char *const *names, const char *name) {
     return *names != NULL;
 }
 
-/* only: NULL-ended; but: the same, without these. */
-static int take_params(const char *ckpt, StrList *defines, const char *const *only, const char *const *but) {
+/* What `sinter train` says in a checkpoint; NULL in *meta when it says nothing. 0, or 1 after a line. */
+static int read_meta(const char *ckpt, json_t **meta) {
     char err[256];
     sn_file *f = sn_file_open(ckpt, err);
+    *meta = NULL;
     if (!f) return cmd_fail("%s", err);
-    const char *text = sn_file_meta(f, "sinter"), *key;
-    json_t *meta = text ? json_loads(text, 0, NULL) : NULL, *v;
-    json_object_foreach(json_object_get(meta, "params"), key, v)
-        if (json_is_string(v) && (only ? among(only, key) : !among(but, key)) && !named(defines, key))
-            list_add(defines, text_fmt("%s=%s", key, json_string_value(v)));
-    json_decref(meta);
+    const char *text = sn_file_meta(f, "sinter");
+    if (text) *meta = json_loads(text, 0, NULL);
     sn_file_close(f);
     return 0;
 }
 
-int checkpoint_params(const char *ckpt, StrList *defines) {
+static bool has(const StrList *names, const char *name) {
+    int i = 0;
+    while (i < names->n && strcmp(names->v[i], name)) i++;
+    return i < names->n;
+}
+
+/* A checkpoint has the params of the file that it was trained with; one that this file lacks tells that it is another. */
+static int refuse_other_model(const char *ckpt, const json_t *meta, const char *file, const StrList *known) {
+    const char *key, *model = json_string_value(json_object_get(meta, "model"));
+    json_t *v;
+    json_object_foreach(json_object_get(meta, "params"), key, v)
+        if (!has(known, key))
+            return cmd_fail("%s: is a checkpoint of %s; %s has no param '%s'; give the model file that it was trained with", ckpt,
+                            model ? model : "another model", file, key);
+    return 0;
+}
+
+/* The params of a file with these -D. False: it has errors, which loading it will tell. */
+static bool model_params(const char *file, const StrList *defines, StrList *names) {
+    sn_ctx *c = sn_ctx_new();
+    Define *d = cmd_defines(defines);
+    Module *m = c ? snG_load(c, file, d, defines->n) : NULL;
+    for (uint32_t i = 0; m && i < m->params.n; i++) list_add(names, strdup(m->params.v[i].name));
+    bool ok = m != NULL;
+    if (m) snG_free_module(m);
+    if (c) sn_ctx_free(c);
+    free(d);
+    return ok;
+}
+
+int checkpoint_params(const char *ckpt, const char *file, StrList *defines) {
     static const char *const but[] = { "B", "T", "ctx", NULL };
-    return take_params(ckpt, defines, NULL, but);
+    StrList known = {0};
+    json_t *meta, *v;
+    const char *key;
+    int rc = read_meta(ckpt, &meta);
+    if (!rc && model_params(file, defines, &known)) rc = refuse_other_model(ckpt, meta, file, &known);
+    json_object_foreach(json_object_get(meta, "params"), key, v)
+        if (!rc && json_is_string(v) && !among(but, key) && !named(defines, key)) list_add(defines, text_fmt("%s=%s", key, json_string_value(v)));
+    for (int i = 0; i < known.n; i++) free((char *)known.v[i]);
+    free(known.v);
+    json_decref(meta);
+    return rc;
+}
+
+int checkpoint_of_bundle(const char *ckpt, const char *file, const Lab *lab) {
+    StrList known = {0};
+    json_t *meta;
+    int rc = read_meta(ckpt, &meta);
+    for (int i = 0; i < lab->p->nparams; i++) list_add(&known, lab->p->params[i].name);
+    if (!rc) rc = refuse_other_model(ckpt, meta, file, &known);
+    free(known.v);
+    json_decref(meta);
+    return rc;
 }
 
 int checkpoint_shape(const char *ckpt, StrList *defines) {
     static const char *const only[] = { "vocab", "mask_id", "bos_id", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "qk_norm", "tied", "rope_base",
                                         "norm_eps", NULL };
-    return take_params(ckpt, defines, only, NULL);
+    json_t *meta;
+    int rc = read_meta(ckpt, &meta);
+    for (int i = 0; !rc && only[i]; i++) {
+        const char *v = json_string_value(json_object_get(json_object_get(meta, "params"), only[i]));
+        if (v && !named(defines, only[i])) list_add(defines, text_fmt("%s=%s", only[i], v));
+    }
+    json_decref(meta);
+    return rc;
 }
 
 const Tokenizer *checkpoint_tokenizer(const char *path, const char *ckpt) {
@@ -105,7 +160,7 @@ int generator_open(Generator *g, const LabOptions *desc, const char *ckpt, const
     for (int i = 0; i < desc->defines->n; i++) list_add(&defines, desc->defines->v[i]);
     LabOptions lo = *desc;
     lo.defines = &defines;
-    int rc = ckpt ? checkpoint_params(ckpt, &defines) : 0;
+    int rc = ckpt ? checkpoint_params(ckpt, lo.file, &defines) : 0;
     if (!rc) rc = has_graph(&lo, "decode", &g->ar);
     if (rc) return rc;
     if (g->ar) {

@@ -44,7 +44,7 @@ int scorer_open(Scorer *s, const LabOptions *desc, const char *ckpt, const Token
     if (!s->o.draws) s->o.draws = 128;
     if (is_bundle(desc->file)) return cmd_fail("%s: a bundle has its shapes already; the model file is wanted here", desc->file);
     Model m;
-    int rc = ckpt ? checkpoint_params(ckpt, &s->defines) : 0;
+    int rc = ckpt ? checkpoint_params(ckpt, desc->file, &s->defines) : 0;
     if (!rc) rc = model_load(&m, desc->file, NULL, &s->defines);
     if (rc) return rc;
     s->ar = model_is_ar(&m);

@@ -2,6 +2,7 @@
 
    In:  a path, or tokens. Out: tokens in place, and where documents begin; or a file.
 
+     sinter     safetensors with `tokens` (U8, U16, I32, U32) and perhaps `documents` (I64)
      llm.c      1024 bytes of header, i32 each: 20240520, 1, number of tokens; then u16 (20240801, 7: u32)
      nanoGPT    u16, nothing else
      Megatron   X.bin: tokens; X.idx: "MMIDIDX\0\0", u64 1, u8 dtype, u64 sequences, u64 documents + 1, i32 lengths of sequences, i64 where each
@@ -13,7 +14,6 @@
 #include "tools/shards.h"
 
 #include "runtime/rt.h"
-#include "runtime/sn_rt.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,6 +47,7 @@ static bool ends_with(const char *s, const char *end) {
 }
 
 bool is_token_file(const char *path) { return ends_with(path, ".bin") || ends_with(path, ".idx"); }
+bool is_shard(const char *path) { return ends_with(path, ".safetensors") || is_token_file(path); }
 
 /* -- Reading ------------------------------------------------------------------------------------------------------------------ */
 
@@ -185,10 +186,9 @@ static int check_tokens(const TokenFile *f, const char *path, char err[256]) {
     return 0;
 }
 
-int token_file_open(TokenFile *f, const char *path, int64_t eod, char err[256]) {
+static int read_others(TokenFile *f, const char *path, int64_t eod, char err[256]) {
     char bin[1024], idx[1024];
     int stem = (int)strlen(path) - 4;
-    *f = (TokenFile){0};
     if (snprintf(bin, sizeof bin, "%.*s.bin", stem, path) >= (int)sizeof bin) return fail(err, "%.200s: path too long", path);
     snprintf(idx, sizeof idx, "%.*s.idx", stem, path);
     int rc = map_file(bin, &f->map, &f->map_bytes, err);
@@ -197,12 +197,37 @@ int token_file_open(TokenFile *f, const char *path, int64_t eod, char err[256]) 
     if (!rc) rc = indexed ? read_megatron(f, idx, err) : magic == 20240520 || magic == 20240801 ? read_llmc(f, bin, err) : read_raw(f, bin, err);
     if (!rc) rc = check_tokens(f, bin, err);
     if (!rc && !indexed) rc = find_documents(f, bin, eod < 0 && f->dtype == SN_FILE_U16 ? GPT2_EOD : eod, err);
-    if (rc) token_file_close(f);
     return rc;
 }
 
+/* A shard of our own: the runtime opens it, and refuses what is out of order there (data.c); here the tokens in place. */
+static int read_shard(TokenFile *f, const char *path, char err[256]) {
+    f->kind = SHARD_FORMAT_NAMES[SHARD_SINTER];
+    sn_data *d = sn_data_open(&(sn_data_desc){ .path = path, .window = 1 }, err);
+    if (!d) return -1;
+    sn_data_close(d);
+    if (!(f->shard = sn_file_open(path, err))) return -1;
+    const sn_tensor *t = sn_file_find(f->shard, "tokens"), *documents = sn_file_find(f->shard, "documents");
+    f->token = t->data;
+    f->dtype = t->dtype;
+    f->n = t->dim[0];
+    if (!documents) return 0;
+    f->document = malloc(documents->bytes);
+    if (!f->document) return fail(err, "%s: out of memory", path);
+    memcpy(f->document, documents->data, documents->bytes);
+    f->ndocuments = documents->dim[0];
+    return 0;
+}
+
+int token_file_open(TokenFile *f, const char *path, int64_t eod, char err[256]) {
+    *f = (TokenFile){0};
+    int rc = ends_with(path, ".safetensors") ? read_shard(f, path, err) : read_others(f, path, eod, err);
+    if (rc) token_file_close(f);
+    return rc;
+}
 void token_file_close(TokenFile *f) {
     if (f->map) munmap(f->map, f->map_bytes);
+    if (f->shard) sn_file_close(f->shard);
     free(f->document);
     *f = (TokenFile){0};
 }

@@ -1,22 +1,26 @@
-/* shards.h: tokens in the files that others train from: llm.c's and nanoGPT's .bin, Megatron's .bin with .idx. */
+/* shards.h: tokens in files: shards of our own, and what others train from: llm.c's and nanoGPT's .bin, Megatron's .bin with .idx. */
 #ifndef SN_SHARDS_H
 #define SN_SHARDS_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runtime/sn_rt.h"
+
 /* A file in memory, checked: tokens as the file has them, and where documents begin. */
 typedef struct TokenFile {
     void *map;
     size_t map_bytes;
-    const char *kind;                /* "llm.c", "nanoGPT", "Megatron" */
+    sn_file *shard;                  /* of a shard of our own, instead of map */
+    const char *kind;                /* "sinter", "llm.c", "nanoGPT", "Megatron" */
     const uint8_t *token;
-    uint8_t dtype;                   /* SN_FILE_U8, SN_FILE_U16 or I32, as in sn_rt.h */
+    uint8_t dtype;                   /* SN_FILE_U8, SN_FILE_U16, I32 or U32, as in sn_rt.h */
     int64_t n;
     int64_t *document, ndocuments;   /* ascending from 0; NULL, 0: it does not say */
 } TokenFile;
 
-bool is_token_file(const char *path);                            /* by its name: .bin, .idx */
+bool is_token_file(const char *path);                            /* of others, by its name: .bin, .idx */
+bool is_shard(const char *path);                                 /* or our own: .safetensors */
 /* eod: the token that parts documents, -1 = GPT-2's where the tokens have 16 bits. 0, or -1 with a line in err. */
 int token_file_open(TokenFile *f, const char *path, int64_t eod, char err[256]);
 void token_file_close(TokenFile *f);

@@ -176,6 +176,7 @@ int train_save(Train *t, const char *name) {
     json_object_set_new(o, "data", json_stringn(t->corpus.train.path, folder ? (size_t)(folder - t->corpus.train.path) : 0));
     put_windows(t, o);
     put_tokenizer(t, o);
+    json_object_set_new(o, "model", json_string(t->o.file));
     json_object_set_new(o, "autocast", json_string(train_autocast(t)));
     json_object_set_new(o, "params", params_json(t));
     json_object_set_new(o, "set", settings_json(&t->set));
