@@ -896,7 +896,39 @@ hf_weights() {
     if python3 -c 'import torch, transformers' 2>/dev/null; then
         for shape in llama qwen3; do check "$shape, exported, in transformers" python3 tests/golden/hf_small.py check "$WORK/$shape" tests/golden/hf/$shape; done
     else skip "exported models in transformers: not installed"; fi
+    hf_mixture
     hf_refused
+}
+
+# A mixture of experts trained here, under Qwen3-MoE's names: the logits of that model's computation in plain Python, there and back the same; what
+# that type has no layout for is refused.
+hf_mixture() {
+    moe="$SMALL -D kv_heads=1 -D experts=4 -D hidden=24" in=tests/golden/hf/qwen3/in.safetensors
+    for gate in chosen all; do
+        # shellcheck disable=SC2086
+        "$SINTER" train models/ar.sn $moe -D gate_over=$gate --data graph --unique 4K --val-bytes 2K --steps 24 --set lr=2e-2 --set warmup=4 --out "$WORK/moe" -q >"$WORK/out" 2>&1
+        rm -rf "$WORK/moe.hf"
+        check "export a mixture, gate_over=$gate" "$SINTER" export "$WORK/moe/last.safetensors" -o "$WORK/moe.hf"
+        "$SINTER" import "$WORK/moe.hf" -o "$WORK/moe.safetensors" 2>"$WORK/out"
+        "$SINTER" run models/ar.sn --graph logits -D seq=20 --in "$WORK/moe.safetensors" --in $in --out "$WORK/logits.safetensors" >>"$WORK/out" 2>&1
+        if command -v python3 >/dev/null; then check "gate_over=$gate: the logits of Qwen3-MoE in Python, 1e-4" python3 tests/golden/hf_moe.py "$WORK/moe.hf" $in "$WORK/logits.safetensors"
+        else skip "Qwen3-MoE in Python: no python3"; fi
+        "$SINTER" export "$WORK/moe.safetensors" -o "$WORK/moe.again" --shard 20K 2>"$WORK/out" && "$SINTER" import "$WORK/moe.again" -o "$WORK/again.safetensors" 2>>"$WORK/out"
+        check "gate_over=$gate: there and back the same bytes" cmp "$WORK/moe.safetensors" "$WORK/again.safetensors"
+        rm -rf "$WORK/moe" "$WORK/moe.again"
+    done
+    refused "the model is a mixture of experts, qwen3 is dense" export "$WORK/moe.safetensors" --type qwen3 -o "$WORK/no"
+    refused "the model is dense, qwen3_moe is a mixture" export "$WORK/qwen3.safetensors" --type qwen3_moe -o "$WORK/no"
+    refused "by expert choice" export "$WORK/moe.safetensors" -D route=experts -o "$WORK/no"
+    refused "qwen3_moe has none" export "$WORK/moe.safetensors" -D shared_hidden=8 -o "$WORK/no"
+    for bad in 's/"decoder_sparse_step": 1/"decoder_sparse_step": 2/|layers without experts' 's/"mlp_only_layers": ../"mlp_only_layers": [0]/|layers without experts' \
+               's/"num_experts_per_tok": 2/"num_experts_per_tok": 5/|"num_experts_per_tok" is out of range' 's/"num_experts": 4/"num_experts": 4096/|more than its' \
+               's/"num_experts": 4/"num_experts": 5/|has not the shape'; do
+        cp "$WORK/moe.hf/config.json" "$WORK/config.json"
+        sed -i "${bad%%|*}" "$WORK/moe.hf/config.json"
+        refused "${bad#*|}" import "$WORK/moe.hf" -o "$WORK/no.safetensors"
+        cp "$WORK/config.json" "$WORK/moe.hf/config.json"
+    done
 }
 
 # hf_edit SED: the Llama model with another config.json

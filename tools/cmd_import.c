@@ -4,7 +4,7 @@
 #include "tools/hf.h"
 
 static int check_type(const Command *self, const char *type) {
-    return type && hf_kind(type) == HF_KINDS ? cmd_usage(self, "--type is llama, qwen3 or llada, not '%s'", type) : -1;
+    return type && hf_kind(type) == HF_KINDS ? cmd_usage(self, "--type is llama, qwen3, qwen3_moe or llada, not '%s'", type) : -1;
 }
 
 int cmd_import(const Command *self, int argc, char **argv) {
@@ -12,7 +12,7 @@ int cmd_import(const Command *self, int argc, char **argv) {
     const char *out = NULL, *type = NULL;
     const Opt opts[] = {
         { "out", 'o', OPT_TEXT, &out, "FILE", "the checkpoint" },
-        { "type", 0, OPT_TEXT, &type, "TYPE", "llama, qwen3 or llada, instead of the model_type of config.json" },
+        { "type", 0, OPT_TEXT, &type, "TYPE", "llama, qwen3, qwen3_moe or llada, instead of the model_type of config.json" },
         { 0 }
     };
     int rc = cmd_parse(self, argc, argv, opts, &pos);
@@ -28,7 +28,7 @@ int cmd_export(const Command *self, int argc, char **argv) {
     const char *dtype = "f32";
     const Opt opts[] = {
         { "out", 'o', OPT_TEXT, &e.dir, "DIR", "the folder; files of these names in it are replaced" },
-        { "type", 0, OPT_TEXT, &e.type, "TYPE", "llama, qwen3 or llada (default: what it was imported as; qwen3 with QK-norm, else llama)" },
+        { "type", 0, OPT_TEXT, &e.type, "TYPE", "llama, qwen3, qwen3_moe or llada (default: what it was imported as; qwen3_moe of a mixture, qwen3 with QK-norm, else llama)" },
         { "dtype", 0, OPT_TEXT, &dtype, "DTYPE", "f32 (default), bf16 or f16" },
         { "shard", 0, OPT_INT, &e.shard, "BYTES", "of a file at most; there are several then, with an index (default: one file)" },
         { "ema", 0, OPT_FLAG, &e.ema, "", "its averaged weights (training with -D ema=0.999)" },

@@ -97,7 +97,7 @@ int checkpoint_of_bundle(const char *ckpt, const char *file, const Lab *lab) {
 
 int checkpoint_shape(const char *ckpt, StrList *defines) {
     static const char *const only[] = { "vocab", "mask_id", "bos_id", "width", "layers", "heads", "kv_heads", "hidden", "head_dim", "qk_norm", "tied", "rope_base",
-                                        "norm_eps", NULL };
+                                        "norm_eps", "experts", "top_k", "gate_over", "shared_hidden", NULL };
     json_t *meta;
     int rc = read_meta(ckpt, &meta);
     for (int i = 0; !rc && only[i]; i++) {

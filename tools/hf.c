@@ -10,8 +10,8 @@
 #include "tools/text.h"
 #include "tools/verify.h"
 
-enum { NONE, VOCAB, WIDTH, QUERIES, KEYS, HIDDEN, HEAD_DIM };
-enum { ALWAYS, QK_NORM, UNTIED };
+enum { NONE, VOCAB, WIDTH, QUERIES, KEYS, HIDDEN, HEAD_DIM, EXPERTS };
+enum { ALWAYS, QK_NORM, UNTIED, DENSE, MIXTURE };
 
 /* axes: of the tensor in Hugging Face's order; one that is a projection has the outputs first. */
 typedef struct Row { const char *ours, *llama, *llada; uint8_t axis[2], when; bool turned; } Row;
@@ -25,17 +25,22 @@ static const Row TENSORS[] = {
     { "h.%d.attn.qn.gain", "model.layers.%d.self_attn.q_norm.weight", NULL, { HEAD_DIM }, QK_NORM },
     { "h.%d.attn.kn.gain", "model.layers.%d.self_attn.k_norm.weight", NULL, { HEAD_DIM }, QK_NORM },
     { "h.%d.n2.gain", "model.layers.%d.post_attention_layernorm.weight", "model.transformer.blocks.%d.ff_norm.weight", { WIDTH } },
-    { "h.%d.mlp.gate", "model.layers.%d.mlp.gate_proj.weight", "model.transformer.blocks.%d.ff_proj.weight", { HIDDEN, WIDTH }, ALWAYS, true },
-    { "h.%d.mlp.up", "model.layers.%d.mlp.up_proj.weight", "model.transformer.blocks.%d.up_proj.weight", { HIDDEN, WIDTH }, ALWAYS, true },
-    { "h.%d.mlp.down", "model.layers.%d.mlp.down_proj.weight", "model.transformer.blocks.%d.ff_out.weight", { WIDTH, HIDDEN }, ALWAYS, true },
+    { "h.%d.mlp.gate", "model.layers.%d.mlp.gate_proj.weight", "model.transformer.blocks.%d.ff_proj.weight", { HIDDEN, WIDTH }, DENSE, true },
+    { "h.%d.mlp.up", "model.layers.%d.mlp.up_proj.weight", "model.transformer.blocks.%d.up_proj.weight", { HIDDEN, WIDTH }, DENSE, true },
+    { "h.%d.mlp.down", "model.layers.%d.mlp.down_proj.weight", "model.transformer.blocks.%d.ff_out.weight", { WIDTH, HIDDEN }, DENSE, true },
+    { "h.%d.moe.router", "model.layers.%d.mlp.gate.weight", NULL, { EXPERTS, WIDTH }, MIXTURE, true },
+    { "h.%d.moe.gate", "model.layers.%d.mlp.experts.%e.gate_proj.weight", NULL, { HIDDEN, WIDTH }, MIXTURE, true },
+    { "h.%d.moe.up", "model.layers.%d.mlp.experts.%e.up_proj.weight", NULL, { HIDDEN, WIDTH }, MIXTURE, true },
+    { "h.%d.moe.down", "model.layers.%d.mlp.experts.%e.down_proj.weight", NULL, { WIDTH, HIDDEN }, MIXTURE, true },
     { "out.gain", "model.norm.weight", "model.transformer.ln_f.weight", { WIDTH } },
     { "head", "lm_head.weight", "model.transformer.ff_out.weight", { VOCAB, WIDTH }, UNTIED, true },
 };
 enum { NROWS = sizeof TENSORS / sizeof *TENSORS };
 
-/* A weight on its way: both names and the shape on Hugging Face's side. */
-typedef struct Weight { char *ours, *hf; int rank; int64_t dim[2]; bool turned; } Weight;
-typedef struct Weights { Weight *v; int n; } Weights;
+/* A tensor of Hugging Face's on its way: both names and its shape there. Of an expert's, part `expert` of `parts` along the first axis of ours;
+   the parts stand one after the other. */
+typedef struct Weight { char *ours, *hf; int rank; int64_t dim[2]; bool turned; int expert, parts; } Weight;      /* parts 0: it is all of ours */
+typedef struct Weights { Weight *v; int n, room; } Weights;
 
 static int64_t axis_length(const HfConfig *c, int axis) {
     switch (axis) {
@@ -44,27 +49,42 @@ static int64_t axis_length(const HfConfig *c, int axis) {
     case QUERIES: return c->heads * c->head_dim;
     case KEYS: return c->kv_heads * c->head_dim;
     case HIDDEN: return c->hidden;
+    case EXPERTS: return c->experts;
     default: return c->head_dim;
     }
 }
 
-/* A name with the layer in the place of %d. */
-static char *named(const char *pattern, int layer) {
-    const char *at = strstr(pattern, "%d");
-    return at ? text_fmt("%.*s%d%s", (int)(at - pattern), pattern, layer, at + 2) : text_fmt("%s", pattern);
+/* A name with a number in the place of the mark, %d or %e. */
+static char *named(const char *pattern, const char *mark, int number) {
+    const char *at = strstr(pattern, mark);
+    return at ? text_fmt("%.*s%d%s", (int)(at - pattern), pattern, number, at + 2) : text_fmt("%s", pattern);
+}
+
+static void push_weight(Weights *w, Weight x) {
+    if (w->n == w->room) {
+        w->room = 2 * w->room + 64;
+        w->v = realloc(w->v, sizeof *w->v * (size_t)w->room);
+        if (!w->v) abort();
+    }
+    w->v[w->n++] = x;
 }
 
 static void add_weight(Weights *w, const HfConfig *c, const Row *r, int layer) {
-    if ((r->when == QK_NORM && !c->qk_norm) || (r->when == UNTIED && c->tied)) return;
-    Weight x = { named(r->ours, layer), named(c->kind == HF_LLADA ? r->llada : r->llama, layer), r->axis[1] ? 2 : 1,
-                 { axis_length(c, r->axis[0]), r->axis[1] ? axis_length(c, r->axis[1]) : 1 }, r->turned };
-    w->v[w->n++] = x;
+    if ((r->when == QK_NORM && !c->qk_norm) || (r->when == UNTIED && c->tied) || (r->when == DENSE && c->experts) || (r->when == MIXTURE && !c->experts)) return;
+    const char *pattern = c->kind == HF_LLADA ? r->llada : r->llama;
+    int parts = strstr(pattern, "%e") ? (int)c->experts : 0;
+    for (int e = 0; e < (parts ? parts : 1); e++) {
+        char *hf = named(pattern, "%d", layer);
+        Weight x = { named(r->ours, "%d", layer), named(hf, "%e", e), r->axis[1] ? 2 : 1,
+                     { axis_length(c, r->axis[0]), r->axis[1] ? axis_length(c, r->axis[1]) : 1 }, r->turned, e, parts };
+        free(hf);
+        push_weight(w, x);
+    }
 }
 
 /* All weights in the order of the layers: runs of rows with %d are repeated. */
 static Weights list_weights(const HfConfig *c) {
-    Weights w = { calloc((size_t)(NROWS * c->layers), sizeof *w.v), 0 };
-    if (!w.v) abort();
+    Weights w = {0};
     for (int i = 0, end; i < NROWS; i = end) {
         bool layers = strstr(TENSORS[i].ours, "%d") != NULL;
         for (end = i + 1; end < NROWS && layers && strstr(TENSORS[end].ours, "%d"); ) end++;
@@ -72,6 +92,12 @@ static Weights list_weights(const HfConfig *c) {
             for (int k = i; k < end; k++) add_weight(&w, c, &TENSORS[k], l);
     }
     return w;
+}
+
+/* A config.json may say anything; names are made only for as many tensors as there are. */
+static int check_count(const char *path, const HfConfig *c, int64_t tensors) {
+    if (c->layers * (c->experts ? c->experts : 1) <= tensors) return 0;
+    return cmd_fail("%s: %lld layers%s are more than its %lld tensors", path, (long long)c->layers, c->experts ? " of experts" : "", (long long)tensors);
 }
 
 static void free_weights(Weights *w) {
@@ -231,22 +257,42 @@ static float *read_weight(const Folder *f, const Weight *w) {
     return turned;
 }
 
+/* Tensor of ours that begins with w->v[i]: of one weight, or of all parts of one. */
+static int gather_weight(const Folder *f, const Weight *w, sn_tensor *t) {
+    int parts = w->parts ? w->parts : 1;
+    int64_t n = elements(w);
+    *t = (sn_tensor){ .name = w->ours, .dtype = SN_F32, .rank = (uint8_t)(w->rank + (w->parts > 0)), .dim = { w->parts }, .bytes = 4 * (size_t)(n * parts) };
+    for (int k = 0; k < w->rank; k++) t->dim[k + (w->parts > 0)] = w->dim[w->turned ? 1 - k : k];
+    if (!w->parts) return (t->data = read_weight(f, w)) ? 0 : EXIT_FAILED;
+    float *all = malloc(t->bytes);
+    t->data = all;
+    if (!all) return cmd_fail("out of memory");
+    for (int e = 0; e < parts; e++) {
+        float *v = read_weight(f, &w[e]);
+        if (!v) return EXIT_FAILED;
+        memcpy(all + e * n, v, 4 * (size_t)n);
+        free(v);
+    }
+    return 0;
+}
+
 static int write_checkpoint(const Folder *f, const HfConfig *c, const Weights *w, const char *out) {
     sn_tensor *t = calloc((size_t)w->n, sizeof *t);
     char err[256], *meta = hf_meta(c);
-    int rc = t && meta ? 0 : cmd_fail("out of memory");
-    for (int i = 0; i < w->n && !rc; i++) {
-        const Weight *x = &w->v[i];
-        t[i] = (sn_tensor){ .name = x->ours, .dtype = SN_F32, .rank = (uint8_t)x->rank, .bytes = 4 * (size_t)elements(x) };
-        for (int k = 0; k < x->rank; k++) t[i].dim[k] = x->dim[x->turned ? 1 - k : k];
-        if (!(t[i].data = read_weight(f, x))) rc = EXIT_FAILED;
-    }
+    int n = 0, rc = t && meta ? 0 : cmd_fail("out of memory");
+    for (int i = 0; i < w->n && !rc; i += w->v[i].parts ? w->v[i].parts : 1) rc = gather_weight(f, &w->v[i], &t[n++]);
     const char *const pairs[] = { "sinter", meta, NULL };
-    if (!rc && sn_file_write(out, t, w->n, pairs, err)) rc = cmd_fail("%s", err);
-    for (int i = 0; t && i < w->n; i++) free((void *)t[i].data);
+    if (!rc && sn_file_write(out, t, n, pairs, err)) rc = cmd_fail("%s", err);
+    for (int i = 0; t && i < n; i++) free((void *)t[i].data);
     free(t);
     free(meta);
     return rc;
+}
+
+static int64_t tensors_of(const Folder *f) {
+    int64_t n = 0;
+    for (int i = 0; i < f->n; i++) n += sn_file_count(f->file[i]);
+    return n;
 }
 
 int hf_import(const char *dir, const char *type, const char *out) {
@@ -255,6 +301,7 @@ int hf_import(const char *dir, const char *type, const char *out) {
     Weights w = {0};
     int rc = hf_read_config(dir, type, &c);
     if (!rc) rc = open_folder(&f, dir);
+    if (!rc) rc = check_count(dir, &c, tensors_of(&f));
     if (!rc) w = list_weights(&c), rc = refuse_others(&f, &c, &w);
     if (!rc) rc = write_checkpoint(&f, &c, &w, out);
     free_weights(&w);
@@ -285,10 +332,11 @@ static int check_weights(const Out *o) {
         const Weight *x = &o->w->v[i];
         const sn_tensor *t = source(o, x);
         if (!t) return cmd_fail("%s: has no weight '%s'; is it a checkpoint of models/ar.sn or models/dlm.sn?", o->e->ckpt, x->ours);
-        bool fits = t->dtype == SN_F32 && t->rank == x->rank;
-        for (int k = 0; k < x->rank && fits; k++) fits = t->dim[k] == x->dim[x->turned ? 1 - k : k];
+        int outer = x->parts > 0;
+        bool fits = t->dtype == SN_F32 && t->rank == x->rank + outer && (!outer || t->dim[0] == x->parts);
+        for (int k = 0; k < x->rank && fits; k++) fits = t->dim[k + outer] == x->dim[x->turned ? 1 - k : k];
         if (!fits) return cmd_fail("%s: the weight '%s' has another shape than the params say", o->e->ckpt, x->ours);
-        found++;
+        found += x->expert == 0;
     }
     for (int i = 0; i < sn_file_count(o->f); i++) {
         const char *name = sn_file_at(o->f, i)->name;
@@ -297,7 +345,7 @@ static int check_weights(const Out *o) {
     }
     if (o->e->ema && !averages) return cmd_fail("%s: has no averaged weights; it was trained without -D ema=0.999", o->e->ckpt);
     if (all > found)
-        return cmd_fail("%s: has %d weights that %s models have no place for", o->e->ckpt, all - found, o->e->type ? o->e->type : "Llama- and Qwen3-shaped");
+        return cmd_fail("%s: has %d weights that %s models have no place for", o->e->ckpt, all - found, o->e->type ? o->e->type : "Llama-, Qwen3- and Qwen3-MoE-shaped");
     return 0;
 }
 
@@ -323,7 +371,7 @@ static void *turned_back(const Out *o, const Weight *w) {
     float *v = malloc(sizeof *v * (size_t)n), *turned = w->turned ? malloc(sizeof *v * (size_t)n) : NULL;
     void *out = malloc((size_t)(n * element_size(o->e)));
     if (v && out && (turned || !w->turned)) {
-        memcpy(v, t->data, t->bytes);
+        memcpy(v, (const char *)t->data + 4 * n * w->expert, 4 * (size_t)n);
         if (w->turned) turn(v, turned, w->dim[1], w->dim[0]);
         from_floats(o->e->dtype, w->turned ? turned : v, n, out);
     } else {
@@ -389,6 +437,7 @@ int hf_export(const HfExport *e) {
     if (!f) return cmd_fail("%s", err);
     int rc = hf_config_of(e->ckpt, f, e->defines, e->type, &c);
     Weights w = {0};
+    if (!rc) rc = check_count(e->ckpt, &c, sn_file_count(f) * (c.experts ? c.experts : 1));
     if (!rc) w = list_weights(&c);
     Out o = { e, f, &w, calloc((size_t)w.n + 1, sizeof(int)), 0 };
     if (!rc && !o.file) rc = cmd_fail("out of memory");

@@ -5,14 +5,16 @@
 
 #include "tools/cmd.h"
 
-typedef enum { HF_LLAMA, HF_QWEN3, HF_LLADA, HF_KINDS } HfKind;
-extern const char *const HF_KIND_NAMES[HF_KINDS];                /* "llama", "qwen3", "llada": the model_type of config.json */
+typedef enum { HF_LLAMA, HF_QWEN3, HF_QWEN3_MOE, HF_LLADA, HF_KINDS } HfKind;
+extern const char *const HF_KIND_NAMES[HF_KINDS];                /* "llama", "qwen3", "qwen3_moe", "llada": the model_type of config.json */
 int hf_kind(const char *name);                                   /* HF_KINDS: none of that name */
 
 /* A model's shape, as models/transformer.sn builds it. */
 typedef struct HfConfig {
     HfKind kind;
     int64_t vocab, width, layers, heads, kv_heads, head_dim, hidden, positions;
+    int64_t experts, top_k;          /* 0: dense; hidden is then an expert's */
+    bool norm_top_k;                 /* the weights of a token's experts add up to 1: gate_over=chosen */
     int64_t mask, bos;               /* ids; -1: none */
     double norm_eps, rope_base;
     bool qk_norm, tied;

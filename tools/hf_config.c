@@ -1,8 +1,9 @@
-/* hf_config.c: config.json of Llama-, Qwen3- and LLaDA-shaped models, and the params of models/transformer.sn.
+/* hf_config.c: config.json of Llama-, Qwen3-, Qwen3-MoE- and LLaDA-shaped models, and the params of models/transformer.sn.
 
    In:  config.json, or a checkpoint's params. Out: the shape, as either.
 
      Llama   RMSNorm, half-split RoPE, grouped keys and values, SwiGLU, no biases      Qwen3   the same with QK-norm, a free head_dim
+     Qwen3-MoE   Qwen3 with experts of SwiGLU in every layer: softmax over all, the best top_k, normalised or not; nothing is dropped
      LLaDA   Llama's layers under OLMo's names; attention from both sides, a mask token
 
    A member that would change what the model computes, and that our models have no param for, is an error: a wrong answer is worse. */
@@ -13,7 +14,9 @@
 
 #include "tools/text.h"
 
-const char *const HF_KIND_NAMES[HF_KINDS] = { "llama", "qwen3", "llada" };
+const char *const HF_KIND_NAMES[HF_KINDS] = { "llama", "qwen3", "qwen3_moe", "llada" };
+
+static bool is_qwen(HfKind kind) { return kind == HF_QWEN3 || kind == HF_QWEN3_MOE; }
 
 int hf_kind(const char *name) {
     int k = 0;
@@ -96,7 +99,7 @@ static void read_rope(Reader *r, HfConfig *c) {
 }
 
 static void refuse_windows(Reader *r, HfKind kind) {
-    bool used = flag(r, "use_sliding_window", kind != HF_QWEN3);
+    bool used = flag(r, "use_sliding_window", !is_qwen(kind));
     if (!r->rc && used && member(r, "sliding_window")) r->rc = cmd_fail("%s: \"sliding_window\": our models see all positions", r->path);
     const json_t *types = member(r, "layer_types"), *v;
     size_t i;
@@ -105,7 +108,18 @@ static void refuse_windows(Reader *r, HfKind kind) {
             r->rc = cmd_fail("%s: layer %zu of \"layer_types\" is not full_attention: our models have no other", r->path, i);
 }
 
-enum { MOST_WIDTH = 1 << 20, MOST_HEADS = 1 << 12, MOST_LAYERS = 1 << 12, MOST_VOCAB = 1 << 26, MOST_POSITIONS = 1 << 28 };
+enum { MOST_WIDTH = 1 << 20, MOST_HEADS = 1 << 12, MOST_LAYERS = 1 << 12, MOST_EXPERTS = 1 << 12, MOST_VOCAB = 1 << 26, MOST_POSITIONS = 1 << 28 };
+
+/* Experts in every layer, or none of our models. */
+static void read_experts(Reader *r, HfConfig *c) {
+    const json_t *dense = member(r, "mlp_only_layers");
+    c->experts = whole(r, member(r, "num_experts") ? "num_experts" : "num_local_experts", 1, MOST_EXPERTS, 0);
+    c->top_k = whole(r, "num_experts_per_tok", 1, c->experts, 0);
+    c->hidden = whole(r, "moe_intermediate_size", 1, MOST_WIDTH, 0);
+    c->norm_top_k = flag(r, "norm_topk_prob", false);
+    if (!r->rc && (whole(r, "decoder_sparse_step", 1, MOST_LAYERS, 1) != 1 || (dense && (!json_is_array(dense) || json_array_size(dense)))))
+        r->rc = cmd_fail("%s: layers without experts among others with them (\"decoder_sparse_step\", \"mlp_only_layers\"): our models have one kind", r->path);
+}
 
 static void read_llama(Reader *r, HfConfig *c) {
     c->vocab = whole(r, "vocab_size", 2, MOST_VOCAB, 0);
@@ -113,12 +127,13 @@ static void read_llama(Reader *r, HfConfig *c) {
     c->layers = whole(r, "num_hidden_layers", 1, MOST_LAYERS, 0);
     c->heads = whole(r, "num_attention_heads", 1, MOST_HEADS, 0);
     c->kv_heads = whole(r, "num_key_value_heads", 1, MOST_HEADS, c->heads);
-    c->hidden = whole(r, "intermediate_size", 1, MOST_WIDTH, 0);
+    if (c->kind == HF_QWEN3_MOE) read_experts(r, c);
+    else c->hidden = whole(r, "intermediate_size", 1, MOST_WIDTH, 0);
     if (!r->rc) c->head_dim = whole(r, "head_dim", 2, MOST_WIDTH, c->kind == HF_QWEN3 ? 128 : c->width / c->heads);
     c->positions = whole(r, "max_position_embeddings", 1, MOST_POSITIONS, 2048);
     c->norm_eps = positive(r, r->o, "rms_norm_eps", 1e-6);
     c->tied = flag(r, "tie_word_embeddings", false);
-    c->qk_norm = c->kind == HF_QWEN3;
+    c->qk_norm = is_qwen(c->kind);
     c->mask = token(r, "mask_token_id");
     refuse_flag(r, "attention_bias", "biases");
     refuse_flag(r, "mlp_bias", "biases");
@@ -168,10 +183,10 @@ static void keep_members(const Reader *r, HfConfig *c) {
 static int read_members(Reader *r, const char *type, HfConfig *c) {
     const char *kind = type ? type : text(r, "model_type", NULL);
     if (r->rc) return r->rc;
-    if (!kind) return cmd_fail("%s: has no \"model_type\"; say --type llama, qwen3 or llada", r->path);
+    if (!kind) return cmd_fail("%s: has no \"model_type\"; say --type llama, qwen3, qwen3_moe or llada", r->path);
     c->kind = (HfKind)hf_kind(kind);
     if (c->kind == HF_KINDS)
-        return cmd_fail("%s: models of the type '%.40s' are not known; if its layers are those of llama, qwen3 or llada, say so by --type", r->path, kind);
+        return cmd_fail("%s: models of the type '%.40s' are not known; if its layers are those of llama, qwen3, qwen3_moe or llada, say so by --type", r->path, kind);
     if (c->kind == HF_LLADA) read_llada(r, c);
     else read_llama(r, c);
     c->bos = token(r, "bos_token_id");
@@ -231,6 +246,11 @@ char *hf_meta(const HfConfig *c) {
     put_whole(p, "kv_heads", c->kv_heads);
     put_whole(p, "hidden", c->hidden);
     put_whole(p, "head_dim", c->head_dim);
+    if (c->experts) {
+        put_whole(p, "experts", c->experts);
+        put_whole(p, "top_k", c->top_k);
+        put(p, "gate_over", text_fmt("%s", c->norm_top_k ? "chosen" : "all"));
+    }
     put_whole(p, "seq", c->positions < SEQ ? c->positions : SEQ);
     put_whole(p, "qk_norm", c->qk_norm);
     put_whole(p, "tied", c->tied);
@@ -284,6 +304,25 @@ static void shape_of_params(Params *p, HfConfig *c) {
     c->bos = id(p, "bos_id");
 }
 
+static bool param_is(const Params *p, const char *name, const char *value) {
+    const char *is = param(p->defines, p->o, name);
+    return is && !strcmp(is + (*is == '"'), value);
+}
+
+/* By token choice, each token's experts its own: what Qwen3-MoE computes where nothing is dropped. */
+static void experts_of_params(Params *p, HfConfig *c) {
+    c->experts = (int64_t)number(p, "experts", 0, MOST_EXPERTS, 0);
+    if (p->rc || !c->experts) return;
+    c->top_k = (int64_t)number(p, "top_k", 1, (double)c->experts, 2);
+    c->norm_top_k = c->top_k > 1 ? !param_is(p, "gate_over", "all") : param_is(p, "gate_over", "chosen");
+    if (!p->rc && param_is(p, "route", "experts"))
+        p->rc = cmd_fail("%s: a mixture by expert choice (route=experts): no type of Hugging Face's routes so; what can be exported is route=tokens", p->path);
+    if (!p->rc && number(p, "shared_hidden", 0, MOST_WIDTH, 0) > 0)
+        p->rc = cmd_fail("%s: a mixture with a shared MLP (shared_hidden): qwen3_moe has none", p->path);
+}
+
+static HfKind kind_of(const HfConfig *c) { return c->experts ? HF_QWEN3_MOE : c->qk_norm ? HF_QWEN3 : HF_LLAMA; }
+
 int hf_config_of(const char *path, const sn_file *f, const StrList *defines, const char *type, HfConfig *c) {
     const char *meta = sn_file_meta(f, "sinter");
     json_t *o = meta ? json_loads(meta, 0, NULL) : NULL, *kept = json_object_get(o, "config");
@@ -291,10 +330,14 @@ int hf_config_of(const char *path, const sn_file *f, const StrList *defines, con
     const char *was = json_string_value(json_object_get(o, "model_type"));
     *c = (HfConfig){ .kept = json_is_object(kept) ? json_incref(kept) : json_object() };
     shape_of_params(&p, c);
-    c->kind = type ? (HfKind)hf_kind(type) : was && hf_kind(was) < HF_KINDS ? (HfKind)hf_kind(was) : c->qk_norm ? HF_QWEN3 : HF_LLAMA;
+    if (!p.rc) experts_of_params(&p, c);
+    c->kind = type ? (HfKind)hf_kind(type) : was && hf_kind(was) < HF_KINDS ? (HfKind)hf_kind(was) : kind_of(c);
     json_decref(o);
     if (!p.rc) p.rc = check_shape(path, c);
-    if (!p.rc && c->qk_norm != (c->kind == HF_QWEN3))
+    if (!p.rc && (c->experts > 0) != (c->kind == HF_QWEN3_MOE))
+        p.rc = cmd_fail("%s: the model is %s, %s is %s; export it as another --type", path, c->experts ? "a mixture of experts" : "dense", HF_KIND_NAMES[c->kind],
+                        c->experts ? "dense" : "a mixture");
+    if (!p.rc && c->qk_norm != is_qwen(c->kind))
         p.rc = cmd_fail("%s: the model %s QK-norm, %s has %s; export it as another --type", path, c->qk_norm ? "has" : "has no", HF_KIND_NAMES[c->kind],
                         c->qk_norm ? "none" : "one");
     if (!p.rc && c->kind == HF_LLADA && c->mask < 0) p.rc = cmd_fail("%s: llada wants a mask token, and the checkpoint names none; give -D mask_id", path);
@@ -307,15 +350,21 @@ int hf_config_of(const char *path, const sn_file *f, const StrList *defines, con
 /* -- Writing --------------------------------------------------------------------------------------------------------------- */
 
 static json_t *llama_json(const HfConfig *c) {
-    bool qwen = c->kind == HF_QWEN3;
+    static const char *const classes[HF_KINDS] = { "LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM" };
+    bool qwen = is_qwen(c->kind);
     json_t *o = json_pack("{s:[s] s:s s:I s:I s:I s:I s:I s:I s:I s:I s:s s:f s:f s:n s:b s:b}", "architectures",
-                          qwen ? "Qwen3ForCausalLM" : "LlamaForCausalLM", "model_type", HF_KIND_NAMES[c->kind], "vocab_size", (json_int_t)c->vocab,
+                          classes[c->kind], "model_type", HF_KIND_NAMES[c->kind], "vocab_size", (json_int_t)c->vocab,
                           "hidden_size", (json_int_t)c->width, "num_hidden_layers", (json_int_t)c->layers, "num_attention_heads", (json_int_t)c->heads,
                           "num_key_value_heads", (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "intermediate_size",
                           (json_int_t)c->hidden, "max_position_embeddings", (json_int_t)c->positions, "hidden_act", "silu", "rms_norm_eps",
                           c->norm_eps, "rope_theta", c->rope_base, "rope_scaling", "tie_word_embeddings", (int)c->tied, "attention_bias", 0);
     if (qwen) json_object_set_new(o, "use_sliding_window", json_false());
     else json_object_set_new(o, "mlp_bias", json_false());
+    if (!c->experts) return o;
+    json_t *moe = json_pack("{s:I s:I s:I s:b s:i s:[]}", "num_experts", (json_int_t)c->experts, "num_experts_per_tok", (json_int_t)c->top_k,
+                            "moe_intermediate_size", (json_int_t)c->hidden, "norm_topk_prob", (int)c->norm_top_k, "decoder_sparse_step", 1, "mlp_only_layers");
+    json_object_update(o, moe);
+    json_decref(moe);
     return o;
 }
 

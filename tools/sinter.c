@@ -40,11 +40,11 @@
       "Text after a prompt: AR token by token over a cache of keys and values, DLM by denoising blocks; completions of task files.\n"   \
       "The same seed gives the same text. docs/generation.md tells the samplers.",                                     \
       "sinter generate models/dlm.sn --ckpt runs/dlm/best.safetensors --prompt 'def f(x):' --tokens 64 --steps 32 --block 16")   \
-    C(import,  "DIR -o F.safetensors [--type llama|qwen3|llada]",                                                        \
+    C(import,  "DIR -o F.safetensors [--type llama|qwen3|qwen3_moe|llada]",                                                        \
       "A Hugging Face folder (config.json, model.safetensors or several with their index) as a checkpoint for models/ar.sn and\n"   \
       "models/dlm.sn, with its params: eval and generate take it. Llama-, Qwen3- and LLaDA-shaped models. docs/weights.md.",            \
       "sinter import Qwen3-0.6B -o qwen.safetensors && sinter eval models/ar.sn --ckpt qwen.safetensors --data text.safetensors")         \
-    C(export,  "F.safetensors -o DIR [--type llama|qwen3|llada] [--dtype f32|bf16|f16] [--shard BYTES]",                    \
+    C(export,  "F.safetensors -o DIR [--type llama|qwen3|qwen3_moe|llada] [--dtype f32|bf16|f16] [--shard BYTES]",                    \
       "A checkpoint as a Hugging Face folder, which transformers opens, or loaders of LLaDA and MegaDLMs. docs/weights.md.",             \
       "sinter export runs/ar/best.safetensors -o my-model --dtype bf16 --shard 4G")                                        \
     C(tokens,  "PATH... [--tokenizer FILE] [-o FILE] [--format sinter|llm.c|nanogpt|megatron] [--eod]  |  X.bin",                                      \
