@@ -127,13 +127,23 @@ static double padded(int64_t size, int64_t tile, int64_t micro)
 /* Cycles to bring an operand of `bytes` closer, per element: the memory's part of packing it. */
 static double fetch_cost(const GemmModel *g, double bytes) { return bytes > g->l3 ? 1.5 : bytes > g->l2 ? 1 : .3; }
 
+/* A micro-kernel stores a piece of each of its rows and goes on below. Back at the same rows, a row of micro-kernels later, the
+   hardware still knows their pages, if they were few, and has fetched what comes next. Cycles per element of a large result. */
+static double scatter_cost(const GemmModel *g, GemmSched s)
+{
+    enum { PAGE = 4096, KNOWN = 16, FORGOTTEN = 96 };                /* bytes; rows, measured on Sapphire Rapids */
+    double bytes = (double)g->m * (double)g->n * 4, part = (double)(s.bm - KNOWN) / (FORGOTTEN - KNOWN);
+    if (g->n * 4 < PAGE || bytes < 8 * g->l2) return 0;
+    return part < 0 ? 0 : part > 1 ? 1.2 : 1.2 * part;
+}
+
 /* Cycles of one program, its tile of the mean size m x n, without packing its panel of B. */
 static double program_cost(const GemmModel *g, GemmSched s, double m, double n, double fma)
 {
     double k = (double)g->k, steps = ceil(k / s.kc), micro = m * n / (g->mr * g->nr) * steps;
     double held = (double)s.bm * s.kc * 4 + 4.0 * g->nr * s.kc, tile = (double)s.bm * s.bn * 4, over = held / g->l2 - .8;
     double a = m * k * (fetch_cost(g, (double)g->m * k * 4) + (g->ta ? 2.4 : 4) / g->lanes) + (g->ta ? k * 60 : m * steps * 8);
-    double c = m * n * .3 + micro * (steps > 1 ? 100 : 40);
+    double c = m * n * (.3 + scatter_cost(g, s)) + micro * (steps > 1 ? 100 : 40);
     if (steps > 1 && held + tile > g->l2 * .8) c += m * n * steps * .5;                   /* partial sums go to the third cache and back */
     if (over > 0) fma += ceil(n / g->nr) * m * k * 4 / 16 * (over < 1 ? over : 1);   /* the block of A comes from there */
     return fma + a + c;
