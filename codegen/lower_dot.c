@@ -79,7 +79,7 @@ static bool reads_in_place(const Low *lo, TVal stage, bool right, bool trans)
 {
     const TIns *i = INS(lo, stage), *from = INS(lo, i->a[0]);
     if (right || trans || from->op != T_load || from->type.dtype != SN_F32 || from->cs != 1) return false;
-    return from->rs >= from->type.c && from->rs <= 1 << 14 && from->rs % 512 && !lo->t->params.v[from->buf].written;
+    return from->rs >= from->type.c && from->rs <= 1 << 16 && from->rs % 512 && !lo->t->params.v[from->buf].written;
 }
 
 /* Can the packed operand outlive a program? Then it has one slot for each index of the loop that it depends on. */
