@@ -671,7 +671,13 @@ generation() {
     # shellcheck disable=SC2086
     one_line "generate: another block than the model's" "$SINTER" generate models/block_diffusion.sn $SMALL -D block_size=8 -p x --block 4
     # shellcheck disable=SC2086
-    one_line "generate: uniform kernel" "$SINTER" generate models/dlm.sn $SMALL -D kernel=uniform -p x
+    uniform="models/dlm.sn $SMALL -D kernel=uniform" prompt="-p x -n 24"
+    # shellcheck disable=SC2086
+    check "generate: uniform kernel" sh -c "'$SINTER' generate $uniform $prompt --steps 6 -t 1 >'$WORK/a.txt' && '$SINTER' generate $uniform $prompt --steps 6 -t 1 --threads 1 | cmp - '$WORK/a.txt'"
+    for option in '--block 4' '--remask random' '--guidance 1' '--top-k 3'; do
+        # shellcheck disable=SC2086
+        refused "$(echo "$option" | sed 's/ .*//;s/^--//') is an option of .* kernel=uniform is none" generate $uniform $prompt $option
+    done
     for bad in '[1]' '{"task_id":"x","prompt":"x","suffix":3}' '{"task_id":1,"prompt":"x"}' '{"task_id":"x"}' '{"task_id' ''; do
         echo "$bad" >"$WORK/bad.jsonl"
         # shellcheck disable=SC2086
@@ -1080,6 +1086,15 @@ END
     until [ -e "$WORK/stopped/unique=4K/s1/dlm/log.jsonl" ] || [ $tries -gt 600 ]; do tries=$((tries + 1)); sleep 0.05; done
     kill -INT $pid 2>/dev/null
     wait $pid
+    sed 's/--steps 48/--steps 100000/' "$WORK/tiny.study" >"$WORK/endless.study"
+    "$SINTER" study "$WORK/endless.study" --data graph --out "$WORK/killed" -q >"$WORK/out" 2>&1 &
+    pid=$!
+    tries=0
+    until [ -e "$WORK/killed/unique=4K/s1/ar/log.jsonl" ] || [ $tries -gt 600 ]; do tries=$((tries + 1)); sleep 0.05; done
+    kill -KILL $pid
+    tries=0
+    while grep -qa "$WORK/killed" /proc/[0-9]*/cmdline 2>/dev/null && [ $tries -lt 200 ]; do tries=$((tries + 1)); sleep 0.05; done
+    check "a study that is killed leaves no run behind" test $tries -lt 200 -a -e "$WORK/killed/unique=4K/s1/ar/last.safetensors"
     check "a study goes on" "$SINTER" study "$WORK/tiny.study" --data graph passes --out "$WORK/stopped" -q
     for run in unique=4K/s1/dlm unique=4K/s1/ar.anneal unique=8K/s2/ar; do
         check "a study that was stopped: $run, the same bits" "$BUILD/tool_compare" "$WORK/studies/$run/last.safetensors" "$WORK/stopped/$run/last.safetensors" exact

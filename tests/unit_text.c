@@ -197,7 +197,91 @@ static void test_denoising(void) {
     generator_close(&g);
 }
 
+/* The posterior of the uniform kernel by its definition: every chain clean -> next -> z of one position is counted, by matrices. */
+static void posterior(int n, int z, double alpha, double next, const double *x, double *p) {
+    double all = 0;
+    for (int j = 0; j < n; j++) {
+        p[j] = 0;
+        for (int clean = 0; clean < n; clean++) {
+            double there = next * (j == clean) + (1 - next) / n, on = alpha / next * (z == j) + (1 - alpha / next) / n;
+            p[j] += x[clean] * there * on;
+        }
+        all += p[j];
+    }
+    for (int j = 0; j < n; j++) p[j] /= all;
+}
+
+static void test_posterior(void) {
+    enum { N = 5, DRAWS = 40000 };
+    const float logits[N] = { 0.3f, -1.2f, 1.7f, 0.1f, -0.4f };
+    double x[N], want[N], got[N], sum = 0;
+    const double levels[][2] = { { 0, 0.1 }, { 0.2, 0.5 }, { 0.6, 0.7 }, { 0.9, 1 }, { 0, 1 } };
+    for (int temperature = 1; temperature <= 2; temperature++)
+        for (unsigned k = 0; k < sizeof levels / sizeof *levels; k++)
+            for (int z = 0; z < N; z++) {
+                sum = 0;
+                for (int i = 0; i < N; i++) sum += x[i] = exp(logits[i] / temperature);
+                for (int i = 0; i < N; i++) x[i] /= sum;
+                posterior(N, z, levels[k][0], levels[k][1], x, want);
+                sample_posterior(logits, N, z, levels[k][0], levels[k][1], temperature, got);
+                for (int i = 0; i < N; i++) ok(fabs(got[i] - want[i]) < 1e-12, "posterior of %d at %g after %g: %g, by definition %g", i, levels[k][1], levels[k][0], got[i], want[i]);
+                if (temperature > 1) continue;
+                int hits[N] = {0};
+                for (int i = 0; i < DRAWS; i++) hits[sample_from(got, N, draw_uniform((Draw){ 9, (uint32_t)z, k }, (uint64_t)i))]++;
+                check_frequencies("posterior", hits, want, N);
+            }
+    for (int z = 0; z < N; z++) {
+        sample_posterior(logits, N, z, 0.3, 1, 0, got);
+        ok(got[2] == 1, "temperature 0, the last step: the likeliest");
+    }
+    /* Where the model says what the clean token is by its neighbours alone, the chain ends as that, however many steps it has. */
+    for (int steps = 1; steps <= 7; steps += 3) {
+        int hits[N] = {0};
+        for (uint32_t i = 0; i < DRAWS; i++) {
+            int32_t z = (int32_t)(draw_uniform((Draw){ 5, i, 0 }, 0) * N);
+            for (int s = 0; s < steps; s++) {
+                sample_posterior(logits, N, z, s / (double)steps, (s + 1) / (double)steps, 1, got);
+                z = sample_from(got, N, draw_uniform((Draw){ 5, i, (uint32_t)(s + 1) }, 0));
+            }
+            hits[z]++;
+        }
+        sum = 0;
+        for (int i = 0; i < N; i++) sum += x[i] = exp(logits[i]);
+        for (int i = 0; i < N; i++) x[i] /= sum;
+        check_frequencies("chain", hits, x, N);
+    }
+    const double half[3] = { 0.5, 0.5 - 1e-17, 0 };
+    ok(sample_from(half, 3, 1 - 0x1p-53) == 1, "rounding gives no token that cannot come");
+}
+
+/* A text by the uniform kernel: of the prompt, the suffix and seed alone; in one step without noise, the likeliest of a pass over random tokens. */
+static void test_uniform(void) {
+    for (int cosine = 0; cosine < 2; cosine++) {
+        StrList d = small_model();
+        list_add(&d, "kernel=uniform");
+        if (cosine) list_add(&d, "noise_schedule=cosine");
+        Generator g;
+        Tokens prompt = bytes_of("ab"), a, b, c;
+        GenOptions o = { .length = 12, .rule = { 1, 1, 0 }, .eos = -1, .steps = 5, .seed = 11 };
+        if (generator_open(&g, &(LabOptions){ .file = "models/dlm.sn", .defines = &d, .seed = 3 }, NULL, &BYTE_TOKENIZER, &o, 9)) abort();
+        sharpen(&g.lab);
+        g.suffix = bytes_of("xyz");
+        ok(!generator_text(&g, &prompt, 0, NULL, &a) && a.n == 12 && !has(&a, 256), "uniform: 12 tokens, no mask");
+        ok(!memcmp(g.tokens, prompt.v, 8) && !memcmp(g.tokens + 14, g.suffix.v, 12), "uniform: prompt and suffix stay");
+        generator_text(&g, &prompt, 0, NULL, &b);
+        generator_text(&g, &prompt, 1, NULL, &c);
+        ok(!memcmp(a.v, b.v, sizeof *a.v * 12) && memcmp(a.v, c.v, sizeof *a.v * 12), "uniform: the same seed and number, the same text");
+        g.o.steps = 1;
+        g.o.rule.temperature = 0;
+        generator_text(&g, &prompt, 0, NULL, &a);
+        for (int i = 0; i < 12; i++) ok(a.v[i] == argmax(g.logits + (2 + i) * 257, 256), "uniform, one step: token %d is the likeliest", i);
+        generator_close(&g);
+    }
+}
+
 int main(void) {
+    test_posterior();
+    test_uniform();
     test_sampling();
     test_sureness();
     test_greedy();

@@ -106,12 +106,20 @@ static void print_stats(const Generator *g) {
             bytes / s / 1e9, bytes / s / 1e9 / bw, bw);
 }
 
-/* An option of the other arm's sampler would change nothing here. */
-static int refuse_other_arm(const GenJob *j, bool ar) {
+/* An option of another sampler would change nothing here. */
+static const char *unread_option(const GenJob *j, const Generator *g) {
     const GenOptions *o = &j->o;
-    const char *unread = ar ? (o->steps ? "--steps" : o->block ? "--block" : o->remask != REMASK_CONFIDENCE ? "--remask" : o->guidance > 0 ? "--guidance" : NULL)
-                            : (o->rule.top_k ? "--top-k" : o->rule.top_p < 1 ? "--top-p" : j->stats ? "--stats" : NULL);
-    return unread ? cmd_fail("%s is an option of %s, %s is none", unread, ar ? "masked-diffusion models" : "AR models", j->lab.file) : 0;
+    const char *blocks = o->block ? "--block" : o->remask != REMASK_CONFIDENCE ? "--remask" : o->guidance > 0 ? "--guidance" : NULL;
+    if (g->ar) return o->steps ? "--steps" : blocks;
+    if (g->uniform && blocks) return blocks;
+    return o->rule.top_k ? "--top-k" : o->rule.top_p < 1 ? "--top-p" : j->stats ? "--stats" : NULL;
+}
+
+static int refuse_unread(const GenJob *j, const Generator *g) {
+    const char *option = unread_option(j, g), *of_ar = "--top-k --top-p --stats";
+    if (!option) return 0;
+    return cmd_fail("%s is an option of %s, %s%s is none", option, strstr(of_ar, option) ? "AR models" : g->uniform ? "models that fill in masks" : "masked-diffusion models",
+                    j->lab.file, g->uniform ? " with kernel=uniform" : "");
 }
 
 static int generate(GenJob *j) {
@@ -122,7 +130,7 @@ static int generate(GenJob *j) {
         if (j->task[i].prompt.n + j->task[i].suffix.n > longest) longest = j->task[i].prompt.n + j->task[i].suffix.n;
     if (!rc) rc = generator_open(&g, &j->lab, j->ckpt, j->tok, &j->o, longest);
     if (rc) return rc;
-    rc = refuse_other_arm(j, g.ar);
+    rc = refuse_unread(j, &g);
     Progress whole, *shown = NULL, each;
     progress_start(&whole);
     for (int i = 0; i < j->ntasks && !rc; i++)

@@ -217,7 +217,7 @@ int cmd_report(const Command *self, int argc, char **argv) {
     bool json = false, no_plot = false;
     const Opt opts[] = {
         { "json", 0, OPT_FLAG, &json, "", "print summary.json instead of the table" },
-        { "no-plot", 0, OPT_FLAG, &no_plot, "", "do not call gnuplot" },
+        { "no-plot", 0, OPT_FLAG, &no_plot, "", "do not call gnuplot, which draws runs that are no study's" },
         { 0 }
     };
     Study st;

@@ -14,6 +14,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -202,8 +203,11 @@ static int open_output(const Run *r, const char *name, int flags) {
 static int spawn(Launcher *l, Run *r, StrList *words, int out, int err) {
     list_add(words, NULL);
     fflush(NULL);
+    pid_t launcher = getpid();
     r->pid = fork();
     if (r->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGINT);                     /* a launcher that is killed leaves no run behind that another would meet */
+        if (getppid() != launcher) _exit(127);
         setpgid(0, 0);                                       /* SIGINT of the terminal comes through us, once */
         dup2(out, STDOUT_FILENO);
         dup2(err, STDERR_FILENO);

@@ -5,9 +5,13 @@
    AR: prefill runs once over BOS and the prompt and fills the cache; each decode takes one token and writes its keys and values
    behind those before. DLM, as LLaDA's generate.py: the text is the prompt and masks; blocks from left to right; in every step the
    model predicts all masked positions, and those of the block that it is surest of are kept, as many as the steps left want. What
-   has been kept is never changed. A suffix behind the masks is seen like the prompt: infilling. */
+   has been kept is never changed. A suffix behind the masks is seen like the prompt: infilling.
+
+   DLM with kernel=uniform: all positions begin as random tokens and are drawn anew in every step, from the posterior of the kernel given what the
+   model says of the clean text (sample.h), at equal steps of time. */
 #include "tools/generate.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -142,7 +146,9 @@ static int check_model(Generator *g) {
     if (!g->ar) g->vocab /= g->room;
     g->mask = lab_param(&g->lab, "mask_id", g->vocab - 1);
     g->bos = lab_param(&g->lab, "bos_id", g->vocab - 1);
-    if (lab_param_is(&g->lab, "kernel", "uniform")) return cmd_fail("the model was trained with kernel=uniform: there is no sampler for it, masks mean nothing to it");
+    g->uniform = !g->ar && lab_param_is(&g->lab, "kernel", "uniform");
+    g->classes = lab_param(&g->lab, "classes", g->mask);
+    if (g->uniform && (g->classes < 1 || g->classes > g->vocab)) return cmd_fail("the param classes is %lld: it must be 1 to the vocabulary, %lld", (long long)g->classes, (long long)g->vocab);
     g->own_block = g->ar ? 0 : lab_param(&g->lab, "block_size", 0);
     if (g->own_block && g->o.block && g->o.block != g->own_block)
         return cmd_fail("--block %lld: the model's blocks are of %lld tokens", (long long)g->o.block, (long long)g->own_block);
@@ -330,6 +336,42 @@ static int denoise(Generator *g, const Tokens *prompt, uint32_t number, Progress
     return rc;
 }
 
+/* -- DLM, uniform kernel -------------------------------------------------------------------------------------------- */
+
+/* The share of positions that are not yet corrupted at time t, by the model's schedule (models/noise.sn). */
+static double survives(const Generator *g, double t) {
+    return t <= 0 ? 1 : 1 - (lab_param_is(&g->lab, "noise_schedule", "cosine") ? sin(t * M_PI_2) : t);
+}
+
+static int draw_uniform_step(Generator *g, int64_t from, int64_t to, int64_t len, double alpha, double next, Draw d, double *p) {
+    int rc = run_logits(g, g->tokens, len, g->logits);
+    for (int64_t i = from; i < to && !rc; i++) {
+        sample_posterior(g->logits + i * g->vocab, g->classes, g->tokens[i], alpha, next, g->o.rule.temperature, p);
+        g->tokens[i] = sample_from(p, g->classes, draw_uniform(d, (uint64_t)i));
+    }
+    return rc;
+}
+
+static int denoise_uniform(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
+    int64_t from = prompt->n, to = from + g->o.length, len = to + g->suffix.n, steps = g->o.steps ? g->o.steps : g->o.length;
+    Draw d = { g->o.seed, number, 0 };
+    double *probability = malloc(sizeof *probability * (size_t)g->classes);
+    int rc = probability ? 0 : cmd_fail("out of memory");
+    for (int64_t i = 0; i < g->room; i++) {
+        int32_t any = (int32_t)(draw_uniform(d, (uint64_t)i) * (double)g->classes);
+        g->tokens[i] = i < from ? prompt->v[i] : i < to ? any : i < len ? g->suffix.v[i - to] : 0;
+    }
+    for (int64_t s = 0; s < steps && !rc; s++) {
+        double t = 1 - (double)s / (double)steps, after = 1 - (double)(s + 1) / (double)steps;
+        d.step = (uint32_t)(s + 1);
+        rc = draw_uniform_step(g, from, to, len, survives(g, t), survives(g, s + 1 < steps ? after : 0), d, probability);
+        show(g, p, s + 1, steps, "steps", g->tokens + from, g->o.length, -1);
+    }
+    free(probability);
+    for (int64_t i = from; i < to && !rc && g->tokens[i] != g->o.eos; i++) out->v[out->n++] = g->tokens[i];
+    return rc;
+}
+
 int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress *p, Tokens *out) {
     *out = (Tokens){ malloc(sizeof *out->v * (size_t)(g->o.length + 1)), 0 };
     if (!out->v) return cmd_fail("out of memory");
@@ -341,5 +383,6 @@ int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress
     for (int64_t i = 0; i < g->suffix.n; i++)
         if (g->suffix.v[i] < 0 || g->suffix.v[i] >= g->vocab)
             return cmd_fail("the suffix has the token %d, the vocabulary is %lld", g->suffix.v[i], (long long)g->vocab);
-    return g->ar ? next_tokens(g, prompt, number, p, out) : denoise(g, prompt, number, p, out);
+    if (g->ar) return next_tokens(g, prompt, number, p, out);
+    return g->uniform ? denoise_uniform(g, prompt, number, p, out) : denoise(g, prompt, number, p, out);
 }

@@ -22,9 +22,10 @@ typedef struct Generator {
     Lab lab;
     const Tokenizer *tok;
     GenOptions o;
-    bool ar;
+    bool ar, uniform;                /* uniform: a DLM with kernel=uniform */
     int64_t room, fed;               /* fed: rows of prefill */
     int64_t vocab, mask, bos;
+    int64_t classes;                 /* uniform: its noise is of the tokens 0 .. classes - 1 */
     int64_t own_block;               /* of a block-diffusion model: the param block_size; else 0 */
     int32_t *tokens;                 /* [room] */
     Tokens suffix;                   /* DLM: what comes after the text, set by the caller before generator_text; n = 0: nothing */

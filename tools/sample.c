@@ -82,6 +82,29 @@ Guess sample_guess(const float *logits, int64_t n, int32_t never, double tempera
     return g;
 }
 
+void sample_posterior(const float *logits, int64_t n, int32_t z, double alpha, double alpha_next, double temperature, double *p) {
+    int64_t top = largest(logits, n);
+    double a = alpha / alpha_next, sum = 0, all = 0;
+    for (int64_t j = 0; j < n; j++) {
+        p[j] = temperature > 0 ? exp(((double)logits[j] - logits[top]) / temperature) : j == top;
+        sum += p[j];
+    }
+    for (int64_t j = 0; j < n; j++) {
+        p[j] = ((j == z ? a : 0) + (1 - a) / (double)n) * (alpha_next * p[j] / sum + (1 - alpha_next) / (double)n);
+        all += p[j];
+    }
+    for (int64_t j = 0; j < n; j++) p[j] /= all;
+}
+
+int32_t sample_from(const double *p, int64_t n, double u) {
+    int64_t at = 0, last = 0;                                    /* rounding may leave some of u behind: the last token that can come */
+    for (; at < n; u -= p[at++]) {
+        if (p[at] > 0) last = at;
+        if (u < p[at]) return (int32_t)at;
+    }
+    return (int32_t)last;
+}
+
 void sample_guide(float *cond, const float *un, int64_t n, double scale) {
     for (int64_t i = 0; i < n; i++) cond[i] = (float)(un[i] + (scale + 1) * ((double)cond[i] - un[i]));
 }

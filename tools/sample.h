@@ -20,6 +20,13 @@ typedef enum { REMASK_RANDOM, REMASK_CONFIDENCE, REMASK_MARGIN, REMASK_ENTROPY, 
 typedef struct Guess { int32_t token; double sure; } Guess;
 Guess sample_guess(const float *logits, int64_t n, int32_t never, double temperature, Remask by, Draw d, uint64_t position);
 
+/* One position of the reverse process of the uniform kernel over n tokens, from alpha to alpha_next > alpha, the shares that survive: the position
+   is z, the model says x = softmax(logits / temperature) of the clean token (temperature 0: the likeliest). Into p, which adds up to 1, the next
+   token's probabilities, (a [j = z] + (1 - a)/n) (alpha_next x_j + (1 - alpha_next)/n) but for a factor, a = alpha / alpha_next: D3PM's
+   sum over clean tokens of q(next, z | clean) x (Austin et al. 2021, section 3 and appendix A), which is UDLM's posterior (Schiff et al. 2024). */
+void sample_posterior(const float *logits, int64_t n, int32_t z, double alpha, double alpha_next, double temperature, double *p);
+int32_t sample_from(const double *p, int64_t n, double u);       /* p adds up to 1, u is in (0, 1) */
+
 /* Classifier-free guidance: un + (scale + 1) (cond - un), in the place of cond (LLaDA, unsupervised: un does not see the prompt). */
 void sample_guide(float *cond, const float *un, int64_t n, double scale);
 

@@ -64,8 +64,9 @@
       "What has ended is not run again, what was cut off goes on. models/studies/ has studies; docs/study.md explains.", \
       "sinter study models/studies/unique.study --data src/ --out runs/unique && sinter report runs/unique")            \
     C(report,  "DIR [--json] [--no-plot]",                                                                               \
-      "Reads the runs below DIR; prints a table, finds the crossovers, writes summary.json and the curves.",            \
-      "sinter report runs/demo")                                                                                        \
+      "Of the runs below DIR: a table, the crossovers, summary.json and curves. Of a study's folder: arms over seeds with intervals,\n"   \
+      "report.html, plots/ and .csv files, at any time, also of a part. docs/study.md says how to read them.",            \
+      "sinter report runs/unique")                                                                                        \
     C(devices, "[--json] [--quick]",                                                                                     \
       "What is here, its measured FMA peak and memory bandwidth.",                                                      \
       "sinter devices")                                                                                                 \
