@@ -393,6 +393,8 @@ study() {
     refused "study/dlm/best.safetensors: is a checkpoint of models/dlm.sn; models/ar.sn has no param 'noise_schedule'" eval models/ar.sn --ckpt "$WORK/study/dlm/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
     refused "study/ar/best.safetensors: is a checkpoint of models/ar.sn; models/dlm.sn has no param 'input_mask_form'" generate models/dlm.sn --ckpt "$WORK/study/ar/best.safetensors" -n 4
     # shellcheck disable=SC2086
+    refused "study/ar/best.safetensors: is a checkpoint of models/ar.sn; models/dlm.sn has no param" train models/dlm.sn $small --from "$WORK/study/ar/best.safetensors" --decay 4 --out "$WORK/study/crossed"
+    # shellcheck disable=SC2086
     "$SINTER" build models/dlm.sn $SMALL -o "$WORK/study.snb" >"$WORK/out" 2>&1
     refused "study/ar/best.safetensors: is a checkpoint of models/ar.sn; .*study.snb has no param" eval "$WORK/study.snb" --ckpt "$WORK/study/ar/best.safetensors" --data "$WORK/study/ar/data/val.safetensors"
     # shellcheck disable=SC2086

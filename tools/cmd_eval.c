@@ -97,7 +97,7 @@ static int eval_windows(EvalJob *j) {
     LabOptions lo = lab_options(j, &defines);
     if (!rc) rc = lab_open(&lab, &lo);
     if (rc) return rc;
-    if (j->ckpt && lab.bundle) rc = checkpoint_of_bundle(j->ckpt, j->file, &lab);
+    if (j->ckpt && lab.bundle) rc = checkpoint_of(j->ckpt, j->file, &lab);
     if (!rc && j->ckpt) rc = lab_load(&lab, j->ckpt);
     if (!rc) rc = lab_score(&lab, j->shard, j->draws ? j->draws : 8, (uint64_t)j->eval_seed, j->limit, &s);
     if (!rc) print_score(j, &s);

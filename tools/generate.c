@@ -88,7 +88,7 @@ int checkpoint_params(const char *ckpt, const char *file, StrList *defines) {
     return rc;
 }
 
-int checkpoint_of_bundle(const char *ckpt, const char *file, const Lab *lab) {
+int checkpoint_of(const char *ckpt, const char *file, const Lab *lab) {
     StrList known = {0};
     json_t *meta;
     int rc = read_meta(ckpt, &meta);

@@ -44,7 +44,7 @@ int generator_text(Generator *g, const Tokens *prompt, uint32_t number, Progress
 
 /* The params that a checkpoint was trained with, for those that the list does not name. A checkpoint that says nothing adds nothing. */
 int checkpoint_params(const char *ckpt, const char *file, StrList *defines);      /* fails if it is one of another model than `file` */
-int checkpoint_of_bundle(const char *ckpt, const char *file, const Lab *lab);    /* 0, or 1 after a line: it is another model's */
+int checkpoint_of(const char *ckpt, const char *file, const Lab *lab);    /* the same of a program; 0, or 1 after a line */
 /* The same of the shape alone: what weights must have to be loaded, whatever the model is trained for. */
 int checkpoint_shape(const char *ckpt, StrList *defines);
 /* The tokenizer that was given, else the one that the checkpoint was trained with, else bytes; ckpt may be NULL. One that is not what the checkpoint

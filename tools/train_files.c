@@ -236,9 +236,11 @@ static void take_meta(Train *t, const json_t *meta, bool resume) {
 
 int train_load(Train *t, const char *path, bool resume) {
     char *text = NULL;
+    int rc = checkpoint_of(path, t->o.file, &t->lab);
+    if (rc) return rc;
     if (sn_load(t->lab.s, path, &text, false)) return lab_error(&t->lab);
     json_t *meta = text ? json_loads(text, 0, NULL) : NULL;
-    int rc = meta ? check_same(t, path, meta) : cmd_fail("%s is no checkpoint of `sinter train`: it does not say where it stands", path);
+    rc = meta ? check_same(t, path, meta) : cmd_fail("%s is no checkpoint of `sinter train`: it does not say where it stands", path);
     if (!rc) take_meta(t, meta, resume);
     if (meta) json_decref(meta);
     free(text);
