@@ -422,25 +422,29 @@ static bool spreads(const Dom *dom, const Lin *e, int64_t cols) {
 }
 
 /* Are values of A, one a point, row values of B: a mask's bits beside the embeddings of its tokens? Rows of A, if it reduces any, are
-   runs of B's rows then, and every program computes those reductions again: that must be little beside its own elements. */
-static bool is_below(const Set *A, const Set *B, const Dom *dom, const Lin *e) {
+   runs of B's rows then, and every program computes those reductions again: that must be little beside its own elements. lone: the reader
+   has one element along its last axis, so it is row values itself, and one number for all of them does not make them a row. */
+static bool is_below(const Set *A, const Set *B, const Dom *dom, const Lin *e, bool lone) {
     enum { MOST_COLS = 8192, LEAST_COLS = 64 };
     int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom), cols = full ? mine / full : 0;
     if (A->kind != G_ROWS || B->kind != G_ROWS || A->col || B->col || B->solo || A->outer || B->outer) return false;
     if (cols < 2 || mine != full * cols || snP_points(dom) != mine || (B->red ? B->cols != cols : cols > MOST_COLS)) return false;
+    if (full == 1 && lone && !A->red && !B->red) return false;
     if (A->red && (A->cols < 2 || cols < LEAST_COLS || A->cols > MOST_COLS)) return false;
     return ends_with(dom, cols) && spreads(dom, e, cols);
 }
 
-/* How a node of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
+/* How node n of set B, computed over `dom`, reads p of set A: at the very element (SAME), as a row value that it only works on
    (STATS; OUTERS: as a value for a run of rows), as one of these for all the points it belongs to (SPREAD), as an element that is a
    row value of B (BELOW), or at another place. */
-static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId p, const Dom *dom, const Lin *e) {
+static Fit fit(Fuse *f, const Set *A, const Set *B, NodeId n, NodeId p, const Dom *dom, const Lin *e) {
     if (!e || f->place[p] == COL || A->kind == G_CONCAT || A->kind == G_ATTENTION || A->solo) return APART;   /* a placed concat is solo */
     int64_t full = snP_points(&A->dom), mine = snP_points(&B->dom);
     Lin id = snP_whole(dom);
     bool same = snP_same_lin(e, &id);
-    if (f->place[p] == FULL) return same && full == mine ? SAME : is_below(A, B, dom, e) ? BELOW : APART;
+    const Type *t = snG_type(f->g, n);
+    bool lone = t->rank && t->dim[t->rank - 1] == 1;
+    if (f->place[p] == FULL) return same && full == mine ? SAME : is_below(A, B, dom, e, lone) ? BELOW : APART;
     if (!A->red || B->col) return APART;
     if (f->place[p] == OUTER) {
         if (B->red) return APART;
@@ -513,7 +517,7 @@ static void note_apart(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *u
     if (f->set[p] < 0) return;
     Set *B = &f->sets.v[root(f, edge->set)], *A = &f->sets.v[root(f, f->set[p])];
     bool product = snG_op(f->g->ctx, snG_node(f->g, edge->n)->op)->cls == C_CONTRACT;
-    if (A != B && (product || fit(f, A, B, p, dom, at) == APART)) PUSH(&f->a, B->apart, p);
+    if (A != B && (product || fit(f, A, B, edge->n, p, dom, at) == APART)) PUSH(&f->a, B->apart, p);
 }
 
 /* A matmul's program walks rows and columns of its result: what an epilogue reads must step evenly along each, also where
@@ -580,7 +584,7 @@ static void try_merge(Fuse *f, NodeId p, const Dom *dom, const Lin *at, void *us
     if (A->n + B->n > MOST_NODES || A->reads + B->reads > MOST_INPUTS || e->n > A->hi + FAR) return;
     if (snG_op(f->g->ctx, snG_node(f->g, e->n)->op)->cls == C_CONTRACT) return;          /* no prologues */
     if (left_out(f, A, B)) return;
-    Fit how = fit(f, A, B, p, dom, at);
+    Fit how = fit(f, A, B, e->n, p, dom, at);
     if (how == APART || !combine(A, B, how, &m)) return;
     if (kept_apart(f, A, s) || kept_apart(f, B, q) || !acyclic(f, s, q)) return;
     if (A->kind == G_GEMM && !all_even(f, &A->dom, s)) return;
