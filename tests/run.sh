@@ -921,6 +921,10 @@ hf_mixture() {
         "$SINTER" run models/ar.sn --graph logits -D seq=20 --in "$WORK/moe.safetensors" --in $in --out "$WORK/logits.safetensors" >>"$WORK/out" 2>&1
         if command -v python3 >/dev/null; then check "gate_over=$gate: the logits of Qwen3-MoE in Python, 1e-4" python3 tests/golden/hf_moe.py "$WORK/moe.hf" $in "$WORK/logits.safetensors"
         else skip "Qwen3-MoE in Python: no python3"; fi
+        if python3 -c 'import torch, transformers' 2>/dev/null; then
+            mkdir -p "$WORK/gold" && cp $in "$WORK/gold/in.safetensors" && cp "$WORK/logits.safetensors" "$WORK/gold/want.safetensors"
+            check "gate_over=$gate: the same in transformers" python3 tests/golden/hf_small.py check "$WORK/moe.hf" "$WORK/gold"
+        fi
         "$SINTER" export "$WORK/moe.safetensors" -o "$WORK/moe.again" --shard 20K 2>"$WORK/out" && "$SINTER" import "$WORK/moe.again" -o "$WORK/again.safetensors" 2>>"$WORK/out"
         check "gate_over=$gate: there and back the same bytes" cmp "$WORK/moe.safetensors" "$WORK/again.safetensors"
         rm -rf "$WORK/moe" "$WORK/moe.again"
