@@ -13,6 +13,8 @@
 #include "passes/pass.h"
 #include "runtime/program.h"
 
+_Static_assert((int)RANGE_ABOVE == (int)SN_ABOVE && (int)RANGE_BELOW == (int)SN_BELOW && (int)RANGE_WHOLE == (int)SN_WHOLE, "a range's bits are copied");
+
 /* -- State of a build ---------------------------------------------------------------------------------- */
 
 typedef struct KernelEntry {             /* one tile program, whatever its names */

@@ -277,7 +277,7 @@ int sn_bind(sn_session *s, const char *graph, const char *input, const void *dat
     return write_span(s, g->buf[i], data, bytes);
 }
 
-/* 0.99999999, which is 1 in f32, is not below 1; infinities and NaN are in no range. graph/eval.c has the same two. */
+/* 0.99999999, which is 1 in f32, is not below 1; infinities and NaN are in no range. graph/eval.c has the same two, for all dtypes. */
 static bool in_range(const SnBuffer *b, double v)
 {
     if (!b->range)
@@ -308,10 +308,10 @@ int sn_set(sn_session *s, const char *input, double v)
         int i = find_input(g->plan, input);
         if (i < 0 || g->plan->buffers[i].t.rank != 0)
             continue;
-        const SnBuffer *b = &g->plan->buffers[i];
-        snR_range_text(b, range);
-        if (!in_range(b, v))
+        if (!in_range(&g->plan->buffers[i], v)) {
+            snR_range_text(&g->plan->buffers[i], range);
             return snR_fail(s->err, ERR_USAGE, "%s=%g: it must be %s", input, v, range);
+        }
         int rc = set_scalar(s, g, i, v);
         if (rc)
             return rc;

@@ -225,6 +225,7 @@ int token_file_open(TokenFile *f, const char *path, int64_t eod, char err[256]) 
     if (rc) token_file_close(f);
     return rc;
 }
+
 void token_file_close(TokenFile *f) {
     if (f->map) munmap(f->map, f->map_bytes);
     if (f->shard) sn_file_close(f->shard);
