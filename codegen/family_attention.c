@@ -10,6 +10,7 @@
 
    Mask, bias and gain are cones over (query, key), evaluated where they are needed. A block whose mask is false everywhere is
    skipped, one whose mask is true everywhere does not evaluate it. A row without keys has output 0 and lse 0. */
+#include <float.h>
 #include <math.h>
 #include "codegen/gen.h"
 #include "passes/attention.h"
@@ -253,6 +254,24 @@ static void add_local(Att *t, const Grads *w, TVal ds)
     snT_store(tile, w->local - 1, at, snT_dot(tile, ds, w->k, old, false, false), d, 1, inside, 0);
 }
 
+/* p (dp - delta), delta the row's mean of dp under p. The operand is that but for rounding (the sum of dy y), and where a row has
+   few keys dp - delta may be little else. So where it is this attention's own a row whose keys are all in the block is summed here
+   (over the sum of its p, which lse leaves off 1 by its own rounding), and a row's only key, p = 1, has no gradient. */
+static TVal score_grad(Att *t, TVal p, TVal dp)
+{
+    Tile *tile = t->c.t;
+    if (t->a.own && extent(t, t->S) <= t->s.bk) {
+        TVal sum = snT_reduce(tile, p, 1, RED_SUM, 0, t->c.vc), least = num(t, FLT_MIN);
+        TVal mean = f32(t, S_div, snT_reduce(tile, f32(t, S_mul, p, dp), 1, RED_SUM, 0, t->c.vc), f32(t, S_max, sum, least));
+        return f32(t, S_mul, p, f32(t, S_sub, dp, mean));
+    }
+    span(t, t->T, t->s.bq, -1, 1);
+    TVal delta = operand(t, ATT_delta);
+    span_pairs(t);
+    TVal ds = f32(t, S_mul, p, f32(t, S_sub, dp, delta));
+    return t->a.own ? snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_ge, SN_BOOL, p, num(t, 1), 0), num(t, 0), ds) : ds;
+}
+
 /* What the block adds to each gradient. */
 static void grad_block(Att *t, const Grads *w, TVal full)
 {
@@ -260,12 +279,11 @@ static void grad_block(Att *t, const Grads *w, TVal full)
     TVal s = scores(t, w->q, w->k, full), slope = t->slope;
     TVal dp = w->dq || w->dk ? snT_dot(tile, w->dy, w->v, 0, false, true) : 0;
     span(t, t->T, t->s.bq, -1, 1);
-    TVal lse = operand(t, ATT_lse), delta = operand(t, ATT_delta);
+    TVal lse = operand(t, ATT_lse);
     span_pairs(t);
     TVal p = f32(t, S_exp, f32(t, S_sub, s, lse), 0), gain = has(t, ATT_gain) ? operand(t, ATT_gain) : 0, ds = 0;
     if (dp) {
-        if (gain) dp = f32(t, S_mul, dp, gain);
-        ds = f32(t, S_mul, p, f32(t, S_sub, dp, delta));
+        ds = score_grad(t, p, gain ? f32(t, S_mul, dp, gain) : dp);
         if (t->a.cap > 0) ds = f32(t, S_mul, ds, slope);
         ds = rounded(t, ds, ATT_q);
     }
@@ -353,15 +371,18 @@ static void backward(Att *t, Grads w, GroupTiles *out)
 
 /* -- Entry --------------------------------------------------------------------------------------------------------- */
 
-/* The op of the group that knows most operands. */
+/* The op of the group that knows most operands; own only if all are. */
 static Attention widest(const Graph *g, const Group *grp)
 {
     Attention best = { 0 };
+    bool own = true;
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
         if (!snP_attention_kind(g, grp->nodes.v[i])) continue;
         Attention a = snP_attention(g, grp->nodes.v[i]);
+        if (a.kind == ATT_DQ || a.kind == ATT_DK) own &= a.own;
         if (!best.kind || (!best.in[ATT_v] && a.in[ATT_v])) best = a;
     }
+    best.own = own;
     return best;
 }
 

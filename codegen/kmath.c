@@ -76,8 +76,8 @@ static KVal exp_by_ex2(Math m, KVal x, KVal tail) {
     return fma_(m, y, mul(m, d, num(m, 0x1.62e430p-1)), y);
 }
 
-/* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r + r^2
-   q(r), times 2^n, rounded once near both ends of the range. tail = 0: none. */
+/* e^(x + tail), |tail| much smaller than x: x = n ln2 + r, |r| <= ln2 / 2, e^r = 1 + r (1 + r
+   q(r)), times 2^n, rounded once near both ends of the range. tail = 0: none. */
 static KVal exp_sum(Math m, KVal x, KVal tail) {
     if (m.k->ex2) return exp_by_ex2(m, x, tail);
     static const float q[] = { 0x1.fffffcp-2f, 0x1.55548cp-3f, 0x1.55585ap-5f, 0x1.123d7p-7f,
@@ -89,8 +89,8 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
     KVal r = fma_(m, n, num(m, -0x1.62e400p-1), x);    /* n times the first part of ln2 is exact */
     r = fma_(m, n, num(m, -0x1.7f7d1cp-20), r);
     if (tail) r = add(m, r, tail);
-    KVal p = fma_(m, mul(m, r, r), poly(m, r, q, 5), r);
-    p = add(m, p, num(m, 1));
+    KVal p = fma_(m, poly(m, r, q, 5), r, num(m, 1));
+    p = fma_(m, p, r, num(m, 1));
     return pick(m, gone, num(m, 0), snK_op(m.k, K_ldexp, m.f, p, n, 0));
 }
 

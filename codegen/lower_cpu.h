@@ -23,6 +23,7 @@ typedef struct LVal {
     uint8_t how;
     uint8_t wide;                    /* a micro-kernel of so many columns runs over its tile: pad it */
     uint8_t level;                   /* H_CHAIN: reductions along the row it waits for, in its nest */
+    bool tall;                       /* one column, computed for a vector of rows at a time in a nest of its own */
     uint16_t phase;                  /* H_CHAIN: nest of the segment */
     uint32_t seg;
     uint64_t deps;                   /* DEP_*: what the value changes with */
@@ -73,6 +74,7 @@ typedef struct Low {
     /* where evaluation stands: lower_rows.c */
     KVal row, col;                   /* i64; row 0 = the first and only */
     bool tail;                       /* lanes may be outside: mask */
+    bool down;                       /* vectors are of rows: a tall nest */
     int quad;                        /* 1 + which of four neighbouring vectors this is; 0 = alone */
     uint32_t quad_stamp;
     int width;                       /* columns of the loop */
@@ -121,6 +123,7 @@ KVal snL_keep_ptr(Low *lo, TVal x);                      /* pointer to its row b
 typedef struct Limits { TVal v[8]; int n; } Limits;      /* distinct valid counts */
 void snL_limit(Limits *s, TVal valid);
 void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols);  /* of the loads that evaluating x touches */
+bool snL_is_heavy(int fn);                               /* a base function of many instructions */
 int snL_cost(Low *lo, TVal x);                           /* vector instructions to evaluate x, about */
 bool snL_has_quads(Low *lo, TVal x);                     /* are there random numbers that come cheaper four vectors at a time? */
 KVal snL_unpack(Low *lo, KVal a, KVal b, int size, bool high);   /* interleaves halves of each 4 lanes, in blocks of `size` lanes */
@@ -139,8 +142,8 @@ typedef struct Root {
     KVal now;                        /* value in this vector */
 } Root;
 
-typedef struct Nest { Root *root; int n, rows, levels; } Nest;
-Nest snL_open_nest(Low *lo, int phase, int rows);        /* roots and levels; in the context's scratch arena */
+typedef struct Nest { Root *root; int n, rows, levels; bool tall; } Nest;
+Nest snL_open_nest(Low *lo, int phase, int rows, bool tall);     /* roots and levels; in the context's scratch arena */
 void snL_close_nest(Low *lo, const Nest *n);             /* sums of a one-column tile are scalars now */
 TVal snL_common_rows(Low *lo, const Nest *n);            /* rows below which limit all of it stops; 0 = none */
 void snL_column_limits(Low *lo, Root *const *root, int n, Limits *cols);

@@ -184,7 +184,7 @@ static KVal tile_load(Low *lo, TVal x, TVal tile, int lanes)
     TType ty = INS(lo, x)->type;
     if (v->frag) return snK_get(lo->k, snG_register(lo, tile));
     KVal at = ty.r > 1 ? kmul(lo, lo->row, v->ld) : ki(lo, 0);
-    if (lanes > 1) at = kadd(lo, at, lo->col);
+    if (lanes > 1 && !lo->down) at = kadd(lo, at, lo->col);
     KVal mask = lo->gpu ? lo->gpu->live : 0;             /* threads may reach beyond the tile */
     if (lanes > 1 && lo->gpu) mask = both(lo, snL_mask(lo, 0), mask);
     return snK_load(lo->k, kt(snL_kind(ty.dtype), lanes), snL_tile_ptr(lo, tile), at, mask);
@@ -433,7 +433,7 @@ KVal snL_vec(Low *lo, TVal x)
 {
     LVal *v = &lo->v[x];
     TType ty = INS(lo, x)->type;
-    if (ty.c == 1) return splat(lo, snL_scal(lo, x));
+    if (ty.c == 1 && !(lo->down && ty.r > 1)) return splat(lo, snL_scal(lo, x));
     if (v->stamp == lo->vec_stamp) return v->memo;
     TVal tile = read_from(lo, x);
     KVal r;
@@ -502,10 +502,12 @@ static void limits(Low *lo, TVal x, Limits *rows, Limits *cols)
 
 void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols) { lo->mark++; limits(lo, x, rows, cols); }
 
+static const uint8_t heavy[S_N] = { [S_exp] = 18, [S_log] = 20, [S_tanh] = 24, [S_sin] = 24, [S_cos] = 24, [S_erf] = 24,
+                                    [S_pow] = 40, [S_div] = 6, [S_rem] = 8, [S_sqrt] = 6 };
+bool snL_is_heavy(int fn) { return heavy[fn] >= 16; }
+
 static int cost(Low *lo, TVal x)
 {
-    static const uint8_t heavy[S_N] = { [S_exp] = 18, [S_log] = 20, [S_tanh] = 24, [S_sin] = 24, [S_cos] = 24, [S_erf] = 24,
-                                        [S_pow] = 40, [S_div] = 6, [S_rem] = 8, [S_sqrt] = 6 };
     const TIns *i = INS(lo, x);
     TVal args[5];
     if (lo->v[x].seen == lo->mark || i->type.c == 1) return 0;

@@ -538,7 +538,7 @@ void snG_nest(Low *lo, int phase, int rows)
     ArenaMark mark = snU_mark(&lo->t->ctx->scratch);
     int tc = likely_columns(lo, rows);
     snG_map(lo, tc);
-    Work w = { .n = snL_open_nest(lo, phase, rows) };
+    Work w = { .n = snL_open_nest(lo, phase, rows, false) };
     lo->gpu->fixed = lo->gpu->dot_tc && takes_fragments(lo, &w.n);
     if (lo->gpu->fixed) snG_map(lo, lo->gpu->dot_tc);
     if (w.n.n) emit(lo, &w);

@@ -1,8 +1,11 @@
 /* lower_rows.c: segments of elementwise, reduce and memory ops as loop nests. In: a run of instructions with no order but
    through operands. Out: for each PHASE and row count one nest: a loop over rows, in it one column loop per LEVEL.
 
-     phase   a value waits for a whole nest: sums down the rows, or a nest with another number of rows
+     phase   a value waits for a whole nest: sums down the rows, a nest with another number of rows, or a tall one
      level   a value waits for reductions along its own row: level 2 of softmax divides by what level 1 summed
+
+   A TALL nest is of one-column values that are dear and hang on reductions of tiles, as exp(old max - new max) in attention: a
+   vector of rows at a time, where one row at a time would leave the lanes idle and make the next level wait.
 
    What a later level needs is recomputed when that is cheap, else kept in a row of scratch. Only ROOTS make code: stores, sets,
    reductions and values that something outside the nest reads. In each vector all roots are evaluated first and written
@@ -43,7 +46,7 @@ static bool is_planned(const Low *lo, TVal x)
 static bool across(const Low *lo, TVal from, TVal to)
 {
     const TIns *i = INS(lo, from);
-    return domain(lo, from).r != domain(lo, to).r || (i->op == T_reduce && i->imm == 0);
+    return domain(lo, from).r != domain(lo, to).r || (i->op == T_reduce && i->imm == 0) || lo->v[from].tall != lo->v[to].tall;
 }
 
 static void wait_for(Low *lo, TVal x, TVal from, int extra_level)
@@ -74,9 +77,65 @@ static void order_write(Low *lo, TVal x)
     }
 }
 
+/* No operand comes from memory: reading it again in another nest costs little. */
+static bool is_of_tiles(Low *lo, TVal x)
+{
+    TVal args[5];
+    const TIns *i = INS(lo, x);
+    if (lo->v[x].seen == lo->mark) return true;
+    lo->v[x].seen = lo->mark;
+    if (lo->v[x].how == H_TILE || i->type.c == 1 || i->op == T_full || i->op == T_iota) return true;
+    if (i->op != T_ew) return false;
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) if (!is_of_tiles(lo, args[k])) return false;
+    return true;
+}
+
+/* Can x be had for a vector of rows? *hangs: on a reduction of this segment; *dear: by a heavy function. A walk ends at the first
+   no, so what it has seen is a yes. */
+static bool can_be_tall(Low *lo, TVal x, bool *hangs, bool *dear)
+{
+    TVal args[5];
+    const TIns *i = INS(lo, x);
+    LVal *v = &lo->v[x];
+    if (i->type.c != 1) return false;
+    if (v->seen == lo->mark) return true;
+    v->seen = lo->mark;
+    if (i->op == T_full || is_one(i->type) || (v->how == H_TILE && !v->wide)) return true;
+    if (!in_segment(lo, x) || v->how != H_CHAIN) return false;
+    if (i->op == T_reduce) return i->imm == 1 && is_of_tiles(lo, i->a[0]) && (*hangs = true);
+    if (i->op != T_ew) return false;
+    *dear |= snL_is_heavy(i->fn);
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++)
+        if (INS(lo, args[k])->op == T_random || !can_be_tall(lo, args[k], hangs, dear)) return false;
+    return true;
+}
+
+static void make_tall(Low *lo, TVal x)
+{
+    TVal args[5];
+    if (!in_segment(lo, x) || INS(lo, x)->op != T_ew || is_one(INS(lo, x)->type) || lo->v[x].tall) return;
+    lo->v[x].tall = true;
+    for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) make_tall(lo, args[k]);
+}
+
+static void find_tall(Low *lo)
+{
+    for (TVal x = lo->seg_begin; x < lo->seg_end; x++) {
+        const TIns *i = INS(lo, x);
+        bool hangs = false, dear = false;
+        lo->mark++;
+        if (i->op == T_ew && i->type.r >= lo->L && can_be_tall(lo, x, &hangs, &dear) && hangs && dear) make_tall(lo, x);
+    }
+    for (TVal x = lo->seg_begin; x < lo->seg_end; x++) {
+        const TIns *i = INS(lo, x);
+        if (i->op == T_set && !lo->v[i->a[0]].wide) lo->v[x].tall = lo->v[i->a[1]].tall;
+    }
+}
+
 static void plan(Low *lo)
 {
     TVal args[5];
+    if (!lo->gpu) find_tall(lo);
     for (TVal x = lo->seg_begin; x < lo->seg_end; x++) {
         if (!is_planned(lo, x)) continue;
         for (int k = 0, n = snL_tile_args(lo, x, args); k < n; k++) {
@@ -460,7 +519,7 @@ static void find_roots(Low *lo, Nest *n)
     for (TVal x = lo->seg_begin; x < lo->seg_end; x++) {
         const TIns *i = INS(lo, x);
         const LVal *v = &lo->v[x];
-        if (!is_planned(lo, x) || v->phase != lo->phase || domain(lo, x).r != n->rows) continue;
+        if (!is_planned(lo, x) || v->phase != lo->phase || domain(lo, x).r != n->rows || v->tall != n->tall) continue;
         bool used = lo->first_user[x + 1] > lo->first_user[x];
         if (i->op == T_store) add_root(lo, n, R_STORE, x, i->a[1], 0, v->level);
         else if (i->op == T_scatter_add) add_root(lo, n, R_SCATTER, x, i->a[1], 0, v->level);
@@ -536,9 +595,9 @@ static void row_body(Low *lo, Nest *n)
     row_end(lo, n);
 }
 
-Nest snL_open_nest(Low *lo, int phase, int rows)
+Nest snL_open_nest(Low *lo, int phase, int rows, bool tall)
 {
-    Nest n = { .root = NEWN(&lo->t->ctx->scratch, Root, MAX_ROOTS), .rows = rows };
+    Nest n = { .root = NEWN(&lo->t->ctx->scratch, Root, MAX_ROOTS), .rows = rows, .tall = tall };
     lo->phase = phase, lo->rows = rows, lo->level = 0;
     find_roots(lo, &n);
     for (int level = n.levels - 1; level > 0; level--) {
@@ -560,7 +619,7 @@ void snL_close_nest(Low *lo, const Nest *n)
 static void emit_nest(Low *lo, int phase, int rows)
 {
     ArenaMark mark = snU_mark(&lo->t->ctx->scratch);
-    Nest n = snL_open_nest(lo, phase, rows);
+    Nest n = snL_open_nest(lo, phase, rows, false);
     lo->row = ki(lo, 0);
     snL_new_row(lo);
     for (int k = 0; k < n.n; k++) if (n.root[k].kind == R_COL) start_col(lo, &n.root[k]);
@@ -574,6 +633,25 @@ static void emit_nest(Low *lo, int phase, int rows)
     if (n.n) row_body(lo, &n);
     if (rows > 1 && n.n) snK_end(lo->k);
     snL_close_nest(lo, &n);
+    snU_reset(&lo->t->ctx->scratch, mark);
+}
+
+/* The last vector's lanes below the tile are computed and stored too: scratch has room for them. */
+static void emit_tall(Low *lo, int phase, int rows)
+{
+    ArenaMark mark = snU_mark(&lo->t->ctx->scratch);
+    Nest n = snL_open_nest(lo, phase, rows, true);
+    if (n.n) {
+        lo->row = snK_for(lo->k, ki(lo, 0), ki(lo, rows), ki(lo, lo->L), 1);
+        lo->down = true;
+        snL_new_row(lo);
+        for (int k = 0; k < n.n; k++) n.root[k].now = snL_vec(lo, n.root[k].value);
+        for (int k = 0; k < n.n; k++) snK_store(lo->k, snL_tile_ptr(lo, n.root[k].tile), lo->row, n.root[k].now, 0);
+        lo->down = false;
+        snK_end(lo->k);
+        lo->row = ki(lo, 0);
+        snL_new_row(lo);
+    }
     snU_reset(&lo->t->ctx->scratch, mark);
 }
 
@@ -610,7 +688,7 @@ static void emit_nests(Low *lo)
             if (next == INT32_MAX) break;
             rows = next;
             if (lo->gpu) snG_nest(lo, phase, rows);
-            else emit_nest(lo, phase, rows);
+            else emit_nest(lo, phase, rows), emit_tall(lo, phase, rows);
             if (rows == 1) settle_scalars(lo, phase);
         }
     }

@@ -14,6 +14,7 @@ typedef struct Attention {
     AttKind kind;
     NodeId in[ATT_ROLES];                                /* 0: this op has no such operand */
     double scale, cap;                                   /* cap 0: none */
+    bool own;                                            /* lse and delta are of this very attention */
     Dom dom;
     int lead;                                            /* leading dims of dom, cut finer where k and v are read through views */
 } Attention;

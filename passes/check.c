@@ -39,11 +39,23 @@ static int64_t iota_extent(const Graph *g, NodeId id) {
 
 static int64_t smaller(int64_t a, int64_t b) { return b && b < a ? b : a; }
 
-/* How large the integers of an input may be, from the uses that it reaches unchanged; 8 when they say nothing. */
-static int64_t index_range(const Graph *g, NodeId leaf) {
+typedef struct Span { int64_t lo, hi; } Span;      /* hi itself is out */
+
+/* Is the node x plus or minus a whole number, *by? */
+static bool shifts(const Graph *g, NodeId id, NodeId x, int64_t *by) {
+    unsigned op = snG_node(g, id)->op;
+    double c;
+    if ((op != OP_add && op != OP_sub) || snG_in(g, id, 0) != x || !snG_is_const(g, snG_in(g, id, 1), &c) || c != floor(c)) return false;
+    *by = (int64_t)(op == OP_add ? c : -c);
+    return true;
+}
+
+/* Which integers an input may be, from the uses that it reaches unchanged or shifted; 0 to 7 when they say nothing. */
+static Span index_range(const Graph *g, NodeId leaf) {
     ArenaMark mark = snU_mark(&g->ctx->scratch);
     bool *is = NEWN(&g->ctx->scratch, bool, g->nodes.n);
-    int64_t hi = INT64_MAX;
+    int64_t *off = NEWN(&g->ctx->scratch, int64_t, g->nodes.n), by;
+    Span r = { 0, INT64_MAX };
     is[leaf] = true;
     for (NodeId id = leaf + 1; id < g->nodes.n; id++) {
         const Node *n = snG_node(g, id);
@@ -51,13 +63,18 @@ static int64_t index_range(const Graph *g, NodeId leaf) {
         for (unsigned i = 0; i < n->nin; i++) {
             NodeId x = snG_in(g, id, i);
             if (!is[x]) continue;
-            if (passes_index(g, n)) is[id] = true;
-            if (cls == C_GATHER && i == 1) hi = smaller(hi, snG_type(g, snG_in(g, id, 0))->dim[0]);
-            if (cls == C_EWISE && n->nin == 2) hi = smaller(hi, iota_extent(g, snG_in(g, id, 1 - i)));
+            if (passes_index(g, n)) is[id] = true, off[id] = off[x];
+            else if (shifts(g, id, x, &by)) is[id] = true, off[id] = off[x] + by;
+            if (cls == C_GATHER && i == 1) {
+                r.hi = smaller(r.hi, snG_type(g, snG_in(g, id, 0))->dim[0] - off[x]);
+                if (-off[x] > r.lo) r.lo = -off[x];
+            }
+            if (cls == C_EWISE && n->nin == 2) r.hi = smaller(r.hi, iota_extent(g, snG_in(g, id, 1 - i)));
         }
     }
     snU_reset(&g->ctx->scratch, mark);
-    return hi == INT64_MAX ? 8 : hi;
+    if (r.hi == INT64_MAX) r.hi = r.lo + 8;
+    return r;
 }
 
 static bool all_composites(const Graph *g, NodeId id, const void *user) { (void)g; (void)id; (void)user; return true; }
@@ -77,9 +94,9 @@ void snP_seed_inputs(const Graph *g, uint64_t seed, unsigned flags, Arena *a, Ev
         names[n] = snU_str(g->ctx, l->name);
         uint64_t s = seed ^ snU_hash(names[n], strlen(names[n]), 1);
         EvalVal v = { NEWN(a, double, snG_count(t)), snG_count(t) };
-        int64_t hi = snG_is_int(t->dtype) ? index_range(flat, l->node) : 2;
+        Span r = snG_is_int(t->dtype) ? index_range(flat, l->node) : (Span){ 0, 2 };
         for (int64_t k = 0; k < v.n; k++)
-            v.v[k] = snG_is_float(t->dtype) ? snG_round(SN_F32, normal(&s)) : floor(uniform(&s) * (double)hi);
+            v.v[k] = snG_is_float(t->dtype) ? snG_round(SN_F32, normal(&s)) : (double)r.lo + floor(uniform(&s) * (double)(r.hi - r.lo));
         vals[n++] = v;
     }
     env->names = names;

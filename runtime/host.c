@@ -285,7 +285,8 @@ Device *snR_host_open(const SnProgram *p, Pool *pool, char err[ERR_TEXT])
         if ((size_t)p->kernels[i].scratch_bytes > h->scratch_bytes)
             h->scratch_bytes = (size_t)p->kernels[i].scratch_bytes;
     h->scratch_bytes = (h->scratch_bytes / PAGE + 1) * PAGE;
-    h->scratch = snR_alloc(h->scratch_bytes * (size_t)snR_pool_threads(pool));
+    size_t most = h->scratch_bytes * (size_t)snR_pool_threads(pool);
+    h->scratch = snR_alloc(most > HUGE_PAGE ? most : HUGE_PAGE);     /* in huge pages: attention in small ones takes up to twice as long */
     h->last = calloc((size_t)snR_pool_threads(pool), sizeof *h->last);
     if (!h->scratch || !h->last) {
         snR_fail(err, ERR_NOMEM, "out of memory: %zu bytes of scratch for each of %d threads",
