@@ -256,7 +256,8 @@ static void add_local(Att *t, const Grads *w, TVal ds)
 
 /* p (dp - delta), delta the row's mean of dp under p. The operand is that but for rounding (the sum of dy y), and where a row has
    few keys dp - delta may be little else. So where it is this attention's own a row whose keys are all in the block is summed here
-   (over the sum of its p, which lse leaves off 1 by its own rounding), and a row's only key, p = 1, has no gradient. */
+   (over the sum of its p, which lse leaves off 1 by its own rounding), and a row's only key, p = 1, has no gradient (of halves that
+   would be finer than the operands). */
 static TVal score_grad(Att *t, TVal p, TVal dp)
 {
     Tile *tile = t->c.t;
@@ -269,7 +270,8 @@ static TVal score_grad(Att *t, TVal p, TVal dp)
     TVal delta = operand(t, ATT_delta);
     span_pairs(t);
     TVal ds = f32(t, S_mul, p, f32(t, S_sub, dp, delta));
-    return t->a.own ? snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_ge, SN_BOOL, p, num(t, 1), 0), num(t, 0), ds) : ds;
+    if (!t->a.own || dtype(t, ATT_v) != SN_F32) return ds;
+    return snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_ge, SN_BOOL, p, num(t, 1), 0), num(t, 0), ds);
 }
 
 /* What the block adds to each gradient. */
@@ -379,7 +381,7 @@ static Attention widest(const Graph *g, const Group *grp)
     for (uint32_t i = 0; i < grp->nodes.n; i++) {
         if (!snP_attention_kind(g, grp->nodes.v[i])) continue;
         Attention a = snP_attention(g, grp->nodes.v[i]);
-        if (a.kind == ATT_DQ || a.kind == ATT_DK) own &= a.own;
+        own &= a.own;
         if (!best.kind || (!best.in[ATT_v] && a.in[ATT_v])) best = a;
     }
     best.own = own;

@@ -260,10 +260,10 @@ static int dot_columns(const Low *lo)
     return tc;
 }
 
-Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
+static Kernel *lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target, int most_slots)
 {
     enum { THREADS = 128 };
-    Gpu gpu = { .T = THREADS };
+    Gpu gpu = { .T = THREADS, .most_slots = most_slots };
     Low low = { .gpu = &gpu, .t = t, .target = target, .arena = a, .L = target->f32_lanes }, *lo = &low;
     lo->k = snK_new(c, a, snU_str(c, t->name));
     lo->k->threads = THREADS;
@@ -289,4 +289,17 @@ Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
     snL_region(lo, 1, t->ins.n);
     snK_verify(lo->k);
     return lo->k;
+}
+
+/* With the deepest rings that leave room for a second block on the multiprocessor; if none do, the deepest. */
+Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
+{
+    enum { MOST_SLOTS = 4 };
+    Kernel *deepest = NULL;
+    for (int slots = MOST_SLOTS; slots > 0; slots--) {
+        Kernel *k = lower(c, a, t, target, slots);
+        if (!deepest) deepest = k;
+        if (k->shared <= target->shared_bytes / 2) return k;
+    }
+    return deepest;
 }

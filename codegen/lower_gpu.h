@@ -32,6 +32,7 @@ typedef struct Gpu {
     int T;                           /* threads of the block */
     KVal tid;
     int dot_tc;                      /* TC of the fragments; 0 = the program has no dot */
+    int most_slots;                  /* of a ring */
     bool mma;                        /* dots run on tensor cores (lower_gpu_mma.c) */
     VEC(Frag) frags;
     VEC(GView) views;

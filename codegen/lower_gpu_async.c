@@ -7,7 +7,7 @@
    overwrites. TMA would replace `copy`, and its mbarriers the groups. */
 #include "codegen/lower_gpu.h"
 
-enum { BYTES = 16, MOST_SLOTS = 4, UNROLL = 16 };        /* bytes of a copy */
+enum { BYTES = 16, UNROLL = 16 };                        /* bytes of a copy */
 
 static int chunk(const GView *w) { return BYTES / snK_kind_bytes(w->kind); }    /* its elements */
 
@@ -48,7 +48,8 @@ static TVal ring_of(const Low *lo, TVal stage)
 
 int64_t snG_view_bytes(const GView *w) { return w->rows * w->ld * snK_kind_bytes(w->kind); }
 
-/* Rings for the views that can have one, as deep as half the shared memory allows: two blocks shall find room on a multiprocessor. */
+/* Rings for the views that can have one, as deep as half the shared memory allows: two blocks shall find room on a multiprocessor.
+   What else the program puts there is not known yet: see snK_lower_gpu. */
 void snG_plan_rings(Low *lo)
 {
     Gpu *g = lo->gpu;
@@ -62,7 +63,7 @@ void snG_plan_rings(Low *lo)
             rest -= w->ring == f ? 0 : snG_view_bytes(w) * (w->slots ? w->slots : 1);
         }
         int64_t slots = each ? rest / each : 0;
-        slots = slots > MOST_SLOTS ? MOST_SLOTS : slots;
+        slots = slots > g->most_slots ? g->most_slots : slots;
         for (uint32_t v = 0; v < g->views.n; v++) {
             GView *w = &g->views.v[v];
             if (w->ring != f) continue;

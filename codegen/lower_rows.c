@@ -57,7 +57,7 @@ static void wait_for(Low *lo, TVal x, TVal from, int extra_level)
     else if (phase == v->phase && level > v->level) v->level = (uint8_t)level;
 }
 
-/* A set follows every user of the var's old value; a store follows every load of another buffer of its size,
+/* A set follows every user of the var's old value and every earlier set; a store follows every load of another buffer of its size,
    which may be the same memory. */
 static void order_write(Low *lo, TVal x)
 {
@@ -65,6 +65,7 @@ static void order_write(Low *lo, TVal x)
     for (TVal y = lo->seg_begin; y < lo->seg_end; y++) {
         const TIns *r = INS(lo, y);
         bool mine = i->op == T_set && r->op == T_get && r->a[0] == i->a[0];
+        if (i->op == T_set && r->op == T_set && r->a[0] == i->a[0] && y < x && is_planned(lo, y)) wait_for(lo, x, y, 0);
         if (i->op == T_store && (r->op == T_load || r->op == T_gather) && r->buf != i->buf) {
             const TParam *p = &lo->t->params.v[i->buf], *q = &lo->t->params.v[r->buf];
             mine = p->count * snG_dtype_size((Dtype)p->dtype) == q->count * snG_dtype_size((Dtype)q->dtype);

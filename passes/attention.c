@@ -51,7 +51,7 @@ Attention snP_attention(const Graph *g, NodeId id) {
             if (!strcmp(snU_str(g->ctx, op->in_name[i]), roles[r].name)) a.in[r] = snG_in(g, id, i);
     a.scale = snG_attr_named(g, id, "scale")->f;
     a.cap = snG_attr_named(g, id, "cap")->f;
-    a.own = (a.kind == ATT_DQ || a.kind == ATT_DK) && snG_attr_named(g, id, "own")->i[0];
+    a.own = a.kind >= ATT_DQ && snG_attr_named(g, id, "own")->i[0];
     Type lead = *snG_type(g, a.in[ATT_q]);
     lead.rank -= 2;
     a.dom = snP_dom(&lead);

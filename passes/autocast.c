@@ -12,7 +12,7 @@
 
    It runs on the differentiated graph, so the products of the backward pass are contractions like the others;
    their operands include the incoming gradients. An attention op gets q, k, v and the gradient of its result
-   as halves; its scores and sums are f32 inside, its result is rounded once. Results of contractions stay
+   as halves, and delta of that gradient; its scores and sums are f32 inside, its result is rounded once. Results of contractions stay
    f32: weights, their gradients and moments, the residual stream, softmax, norms and the loss are what they
    were, and nothing is rounded on the way to work that is done in a contraction's own kernel.
 
@@ -49,6 +49,27 @@ static NodeId contract_halves(Rebuild *r, NodeId id, Dtype half) {
     return y;
 }
 
+/* delta of an attention's gradient, where it is the sum of dy y: of dy as the products read it, for what rounding does to dy then
+   cancels in dp - delta, and the f32 value of dy need not be kept. */
+static NodeId delta_of_half(Rebuild *r, NodeId delta, NodeId dy, NodeId half_dy) {
+    const Node *sum = snG_node(r->old, delta);
+    if (sum->op != OP_sum) return r->map[delta];
+    NodeId product = snG_in(r->old, delta, 0);
+    const Node *mul = snG_node(r->old, product);
+    for (int i = 0; i < 2 && mul->op == OP_mul; i++) {
+        if (snG_in(r->old, product, i) != dy) continue;
+        Here at = { mul->loc, mul->path };
+        NodeId in[2] = { r->map[snG_in(r->old, product, 0)], r->map[snG_in(r->old, product, 1)] };
+        in[i] = cast(r->g, at, half_dy, SN_F32);
+        NodeId m = snG_add(r->g, at, OP_mul, in, 2, snG_attrs(r->old->ctx, mul->attr));
+        if (mul->name) snG_rename(r->g, m, mul->name);
+        NodeId y = snG_add(r->g, at, OP_sum, &m, 1, snG_attrs(r->old->ctx, sum->attr));
+        if (sum->name) snG_rename(r->g, y, sum->name);
+        return y;
+    }
+    return r->map[delta];
+}
+
 /* An attention op over halves of what it multiplies; its result in the dtype it had. */
 static NodeId attend_halves(Rebuild *r, NodeId id, Dtype half) {
     static const char *const multiplied[] = { "q", "k", "v", "dy" };
@@ -63,6 +84,9 @@ static NodeId attend_halves(Rebuild *r, NodeId id, Dtype half) {
             cut |= !strcmp(snU_str(r->old->ctx, op->in_name[i]), multiplied[k]);
         in[i] = cut && is_f32(r->old, x) ? cast(r->g, at, r->map[x], half) : r->map[x];
     }
+    Attention a = snP_attention(r->old, id);
+    for (unsigned i = 0; i < n->nin && a.own; i++)
+        if (snG_in(r->old, id, i) == a.in[ATT_delta]) in[i] = delta_of_half(r, a.in[ATT_delta], a.in[ATT_dy], in[0]);
     NodeId y = snG_add(r->g, at, n->op, in, n->nin, snG_attrs(r->old->ctx, n->attr));
     y = cast(r->g, at, y, (Dtype)snG_type(r->old, id)->dtype);
     if (n->name) snG_rename(r->g, y, n->name);

@@ -199,6 +199,8 @@ int main(int argc, char **argv) {
             for (int k = 0; k < n; k++)
                 if (!strcmp(defs[k].name, argv[i])) defs[k] = defs[--n];
             defs[n++] = (Define){ argv[i], eq + 1 };
+        } else if (argv[i][0] == '-') {
+            return fprintf(stderr, "unit_models: %s is no option, or does not come first\n", argv[i]), 2;
         } else {
             test_both(argv[i], defs, n);
             any = true;
