@@ -21,6 +21,8 @@ typedef struct Att {
     AttentionSched s;
     int T, S, D, V;                  /* dims of the domain */
     bool scaled;                     /* the scale is in the staged q */
+    double base;                     /* scores are logarithms to e: 1, or where the operands are rounded to 2: log2(e), for exp2 is cheaper */
+    double early;                    /* the base, where it can go into the scale: without cap and bias; else 1 */
     TVal masked;                     /* var: a block of scores; 0 = no mask */
     TVal slope;                      /* of the cap, where the scores just made stand */
 } Att;
@@ -68,7 +70,7 @@ static TVal stage(Att *t, AttRole r)
     int col = narrow ? t->D : t->V;
     span(t, query ? t->T : t->S, query ? t->s.bq : t->s.bk, col, (int32_t)extent(t, col));
     TVal v = operand(t, r);
-    if (r == ATT_q && t->scaled) v = times(t, v, t->a.scale);
+    if (r == ATT_q && t->scaled) v = times(t, v, t->a.scale * t->early);
     return snT_stage(t->c.t, gen_full(&t->c, v, t->c.R, t->c.C), t->c.vr, 0);
 }
 
@@ -92,19 +94,22 @@ static void close_block(Att *t)
     t->c.memo.n = 0;
 }
 
-/* Scale, cap and bias on q k^T; masked scores are -inf. */
+static TVal power(Att *t, TVal x) { return f32(t, t->base == 1 ? S_exp : S_exp2, x, 0); }
+
+/* Scale, cap and bias on q k^T, and the base; masked scores are -inf. */
 static TVal scores(Att *t, TVal q, TVal k, TVal full)
 {
     Tile *tile = t->c.t;
     TVal x = snT_dot(tile, q, k, 0, false, true);
     span_pairs(t);
-    if (!t->scaled) x = times(t, x, t->a.scale);
-    if (t->a.cap > 0) {
+    bool biased = has(t, ATT_bias), capped = t->a.cap > 0;
+    if (!t->scaled) x = times(t, x, t->a.scale * t->early);
+    if (capped) {
         TVal h = f32(t, S_tanh, times(t, x, 1 / t->a.cap), 0);
         t->slope = f32(t, S_sub, num(t, 1), f32(t, S_mul, h, h));
-        x = times(t, h, t->a.cap);
+        x = times(t, h, t->a.cap * (biased ? 1 : t->base));
     }
-    if (has(t, ATT_bias)) x = f32(t, S_add, x, operand(t, ATT_bias));
+    if (biased) x = times(t, f32(t, S_add, x, operand(t, ATT_bias)), t->base);
     if (!t->masked) return x;
     snT_set(tile, t->masked, x);
     snT_if(tile, snT_ew(tile, S_not, SN_BOOL, full, 0, 0));
@@ -192,7 +197,7 @@ static void online_block(Att *t, TVal q, const Online *o)
     TVal old = snT_get(tile, o->max), inf = num(t, -(double)INFINITY);
     TVal max = f32(t, S_max, old, snT_reduce(tile, s, 1, RED_PEAK, 0, t->c.vc));   /* a NaN comes back by p */
     TVal u = snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_eq, SN_BOOL, max, inf, 0), num(t, 0), max);   /* no key yet */
-    TVal p = f32(t, S_exp, f32(t, S_sub, s, u), 0), shrink = f32(t, S_exp, f32(t, S_sub, old, u), 0);
+    TVal p = power(t, f32(t, S_sub, s, u)), shrink = power(t, f32(t, S_sub, old, u));
     TVal sum = snT_reduce(tile, p, 1, RED_SUM, 0, t->c.vc);
     snT_set(tile, o->sum, f32(t, S_add, f32(t, S_mul, snT_get(tile, o->sum), shrink), sum));
     if (o->acc) {
@@ -224,7 +229,7 @@ static void forward(Att *t, GroupTiles *out)
         store_results(t, ATT_OUT, f32(t, S_mul, snT_get(tile, o.acc), inverse));
     }
     span(t, t->T, bq, -1, 1);
-    TVal lse = f32(t, S_add, snT_get(tile, o.max), f32(t, S_log, sum, 0));
+    TVal lse = f32(t, S_add, times(t, snT_get(tile, o.max), 1 / t->base), f32(t, S_log, sum, 0));
     store_results(t, ATT_LSE, snT_ew(tile, S_select, SN_F32, some, lse, none));
     tile->flops = 2.0 * (double)(snP_points(&t->c.dom) / (extent(t, t->D) * dv)) * (double)(extent(t, t->D) + (values ? dv : 0));
     close_program(t, out);
@@ -271,7 +276,8 @@ static TVal score_grad(Att *t, TVal p, TVal dp)
     span_pairs(t);
     TVal ds = f32(t, S_mul, p, f32(t, S_sub, dp, delta));
     if (!t->a.own || dtype(t, ATT_v) != SN_F32) return ds;
-    return snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_ge, SN_BOOL, p, num(t, 1), 0), num(t, 0), ds);
+    TVal one = num(t, t->base == 1 ? 1 : 1 - 0x1p-18);       /* to base 2 the sums have roundings of their own */
+    return snT_ew(tile, S_select, SN_F32, snT_ew(tile, S_ge, SN_BOOL, p, one, 0), num(t, 0), ds);
 }
 
 /* What the block adds to each gradient. */
@@ -281,9 +287,9 @@ static void grad_block(Att *t, const Grads *w, TVal full)
     TVal s = scores(t, w->q, w->k, full), slope = t->slope;
     TVal dp = w->dq || w->dk ? snT_dot(tile, w->dy, w->v, 0, false, true) : 0;
     span(t, t->T, t->s.bq, -1, 1);
-    TVal lse = operand(t, ATT_lse);
+    TVal lse = times(t, operand(t, ATT_lse), t->base);
     span_pairs(t);
-    TVal p = f32(t, S_exp, f32(t, S_sub, s, lse), 0), gain = has(t, ATT_gain) ? operand(t, ATT_gain) : 0, ds = 0;
+    TVal p = power(t, f32(t, S_sub, s, lse)), gain = has(t, ATT_gain) ? operand(t, ATT_gain) : 0, ds = 0;
     if (dp) {
         ds = score_grad(t, p, gain ? f32(t, S_mul, dp, gain) : dp);
         if (t->a.cap > 0) ds = f32(t, S_mul, ds, slope);
@@ -302,7 +308,7 @@ static void store_keys(Att *t, const Grads *w)
 {
     int32_t bk = t->s.bk, d = (int32_t)extent(t, t->D), dv = (int32_t)extent(t, t->V);
     span(t, t->S, bk, t->D, d);
-    if (w->dk) store_results(t, ATT_DK, times(t, snT_get(t->c.t, w->acc_k), t->scaled ? 1 : t->a.scale));
+    if (w->dk) store_results(t, ATT_DK, times(t, snT_get(t->c.t, w->acc_k), t->scaled ? 1 / t->early : t->a.scale));
     span(t, t->S, bk, t->V, dv);
     if (w->dv) store_results(t, ATT_DV, snT_get(t->c.t, w->acc_v));
 }
@@ -400,6 +406,8 @@ void gen_attention(const Graph *g, const Group *grp, const Target *target, Arena
                              (t.a.cap > 0) + has(&t, ATT_gain) };
     t.s = snK_sched_attention(target, shape);
     t.scaled = dtype(&t, ATT_q) == SN_F32;
+    t.base = t.scaled && !target->tf32 ? 1 : 1.4426950408889634;
+    t.early = has(&t, ATT_bias) || t.a.cap > 0 ? 1 : t.base;
     if (!backwards) { forward(&t, out); return; }
     Grads w = { .dq = wanted(&t, ATT_DQ), .dk = wanted(&t, ATT_DK), .dv = wanted(&t, ATT_DV) };
     if (t.s.whole || !w.dq || !(w.dk || w.dv)) { backward(&t, w, out); return; }

@@ -97,6 +97,7 @@ KVal snK_push(Kernel *k, KIns i);                    /* as it is: no check, no f
 /* Math as range reduction + polynomial in kernel IR, any float vector type computed in f32, at most 2 ulp (kmath.c, with
    the source of every coefficient); special values right: exp(-inf) = 0, exp(inf) = inf, log(0) = -inf, log(<0) = NaN, NaN in NaN out. */
 KVal snK_exp(Kernel *k, KVal x);
+KVal snK_exp2(Kernel *k, KVal x);
 KVal snK_log(Kernel *k, KVal x);
 KVal snK_tanh(Kernel *k, KVal x);
 KVal snK_sin(Kernel *k, KVal x);

@@ -96,6 +96,18 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
 
 static KVal exp_f32(Kernel *k, KVal x) { return exp_sum(math(k, x), x, 0); }
 
+/* 2^x: x = n + r exactly, |r| <= 1/2, 2^r = 1 + r g(r), times 2^n; as exp otherwise. One instruction where the machine has it. */
+static KVal exp2_f32(Kernel *k, KVal x) {
+    Math m = math(k, x);
+    if (k->ex2) return snK_op(k, K_ex2, m.f, x, 0, 0);
+    static const float g[] = { 0x1.62e430p-1f, 0x1.ebfbe0p-3f, 0x1.c6af6cp-5f, 0x1.3b2a54p-7f, 0x1.5f0890p-10f, 0x1.44138ap-13f }; /* 2.9e-8 */
+    KVal gone = test(m, K_lt, x, num(m, -150));
+    x = pick(m, gone, num(m, 0), at_most(m, 129, x));
+    KVal n = sub(m, add(m, x, num(m, 12582912)), num(m, 12582912));
+    KVal r = sub(m, x, n), p = fma_(m, poly(m, r, g, 6), r, num(m, 1));
+    return pick(m, gone, num(m, 0), snK_op(k, K_ldexp, m.f, p, n, 0));
+}
+
 /* -- log --------------------------------------------------------------------------------------- */
 
 /* x = 2^e f with f in [sqrt(1/2), sqrt(2)), for positive finite x, subnormal too. */
@@ -333,6 +345,7 @@ static KVal in_f32(Kernel *k, KVal (*f)(Kernel *, KVal), KVal x) {
 }
 
 KVal snK_exp(Kernel *k, KVal x) { return in_f32(k, exp_f32, x); }
+KVal snK_exp2(Kernel *k, KVal x) { return in_f32(k, exp2_f32, x); }
 KVal snK_log(Kernel *k, KVal x) { return in_f32(k, log_f32, x); }
 KVal snK_tanh(Kernel *k, KVal x) { return in_f32(k, tanh_f32, x); }
 KVal snK_sin(Kernel *k, KVal x) { return in_f32(k, sin_f32, x); }
@@ -430,6 +443,7 @@ static KVal scalar_one(Kernel *k, int fn, KType t, KVal a) {
     case S_neg: return snK_op(k, K_neg, ta, a, 0, 0);
     case S_abs: return snK_op(k, K_abs, ta, a, 0, 0);
     case S_exp: return snK_exp(k, a);
+    case S_exp2: return snK_exp2(k, a);
     case S_log: return snK_log(k, a);
     case S_sqrt: return snK_op(k, K_sqrt, ta, a, 0, 0);
     case S_tanh: return snK_tanh(k, a);

@@ -502,7 +502,7 @@ static void limits(Low *lo, TVal x, Limits *rows, Limits *cols)
 
 void snL_limits(Low *lo, TVal x, Limits *rows, Limits *cols) { lo->mark++; limits(lo, x, rows, cols); }
 
-static const uint8_t heavy[S_N] = { [S_exp] = 18, [S_log] = 20, [S_tanh] = 24, [S_sin] = 24, [S_cos] = 24, [S_erf] = 24,
+static const uint8_t heavy[S_N] = { [S_exp] = 18, [S_exp2] = 16, [S_log] = 20, [S_tanh] = 24, [S_sin] = 24, [S_cos] = 24, [S_erf] = 24,
                                     [S_pow] = 40, [S_div] = 6, [S_rem] = 8, [S_sqrt] = 6 };
 bool snL_is_heavy(int fn) { return heavy[fn] >= 16; }
 

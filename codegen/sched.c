@@ -203,14 +203,22 @@ static int64_t backward_registers(AttentionSched s, AttentionShape a)
     return (s.bk * (a.d + a.dv) + (2 + a.beside) * (int64_t)s.bq * s.bk * 5 / 4) / 128;
 }
 
-/* The largest square blocks of queries and keys whose stages, and p and ds, find room together in shared memory, and in registers. */
+/* What stages, and p and ds, take of shared memory in words. */
+static int64_t attention_bytes(AttentionSched s, AttentionShape a)
+{
+    int64_t across = a.d > a.dv ? a.d : a.dv, stages = (a.backward ? 2 * s.bq + 3 * s.bk : s.bq + 2 * s.bk) * across;
+    return 4 * (stages + (a.backward ? 2 : 1) * (int64_t)s.bq * s.bk);
+}
+
+/* The largest square blocks of queries and keys that find room in shared memory, and in registers; fewer queries where two blocks then
+   find it (rings and padding take a quarter more). */
 static AttentionSched gpu_attention(const Target *t, AttentionShape a)
 {
     AttentionSched s = { .bq = 64, .bk = 64 };
-    for (; s.bq > 16; s.bq /= 2, s.bk /= 2) {
-        int64_t across = a.d > a.dv ? a.d : a.dv, stages = (a.backward ? 2 * s.bq + 3 * s.bk : s.bq + 2 * s.bk) * across;
-        if (4 * (stages + (a.backward ? 2 : 1) * (int64_t)s.bq * s.bk) <= t->shared_bytes * 7 / 8) break;
-    }
+    while (s.bq > 16 && attention_bytes(s, a) > t->shared_bytes * 7 / 8) s.bq /= 2, s.bk /= 2;
+    bool alone = attention_bytes(s, a) > t->shared_bytes * 9 / 20;
+    for (AttentionSched two = s; a.backward && t->tf32 && alone && two.bq >= 16; two.bq /= 2)
+        if (attention_bytes(two, a) <= t->shared_bytes * 3 / 8) { s = two; break; }
     while (a.backward && s.bq > 16 && backward_registers(s, a) > (t->tf32 ? 160 : 186)) s.bq /= 2;
     s.bq = (int)(a.queries < s.bq ? a.queries : s.bq), s.bk = (int)(a.keys < s.bk ? a.keys : s.bk);
     return s;

@@ -198,6 +198,7 @@ static double scalar(int fn, int from, int to, double a, double b, double c)
     case S_min: return fmin(a, b);
     case S_max: return fmax(a, b);
     case S_exp: return wrap(to, exp(a));
+    case S_exp2: return wrap(to, exp2(a));
     case S_log: return wrap(to, log(a));
     case S_sqrt: return wrap(to, sqrt(a));
     case S_tanh: return wrap(to, tanh(a));

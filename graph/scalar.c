@@ -118,6 +118,7 @@ static void apply(int op, Dtype d, Dtype out, double (*x)[BLOCK], int n)
     case S_min: EACH(fmin(a[i], b[i]));
     case S_max: EACH(fmax(a[i], b[i]));
     case S_exp: EACH(exp(a[i]));
+    case S_exp2: EACH(exp2(a[i]));
     case S_log: EACH(log(a[i]));
     case S_sqrt: EACH(sqrt(a[i]));
     case S_tanh: EACH(tanh(a[i]));

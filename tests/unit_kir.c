@@ -685,11 +685,12 @@ typedef struct Function {
     double bound;
 } Function;
 static const Function functions[] = {
-    { "exp", snK_exp, exp, 2 },    { "log", snK_log, log, 2 },
+    { "exp", snK_exp, exp, 2 },    { "exp2", snK_exp2, exp2, 2 },
+    { "log", snK_log, log, 2 },
     { "tanh", snK_tanh, tanh, 2 }, { "erf", snK_erf, erf, 2 },
     { "sin", snK_sin, sin, 2 },  { "cos", snK_cos, cos, 2 }
 };
-enum { NFUNCTIONS = 6, CHUNK = 4096 };
+enum { NFUNCTIONS = 7, CHUNK = 4096 };
 
 /* y[i] = f(x[i]), 8 lanes. */
 static Kernel *unary_kernel(World *w, const Function *f) {

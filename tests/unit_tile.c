@@ -257,6 +257,7 @@ static TVal some_valid(Tile *t, int size)
 static const struct { int fn; uint8_t n; bool f, i, u, b; } functions[] = {
     { S_add, 2, 1, 1, 1, 0 }, { S_sub, 2, 1, 1, 1, 0 }, { S_mul, 2, 1, 1, 1, 0 }, { S_div, 2, 1, 1, 1, 0 }, { S_rem, 2, 0, 1, 1, 0 },
     { S_neg, 1, 1, 1, 0, 0 }, { S_abs, 1, 1, 1, 0, 0 }, { S_min, 2, 1, 1, 1, 0 }, { S_max, 2, 1, 1, 1, 0 }, { S_exp, 1, 1, 0, 0, 0 },
+    { S_exp2, 1, 1, 0, 0, 0 },
     { S_log, 1, 1, 0, 0, 0 }, { S_sqrt, 1, 1, 0, 0, 0 }, { S_tanh, 1, 1, 0, 0, 0 }, { S_sin, 1, 1, 0, 0, 0 }, { S_cos, 1, 1, 0, 0, 0 },
     { S_erf, 1, 1, 0, 0, 0 }, { S_pow, 2, 1, 0, 0, 0 }, { S_floor, 1, 1, 0, 0, 0 }, { S_ceil, 1, 1, 0, 0, 0 },
     { S_rint, 1, 1, 0, 0, 0 }, { S_lt, 2, 1, 1, 1, 0 }, { S_le, 2, 1, 1, 1, 0 }, { S_gt, 2, 1, 1, 1, 0 }, { S_ge, 2, 1, 1, 1, 0 },
