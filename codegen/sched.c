@@ -203,7 +203,7 @@ static int64_t backward_registers(AttentionSched s, AttentionShape a)
     return (s.bk * (a.d + a.dv) + (2 + a.beside) * (int64_t)s.bq * s.bk * 5 / 4) / 128;
 }
 
-/* What stages, and p and ds, take of shared memory in words. */
+/* Bytes of shared memory of the stages, and of p and ds, where elements are words. */
 static int64_t attention_bytes(AttentionSched s, AttentionShape a)
 {
     int64_t across = a.d > a.dv ? a.d : a.dv, stages = (a.backward ? 2 * s.bq + 3 * s.bk : s.bq + 2 * s.bk) * across;
