@@ -56,6 +56,11 @@ static KVal poly(Math m, KVal x, const float *c, int n) {
     return r;
 }
 
+/* x * scale to the nearest integer: adding 1.5 * 2^23 rounds to one. */
+static KVal nearest(Math m, KVal x, double scale) {
+    return sub(m, fma_(m, x, num(m, scale), num(m, 12582912)), num(m, 12582912));
+}
+
 /* |x| with the sign of s. */
 static KVal with_sign(Math m, KVal x, KVal s) {
     KVal sign = iop(m, K_and, bits(m, s), INT32_MIN);
@@ -84,8 +89,7 @@ static KVal exp_sum(Math m, KVal x, KVal tail) {
                                0x1.6ab89ep-10f }; /* 3.2e-9 */
     KVal gone = test(m, K_lt, x, num(m, -104));        /* 0: not by underflow, for which some CPUs stop */
     x = pick(m, gone, num(m, 0), at_most(m, 90, x));
-    KVal shifted = fma_(m, x, num(m, 0x1.715476p+0), num(m, 12582912));
-    KVal n = sub(m, shifted, num(m, 12582912));        /* 1.5 * 2^23: adding it rounds to an integer */
+    KVal n = nearest(m, x, 0x1.715476p+0);
     KVal r = fma_(m, n, num(m, -0x1.62e400p-1), x);    /* n times the first part of ln2 is exact */
     r = fma_(m, n, num(m, -0x1.7f7d1cp-20), r);
     if (tail) r = add(m, r, tail);
@@ -103,8 +107,7 @@ static KVal exp2_f32(Kernel *k, KVal x) {
     static const float g[] = { 0x1.62e430p-1f, 0x1.ebfbe0p-3f, 0x1.c6af6cp-5f, 0x1.3b2a54p-7f, 0x1.5f0890p-10f, 0x1.44138ap-13f }; /* 2.9e-8 */
     KVal gone = test(m, K_lt, x, num(m, -150));
     x = pick(m, gone, num(m, 0), at_most(m, 129, x));
-    KVal n = sub(m, add(m, x, num(m, 12582912)), num(m, 12582912));
-    KVal r = sub(m, x, n), p = fma_(m, poly(m, r, g, 6), r, num(m, 1));
+    KVal n = nearest(m, x, 1), r = sub(m, x, n), p = fma_(m, poly(m, r, g, 6), r, num(m, 1));
     return pick(m, gone, num(m, 0), snK_op(k, K_ldexp, m.f, p, n, 0));
 }
 
@@ -175,7 +178,7 @@ static KVal erf_f32(Kernel *k, KVal x) {
    are q's. */
 #define NEAR 0x1p20
 static KVal near_quarter(Math m, KVal a, KVal *q) {
-    KVal shifted = fma_(m, a, num(m, 0x1.45f306p-1), num(m, 12582912));
+    KVal shifted = fma_(m, a, num(m, 0x1.45f306p-1), num(m, 12582912));      /* as nearest(), with its bits */
     KVal n = sub(m, shifted, num(m, 12582912));
     KVal r = fma_(m, n, num(m, -0x1.921fb6p+0), a);
     r = fma_(m, n, num(m, 0x1.777a5cp-25), r);

@@ -260,13 +260,11 @@ static int dot_columns(const Low *lo)
     return tc;
 }
 
-static Kernel *lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target, int most_slots)
+static Kernel *lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target, Gpu *gpu)
 {
-    enum { THREADS = 128 };
-    Gpu gpu = { .T = THREADS, .most_slots = most_slots };
-    Low low = { .gpu = &gpu, .t = t, .target = target, .arena = a, .L = target->f32_lanes }, *lo = &low;
+    Low low = { .gpu = gpu, .t = t, .target = target, .arena = a, .L = target->f32_lanes }, *lo = &low;
     lo->k = snK_new(c, a, snU_str(c, t->name));
-    lo->k->threads = THREADS;
+    lo->k->threads = gpu->T;
     lo->k->ex2 = snK_is_ptx(target);
     lo->v = NEWN(a, LVal, t->ins.n + 1);
     lo->params = NEWN(a, KVal, t->params.n + 1);
@@ -278,11 +276,11 @@ static Kernel *lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target, i
     snL_analyse(lo);
     lo->zero_loop = NEWN(a, TVal, t->ins.n + 1);
     lo->direct = NEWN(a, TVal, t->ins.n + 1);
-    gpu.tid = snK_leaf(lo->k, K_thread, i64(), 0);
-    gpu.mma = snG_takes_mma(lo);
-    if (gpu.mma) lo->L = 2;
-    gpu.dot_tc = gpu.mma ? 4 : dot_columns(lo);
-    if (gpu.mma) snG_plan_operands(lo);
+    gpu->tid = snK_leaf(lo->k, K_thread, i64(), 0);
+    gpu->mma = snG_takes_mma(lo);
+    if (gpu->mma) lo->L = 2;
+    gpu->dot_tc = gpu->mma ? 4 : dot_columns(lo);
+    if (gpu->mma) snG_plan_operands(lo);
     else plan_views(lo);
     place_vars(lo);
     snL_grid(lo, snK_leaf(lo->k, K_block, i64(), 0));
@@ -294,12 +292,15 @@ static Kernel *lower(sn_ctx *c, Arena *a, const Tile *t, const Target *target, i
 /* With the deepest rings that leave room for a second block on the multiprocessor; if none do, the deepest. */
 Kernel *snK_lower_gpu(sn_ctx *c, Arena *a, const Tile *t, const Target *target)
 {
-    enum { MOST_SLOTS = 4 };
+    enum { THREADS = 128, MOST_SLOTS = 4 };
     Kernel *deepest = NULL;
-    for (int slots = MOST_SLOTS; slots > 0; slots--) {
-        Kernel *k = lower(c, a, t, target, slots);
-        if (!deepest) deepest = k;
+    for (int slots = MOST_SLOTS, used = 0; slots > 0; slots = used - 1, used = 0) {
+        Gpu gpu = { .T = THREADS, .most_slots = slots };
+        Kernel *k = lower(c, a, t, target, &gpu);
         if (k->shared <= target->shared_bytes / 2) return k;
+        if (!deepest) deepest = k;
+        for (uint32_t v = 0; v < gpu.views.n; v++)
+            if (gpu.views.v[v].ring && gpu.views.v[v].slots > used) used = gpu.views.v[v].slots;
     }
     return deepest;
 }

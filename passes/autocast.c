@@ -52,22 +52,14 @@ static NodeId contract_halves(Rebuild *r, NodeId id, Dtype half) {
 /* delta of an attention's gradient, where it is the sum of dy y: of dy as the products read it, for what rounding does to dy then
    cancels in dp - delta, and the f32 value of dy need not be kept. */
 static NodeId delta_of_half(Rebuild *r, NodeId delta, NodeId dy, NodeId half_dy) {
-    const Node *sum = snG_node(r->old, delta);
-    if (sum->op != OP_sum) return r->map[delta];
-    NodeId product = snG_in(r->old, delta, 0);
-    const Node *mul = snG_node(r->old, product);
-    for (int i = 0; i < 2 && mul->op == OP_mul; i++) {
-        if (snG_in(r->old, product, i) != dy) continue;
-        Here at = { mul->loc, mul->path };
-        NodeId in[2] = { r->map[snG_in(r->old, product, 0)], r->map[snG_in(r->old, product, 1)] };
-        in[i] = cast(r->g, at, half_dy, SN_F32);
-        NodeId m = snG_add(r->g, at, OP_mul, in, 2, snG_attrs(r->old->ctx, mul->attr));
-        if (mul->name) snG_rename(r->g, m, mul->name);
-        NodeId y = snG_add(r->g, at, OP_sum, &m, 1, snG_attrs(r->old->ctx, sum->attr));
-        if (sum->name) snG_rename(r->g, y, sum->name);
-        return y;
-    }
-    return r->map[delta];
+    if (snG_node(r->old, delta)->op != OP_sum) return r->map[delta];
+    NodeId product = snG_in(r->old, delta, 0), kept[2] = { r->map[dy], r->map[product] };
+    if (snG_node(r->old, product)->op != OP_mul || !is_f32(r->old, dy)) return r->map[delta];
+    r->map[dy] = cast(r->g, (Here){ snG_node(r->old, product)->loc, snG_node(r->old, product)->path }, half_dy, SN_F32);
+    r->map[product] = snG_copy_node(r, product);
+    NodeId y = snG_copy_node(r, delta);
+    r->map[dy] = kept[0], r->map[product] = kept[1];
+    return y;
 }
 
 /* An attention op over halves of what it multiplies; its result in the dtype it had. */
